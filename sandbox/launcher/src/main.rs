@@ -1,0 +1,2 @@
+//! kiln-launcher.
+fn main() {}
