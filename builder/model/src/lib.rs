@@ -1,1 +1,13 @@
-//! kiln-model.
+//! The pure core of kiln: vocabulary, formats and decisions.
+//!
+//! Whatever is hashed, compared or judged is decided here, by functions without clock, file system, environment,
+//! network or randomness (`clippy.toml` beside this crate forbids them). A verifier could ship with this crate alone.
+//! Modules follow the pipeline: words everything is made of, what is to be built, what was seen and judged, formats.
+
+pub mod digest;
+pub mod name;
+
+pub mod lock;
+pub mod recipe;
+
+pub mod variation;

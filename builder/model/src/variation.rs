@@ -1,0 +1,1 @@
+//! What is varied between two builds of one derivation.

@@ -1,0 +1,51 @@
+//! Bytes from mirrors: the only module that opens a socket.
+//!
+//! A lock says what is wanted, by archive, path, size and digest; where it comes from is the user's configuration
+//! (ARCHITECTURE.md, decision 1). Nothing that is returned has another digest than asked for.
+
+use std::path::PathBuf;
+
+use kiln_model::digest::Digest;
+
+/// A logical archive: what a path in a lock is relative to. Which mirrors serve it is configuration.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Archive {
+    /// A Debian archive by its logical name: `debian`, `debian-security`.
+    Debian(String),
+    /// The Python package index; paths are file names (files) or normalised project names (listings).
+    Pypi,
+    /// No archive: the path is a whole address that the recipe's author wrote.
+    Address,
+}
+
+/// A file whose digest is known.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wanted {
+    /// Where its path is relative to.
+    pub archive: Archive,
+    /// Path in the archive.
+    pub path: String,
+    /// Bytes, where the lock says so.
+    pub size: Option<u64>,
+    /// Digest of the bytes.
+    pub sha256: Digest,
+}
+
+/// Reads archives. `pin` and `environment` are written against this role.
+///
+/// Both methods may be called from several threads, are idempotent, and retry what may be retried themselves: an error
+/// is final for this run.
+pub trait Archives: Sync {
+    /// The files, digests checked, as paths of read-only regular files in the store's cache of files, in the order asked
+    /// for. All are tried before the first failure is reported, so that the error can list every missing file.
+    fn pinned(&self, wanted: &[Wanted]) -> Result<Vec<PathBuf>, FetchError>;
+
+    /// The bytes of a file whose digest is not known yet (a signed index, a project's listing), at most `limit` of them.
+    /// For `pin` only; what it returns is not trusted until a signature or a person says so.
+    fn unpinned(&self, archive: &Archive, path: &str, limit: u64) -> Result<Vec<u8>, FetchError>;
+}
+
+/// Why bytes could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("placeholder")]
+pub struct FetchError;
