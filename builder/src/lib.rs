@@ -5,3 +5,4 @@
 
 pub mod exit;
 pub mod fetch;
+pub mod recipe_dir;
