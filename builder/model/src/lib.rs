@@ -7,7 +7,12 @@
 pub mod digest;
 pub mod name;
 
+pub mod derivation;
 pub mod lock;
 pub mod recipe;
+pub mod store_path;
 
+pub mod tree;
 pub mod variation;
+
+pub mod format;
