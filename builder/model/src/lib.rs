@@ -9,6 +9,7 @@ pub mod name;
 
 pub mod derivation;
 pub mod lock;
+pub mod lower;
 pub mod recipe;
 pub mod store_path;
 

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::derivation::{Derivation, DerivationError, Parts};
+use crate::derivation::{Closed, Derivation, DerivationError, Modulo, Output, Parts};
 use crate::lock::{Lock, LockedInput};
 use crate::name::{self, Name, Variable};
 use crate::recipe::{Input, Recipe};
@@ -41,10 +41,8 @@ pub struct Built {
 /// A recipe closed into one build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lowered {
-    /// What is built.
-    pub derivation: Derivation,
-    /// Its id.
-    pub id: StorePath,
+    /// What is built; its path is the build's id.
+    pub closed: Closed,
     /// Where its outputs will be.
     pub outputs: BTreeMap<Variable, StorePath>,
     /// Where the script finds its inputs.
@@ -100,20 +98,20 @@ pub fn environment_name(recipe: &Recipe) -> Name {
     name::sanitised(&format!("{suite}-environment"))
 }
 
-/// The derivation of `recipe` under `lock`; `built` has the outputs of other recipes among its inputs, `modulo` tells the
-/// hash of each input derivation (Nix's "modulo hash").
+/// The derivation of `recipe` under `lock`; `built` has the outputs of other recipes among its inputs, `modulos` what stands
+/// for their derivations.
 pub fn lower(
     recipe: &Recipe,
     lock: &Lock,
     built: &BTreeMap<Variable, Built>,
-    input_derivations: &BTreeMap<StorePath, Derivation>,
+    modulos: &BTreeMap<StorePath, Modulo>,
 ) -> Result<Lowered, LowerError> {
     if lock.environment.architecture != "amd64" {
         return Err(LowerError::Architecture { architecture: lock.environment.architecture.clone() });
     }
-    let environment = StorePath::source(&environment_name(recipe), &lock.environment.nar_hash);
-    let mut input_srcs = BTreeSet::from([environment.clone()]);
-    let mut input_drvs: BTreeMap<StorePath, BTreeSet<Variable>> = BTreeMap::new();
+    let environment = StorePath::source(&environment_name(recipe), &lock.environment.nar_hash, &BTreeSet::new());
+    let mut input_sources = BTreeSet::from([environment.clone()]);
+    let mut input_derivations: BTreeMap<StorePath, BTreeSet<Name>> = BTreeMap::new();
     let mut inputs = BTreeMap::new();
     for (variable, input) in &recipe.inputs {
         let path = match input {
@@ -121,7 +119,7 @@ pub fn lower(
                 let Some(built) = built.get(variable) else {
                     return Err(LowerError::NoSuchOutput { input: variable.clone(), output: output.clone() });
                 };
-                input_drvs.entry(built.derivation.clone()).or_default().insert(built.output.clone());
+                input_derivations.entry(built.derivation.clone()).or_default().insert((&built.output).into());
                 built.path.clone()
             }
             Input::DebianSource { .. }
@@ -131,8 +129,8 @@ pub fn lower(
             | Input::Path { .. } => {
                 let locked =
                     lock.inputs.get(variable).ok_or_else(|| LowerError::NotLocked { input: variable.clone() })?;
-                let path = StorePath::source(&input_name(locked), &locked.nar_hash());
-                input_srcs.insert(path.clone());
+                let path = StorePath::source(&input_name(locked), &locked.nar_hash(), &BTreeSet::new());
+                input_sources.insert(path.clone());
                 path
             }
         };
@@ -163,17 +161,22 @@ pub fn lower(
     }
     let parts = Parts {
         name,
+        outputs: recipe.build.outputs.iter().map(Name::from).collect(),
+        input_derivations,
+        input_sources,
         system: SYSTEM.into(),
-        builder,
-        args: arguments(&environment, &recipe.build.script),
-        env,
-        outputs: recipe.build.outputs.clone(),
-        input_srcs,
-        input_drvs,
+        builder: builder.into_bytes(),
+        arguments: arguments(&environment, recipe.build.script.as_bytes()),
+        environment: env.into_iter().map(|(key, value)| (key.into_bytes(), value.into_bytes())).collect(),
     };
-    let (derivation, id) = Derivation::new(parts, input_derivations)?;
-    let outputs = derivation.output_paths()?;
-    Ok(Lowered { derivation, id, outputs, inputs, environment })
+    let closed = Derivation::close(parts, modulos)?;
+    let mut outputs = BTreeMap::new();
+    for variable in &recipe.build.outputs {
+        if let Some(path) = closed.derivation.outputs.get(&Name::from(variable)).and_then(Output::path) {
+            outputs.insert(variable.clone(), path.clone());
+        }
+    }
+    Ok(Lowered { closed, outputs, inputs, environment })
 }
 
 const SYSTEM: &str = "x86_64-linux";
@@ -182,26 +185,92 @@ fn loader(environment: &StorePath) -> String {
     format!("{environment}/lib64/ld-linux-x86-64.so.2")
 }
 
-fn arguments(environment: &StorePath, script: &str) -> Vec<String> {
-    let libraries = format!("{environment}/usr/lib/x86_64-linux-gnu");
-    let environment_text = environment.to_string();
-    let through = ["--library-path".to_string(), libraries];
-    let mut arguments = through.to_vec();
-    let unshare = format!("{environment}/usr/bin/unshare");
-    arguments.extend([unshare, "--user".into(), "--map-root-user".into(), "--mount".into(), "--".into()]);
+fn arguments(environment: &StorePath, script: &[u8]) -> Vec<Vec<u8>> {
+    let library_path = ["--library-path".to_string(), format!("{environment}/usr/lib/x86_64-linux-gnu")];
+    let mut arguments = library_path.to_vec();
+    arguments.push(format!("{environment}/usr/bin/unshare"));
+    arguments.extend(["--user", "--map-root-user", "--mount", "--"].map(String::from));
     arguments.push(loader(environment));
-    arguments.extend(through);
-    arguments.extend([format!("{environment}/bin/sh"), "-euc".into(), ENTER.into(), environment_text, script.into()]);
-    arguments
+    arguments.extend(library_path);
+    arguments.extend([format!("{environment}/bin/sh"), "-euc".into(), ENTER.into(), environment.to_string()]);
+    arguments.into_iter().map(String::into_bytes).chain([script.to_vec()]).collect()
 }
 
 /// The environment that `derivation` enters and the script it runs there, if it has exactly the form made here.
-pub fn entered(derivation: &Derivation) -> Option<(StorePath, String)> {
-    let arguments_found = derivation.args();
-    let [.., environment, script] = arguments_found else { return None };
-    let environment: StorePath = environment.parse().ok()?;
-    let same = derivation.builder() == loader(&environment)
-        && derivation.input_srcs().contains(&environment)
-        && *arguments_found == arguments(&environment, script)[..];
-    same.then(|| (environment, script.clone()))
+pub fn entered(derivation: &Derivation) -> Option<(StorePath, &[u8])> {
+    let [.., environment, script] = &derivation.arguments[..] else { return None };
+    let environment: StorePath = std::str::from_utf8(environment).ok()?.parse().ok()?;
+    let same = derivation.builder == loader(&environment).as_bytes()
+        && derivation.input_sources.contains(&environment)
+        && derivation.arguments == arguments(&environment, script);
+    same.then_some((environment, script))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::{Digest, NarHash};
+    use crate::lock::{LockedEnvironment, SCHEMA};
+
+    fn recipe(script: &str) -> Recipe {
+        let text = "schema = 1\nname = \"a\"\nversion = \"1\"\nlicense = \"MIT\"\n[inputs.src]\npath = \".\"\n\
+                    [environment]\ndebian = { suite = \"bookworm\" }\n[build]\noutputs = [\"out\", \"dev\"]\nscript = ";
+        Recipe::parse(&format!("{text}{}", toml::Value::from(script))).unwrap()
+    }
+
+    fn lock(recipe: &Recipe) -> Lock {
+        let nar_hash = NarHash::new(Digest::of("tree"));
+        let path = LockedInput::Path { path: ".".into(), nar_hash };
+        Lock {
+            schema: SCHEMA,
+            pins: recipe.pins(),
+            suites: Vec::new(),
+            inputs: BTreeMap::from([("src".parse().unwrap(), path)]),
+            environment: LockedEnvironment {
+                architecture: "amd64".into(),
+                nar_hash,
+                base: nar_hash,
+                packages: Vec::new(),
+            },
+        }
+    }
+
+    fn lowered(script: &str) -> Lowered {
+        let recipe = recipe(script);
+        lower(&recipe, &lock(&recipe), &BTreeMap::new(), &BTreeMap::new()).unwrap()
+    }
+
+    #[test]
+    fn the_id_of_a_lowered_recipe_does_not_move() {
+        assert_eq!(lowered("true\n").closed.path.to_string(), "/nix/store/wa55kfsrk0bjds5k0ypw3ldxxfr5i231-a-1.drv");
+    }
+
+    #[test]
+    fn the_form_made_here_is_recognised_and_one_changed_argument_is_not() {
+        let mut derivation = lowered("make \"$out\"\n").closed.derivation;
+        let (environment, script) = entered(&derivation).unwrap();
+        assert!(environment.name().ends_with("-environment"));
+        assert_eq!(script, b"make \"$out\"\n");
+        derivation.arguments[3] = b"--net".to_vec();
+        assert!(entered(&derivation).is_none());
+    }
+
+    #[test]
+    fn a_changed_script_changes_every_output_path_and_no_input() {
+        let (a, b) = (lowered("true"), lowered("false"));
+        assert_eq!(a.inputs, b.inputs);
+        assert_eq!(a.environment, b.environment);
+        for output in a.outputs.keys() {
+            assert_ne!(a.outputs[output], b.outputs[output]);
+        }
+    }
+
+    #[test]
+    fn an_input_that_is_not_locked_is_refused() {
+        let recipe = recipe("true");
+        let mut lock = lock(&recipe);
+        lock.inputs.clear();
+        let error = lower(&recipe, &lock, &BTreeMap::new(), &BTreeMap::new()).unwrap_err();
+        assert!(error.to_string().contains("inputs.src is not in the lock"), "{error}");
+    }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use kiln_model::derivation::Derivation;
+use kiln_model::derivation::Modulo;
 use kiln_model::lock::Lock;
 use kiln_model::lower::{self, Built, LowerError, Lowered};
 use kiln_model::name::Variable;
@@ -87,7 +87,7 @@ struct Loading {
     graph: Graph,
     done: BTreeMap<PathBuf, usize>,
     path: Vec<PathBuf>,
-    derivations: BTreeMap<StorePath, Derivation>,
+    modulos: BTreeMap<StorePath, Modulo>,
 }
 
 impl Loading {
@@ -116,9 +116,9 @@ impl Loading {
         }
         self.path.pop();
         let lock = recipe.lock()?;
-        let lowered = lower::lower(&recipe.recipe, &lock, &built, &self.derivations)
+        let lowered = lower::lower(&recipe.recipe, &lock, &built, &self.modulos)
             .map_err(|source| GraphError::Lower { recipe: recipe.shown.clone(), source })?;
-        self.derivations.insert(lowered.id.clone(), lowered.derivation.clone());
+        self.modulos.insert(lowered.closed.path.clone(), lowered.closed.modulo);
         let index = self.graph.nodes.len();
         self.done.insert(recipe.dir.clone(), index);
         self.graph.nodes.push(Node { recipe, lock, lowered, needs });
@@ -128,6 +128,6 @@ impl Loading {
     fn made(&self, node: usize, output: &Variable) -> Option<Built> {
         let lowered = &self.graph.nodes[node].lowered;
         let path = lowered.outputs.get(output)?.clone();
-        Some(Built { derivation: lowered.id.clone(), output: output.clone(), path })
+        Some(Built { derivation: lowered.closed.path.clone(), output: output.clone(), path })
     }
 }
