@@ -10,4 +10,7 @@ pub mod name;
 pub mod lock;
 pub mod recipe;
 
+pub mod outcome;
+pub mod report;
 pub mod variation;
+pub mod verdict;
