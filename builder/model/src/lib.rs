@@ -13,7 +13,10 @@ pub mod lower;
 pub mod recipe;
 pub mod store_path;
 
+pub mod outcome;
+pub mod report;
 pub mod tree;
 pub mod variation;
+pub mod verdict;
 
 pub mod format;
