@@ -7,7 +7,10 @@
 pub mod digest;
 pub mod name;
 
+pub mod debian;
 pub mod lock;
 pub mod recipe;
 
 pub mod variation;
+
+pub mod format;
