@@ -7,6 +7,7 @@
 pub mod digest;
 pub mod name;
 
+pub mod debian;
 pub mod derivation;
 pub mod lock;
 pub mod lower;
