@@ -3,9 +3,14 @@
 //! A lock says what is wanted, by archive, path, size and digest; where it comes from is the user's configuration
 //! (ARCHITECTURE.md, decision 1). Nothing that is returned has another digest than asked for.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use kiln_model::digest::Digest;
+
+mod error;
+
+pub use error::{FetchError, Kind, Refusal, Try, Unfetched};
 
 /// A logical archive: what a path in a lock is relative to. Which mirrors serve it is configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +50,19 @@ pub trait Archives: Sync {
     fn unpinned(&self, archive: &Archive, path: &str, limit: u64) -> Result<Vec<u8>, FetchError>;
 }
 
-/// Why bytes could not be had.
-#[derive(Debug, thiserror::Error)]
-#[error("placeholder")]
-pub struct FetchError;
+impl Archive {
+    /// Its key under `[mirrors]` in kiln's configuration.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Debian(name) => name,
+            Self::Pypi => "pypi",
+            Self::Address => "url",
+        }
+    }
+}
+
+impl fmt::Display for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key())
+    }
+}

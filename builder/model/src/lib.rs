@@ -7,7 +7,17 @@
 pub mod digest;
 pub mod name;
 
+pub mod debian;
+pub mod derivation;
 pub mod lock;
+pub mod lower;
 pub mod recipe;
+pub mod store_path;
 
+pub mod outcome;
+pub mod report;
+pub mod tree;
 pub mod variation;
+pub mod verdict;
+
+pub mod format;

@@ -70,6 +70,12 @@ impl Variable {
     }
 }
 
+impl From<&Variable> for Name {
+    fn from(variable: &Variable) -> Self {
+        Self(variable.0.clone())
+    }
+}
+
 impl FromStr for Name {
     type Err = NameError;
 

@@ -1,1 +1,18 @@
-//! The protocol between kiln and its launcher.
+//! kiln-launcher: the small process that starts kiln's sandboxes, and the protocol it speaks.
+//!
+//! ```text
+//! kiln ── socket, pipes ──▶ launcher ── clone3 ──▶ pid 1 (init) ── fork ──▶ payload
+//!                           serve                  init, mounts             payload
+//! ```
+//! One thread each, never a lock. After `clone3` nothing is allocated: the request was decoded into C strings before.
+//! Knows Linux and [`protocol::Step`]; decides nothing: what is done, and in which order, is the plan's.
+
+mod facts;
+mod ids;
+mod init;
+mod landlock;
+mod mounts;
+mod payload;
+pub mod protocol;
+pub mod serve;
+mod sys;

@@ -1,0 +1,99 @@
+//! Modulo hashes: what stands for a derivation in those that depend on it.
+//!
+//! Two recipes for the same fixed bytes do not change what depends on them (NIX.md, section 3).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use data_encoding::HEXLOWER;
+
+use super::print::Outputs;
+use super::{Derivation, DerivationError, Output};
+use crate::digest::Digest;
+use crate::name::Name;
+use crate::store_path::{Method, StorePath};
+
+/// What stands for a derivation in those that depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modulo {
+    /// This digest.
+    Known(Digest),
+    /// Nothing yet: an output floats, here or further up.
+    Deferred,
+}
+
+/// Says the modulo hashes of input derivations. Answers must not change while a derivation is looked at.
+pub trait Modulos {
+    /// The modulo hash of the derivation at `path`, if it is known.
+    fn modulo(&self, path: &StorePath) -> Option<Modulo>;
+}
+
+impl Modulos for BTreeMap<StorePath, Modulo> {
+    fn modulo(&self, path: &StorePath) -> Option<Modulo> {
+        self.get(path).copied()
+    }
+}
+
+impl Derivation {
+    /// The derivation's own modulo hash.
+    pub fn modulo(&self, inputs: &dyn Modulos) -> Result<Modulo, DerivationError> {
+        for output in self.outputs.values() {
+            match output {
+                Output::Fixed { path, method, algorithm, digest } => {
+                    let prefix = match method {
+                        Method::Flat => "",
+                        Method::Recursive => "r:",
+                    };
+                    let hex = HEXLOWER.encode(digest);
+                    let text = format!("fixed:out:{prefix}{algorithm}:{hex}:{path}");
+                    return Ok(Modulo::Known(Digest::of(text)));
+                }
+                Output::Floating { .. } | Output::Deferred => return Ok(Modulo::Deferred),
+                Output::InputAddressed(_) => {}
+            }
+        }
+        self.digest_with(inputs, Outputs::Shown)
+    }
+
+    /// Each output's path as it follows from the derivation; `None` where it is not known before the build.
+    pub fn output_paths(&self, inputs: &dyn Modulos) -> Result<BTreeMap<Name, Option<StorePath>>, DerivationError> {
+        let mut masked = None;
+        self.outputs
+            .iter()
+            .map(|(name, output)| {
+                let path = match output {
+                    Output::Fixed { path, .. } => Some(path.clone()),
+                    Output::Floating { .. } => None,
+                    Output::InputAddressed(_) | Output::Deferred => {
+                        let digest = match masked {
+                            Some(digest) => digest,
+                            None => *masked.insert(self.digest_with(inputs, Outputs::Masked)?),
+                        };
+                        match digest {
+                            Modulo::Known(digest) => Some(
+                                StorePath::output(&digest, name, &self.name)
+                                    .map_err(|source| DerivationError::StorePath { name: self.name.clone(), source })?,
+                            ),
+                            Modulo::Deferred => None,
+                        }
+                    }
+                };
+                Ok((name.clone(), path))
+            })
+            .collect()
+    }
+
+    fn digest_with(&self, inputs: &dyn Modulos, shown: Outputs) -> Result<Modulo, DerivationError> {
+        // Inputs of equal hash merge; a map of the hex digests also sorts them again.
+        let mut named: BTreeMap<String, BTreeSet<Name>> = BTreeMap::new();
+        for (path, outputs) in &self.input_derivations {
+            match inputs.modulo(path) {
+                Some(Modulo::Known(digest)) => {
+                    named.entry(digest.to_string()).or_default().extend(outputs.iter().cloned());
+                }
+                Some(Modulo::Deferred) => return Ok(Modulo::Deferred),
+                None => return Err(DerivationError::UnknownInput { path: path.clone() }),
+            }
+        }
+        Ok(Modulo::Known(Digest::of(self.print_with(&named, shown))))
+    }
+}

@@ -1,0 +1,1 @@
+//! Held against what Nix wrote: see tests/vectors/README.md.

@@ -1,0 +1,276 @@
+//! recipe + lock → derivation.
+//!
+//! The environment and the sources are content-addressed store paths among the derivation's sources: no address, mirror
+//! or version of kiln enters a package's identity. The derivation runs under any Nix too: its builder is the
+//! environment's own dynamic loader, whose arguments make a user and a mount namespace, bind what Nix offers into the
+//! environment, and run the script there as uid 1000 and gid 100. [`entered`] recognises exactly this form, so that
+//! kiln's sandbox can mount the environment as `/` itself and run the script without the detour.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::derivation::{Closed, Derivation, DerivationError, Modulo, Output, Parts};
+use crate::lock::{Lock, LockedInput};
+use crate::name::{self, Name, Variable};
+use crate::recipe::{Input, Recipe};
+use crate::store_path::StorePath;
+
+/// Where the sandbox's shell finds programs, unless the recipe says otherwise.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The locale of a build, unless the recipe says otherwise. Every glibc has it.
+pub const LOCALE: &str = "C.UTF-8";
+
+/// Run by the environment's shell under Nix: `$0` is the environment, `$1` the script. Programs go through the loader by
+/// path because the environment is not `/` yet. mount(8) insists on uid 0, hence two user namespaces.
+const ENTER: &str = r#"run() { p=$1; shift; "$0/lib64/ld-linux-x86-64.so.2" --library-path "$0/usr/lib/x86_64-linux-gnu" "$0/usr/bin/$p" "$@"; }
+for d in nix/store build proc dev tmp; do run mount --rbind "/$d" "$0/$d"; done
+for f in passwd group hosts; do run mount --bind "/etc/$f" "$0/etc/$f"; done
+run unshare --user --map-user=1000 --map-group=100 --root="$0" --wd="$NIX_BUILD_TOP" -- /bin/sh -e -c "$1"
+"#;
+
+/// An output of another recipe that this one has as an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// The derivation that makes it.
+    pub derivation: StorePath,
+    /// Which of its outputs.
+    pub output: Variable,
+    /// Where that output will be.
+    pub path: StorePath,
+}
+
+/// A recipe closed into one build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lowered {
+    /// What is built; its path is the build's id.
+    pub closed: Closed,
+    /// Where its outputs will be.
+    pub outputs: BTreeMap<Variable, StorePath>,
+    /// Where the script finds its inputs.
+    pub inputs: BTreeMap<Variable, StorePath>,
+    /// The root file system.
+    pub environment: StorePath,
+}
+
+/// Why recipe and lock do not make a derivation.
+#[derive(Debug, thiserror::Error)]
+pub enum LowerError {
+    /// The lock has no entry for an input.
+    #[error("inputs.{input} is not in the lock: run `kiln lock`")]
+    NotLocked {
+        /// The input.
+        input: Variable,
+    },
+    /// A recipe input was not built before this one.
+    #[error("inputs.{input} names output {output} of another recipe, which has no such output")]
+    NoSuchOutput {
+        /// The input.
+        input: Variable,
+        /// The output.
+        output: Variable,
+    },
+    /// An architecture for which the form above is not defined.
+    #[error("environment.debian.architecture is {architecture:?}; this kiln builds for \"amd64\"")]
+    Architecture {
+        /// What the lock says.
+        architecture: String,
+    },
+    /// Nix's rules refuse the result.
+    #[error("making the derivation")]
+    Derivation(#[from] DerivationError),
+}
+
+/// The name of a locked input's store path.
+pub fn input_name(input: &LockedInput) -> Name {
+    match input {
+        LockedInput::DebianSource { name, version, .. } => name::sanitised(&format!("{name}-{version}")),
+        LockedInput::Pypi { project, version, .. } => name::sanitised(&format!("{project}-{version}")),
+        LockedInput::Url { files, .. } => {
+            name::sanitised(files.first().map_or("url", |f| f.path.rsplit('/').next().unwrap_or(&f.path)))
+        }
+        LockedInput::Git { rev, .. } => name::sanitised(&format!("git-{}", rev.get(..12).unwrap_or(rev))),
+        LockedInput::Path { .. } => name::sanitised("source"),
+    }
+}
+
+/// The name of a locked environment's store path.
+pub fn environment_name(recipe: &Recipe) -> Name {
+    let suite = recipe.environment.debian.suites.first().map_or("debian", String::as_str);
+    name::sanitised(&format!("{suite}-environment"))
+}
+
+/// The derivation of `recipe` under `lock`; `built` has the outputs of other recipes among its inputs, `modulos` what stands
+/// for their derivations.
+pub fn lower(
+    recipe: &Recipe,
+    lock: &Lock,
+    built: &BTreeMap<Variable, Built>,
+    modulos: &BTreeMap<StorePath, Modulo>,
+) -> Result<Lowered, LowerError> {
+    if lock.environment.architecture != "amd64" {
+        return Err(LowerError::Architecture { architecture: lock.environment.architecture.clone() });
+    }
+    let environment = StorePath::source(&environment_name(recipe), &lock.environment.nar_hash, &BTreeSet::new());
+    let mut input_sources = BTreeSet::from([environment.clone()]);
+    let mut input_derivations: BTreeMap<StorePath, BTreeSet<Name>> = BTreeMap::new();
+    let mut inputs = BTreeMap::new();
+    for (variable, input) in &recipe.inputs {
+        let path = match input {
+            Input::Recipe { output, .. } => {
+                let Some(built) = built.get(variable) else {
+                    return Err(LowerError::NoSuchOutput { input: variable.clone(), output: output.clone() });
+                };
+                input_derivations.entry(built.derivation.clone()).or_default().insert((&built.output).into());
+                built.path.clone()
+            }
+            Input::DebianSource { .. }
+            | Input::Url { .. }
+            | Input::Pypi { .. }
+            | Input::Git { .. }
+            | Input::Path { .. } => {
+                let locked =
+                    lock.inputs.get(variable).ok_or_else(|| LowerError::NotLocked { input: variable.clone() })?;
+                let path = StorePath::source(&input_name(locked), &locked.nar_hash(), &BTreeSet::new());
+                input_sources.insert(path.clone());
+                path
+            }
+        };
+        inputs.insert(variable.clone(), path);
+    }
+
+    let mut env = BTreeMap::from([("PATH".to_string(), PATH.to_string())]);
+    for variable in ["LANG", "LC_ALL"] {
+        env.insert(variable.into(), LOCALE.into());
+    }
+    if let Some(epoch) = recipe.build.source_date_epoch {
+        env.insert("SOURCE_DATE_EPOCH".into(), epoch.to_string());
+    }
+    for (variable, path) in &inputs {
+        env.insert(variable.to_string(), path.to_string());
+    }
+    env.extend(recipe.build.env.clone());
+
+    let name = name::sanitised(&format!("{}-{}", recipe.name, recipe.version));
+    let builder = loader(&environment);
+    // What Nix's own `derivation` function adds, so that the same attributes make the same bytes there.
+    env.insert("name".into(), name.to_string());
+    env.insert("system".into(), SYSTEM.into());
+    env.insert("builder".into(), builder.clone());
+    if recipe.build.outputs.iter().any(|o| o.as_str() != "out") {
+        let outputs: Vec<&str> = recipe.build.outputs.iter().map(Variable::as_str).collect();
+        env.insert("outputs".into(), outputs.join(" "));
+    }
+    let parts = Parts {
+        name,
+        outputs: recipe.build.outputs.iter().map(Name::from).collect(),
+        input_derivations,
+        input_sources,
+        system: SYSTEM.into(),
+        builder: builder.into_bytes(),
+        arguments: arguments(&environment, recipe.build.script.as_bytes()),
+        environment: env.into_iter().map(|(key, value)| (key.into_bytes(), value.into_bytes())).collect(),
+    };
+    let closed = Derivation::close(parts, modulos)?;
+    let mut outputs = BTreeMap::new();
+    for variable in &recipe.build.outputs {
+        if let Some(path) = closed.derivation.outputs.get(&Name::from(variable)).and_then(Output::path) {
+            outputs.insert(variable.clone(), path.clone());
+        }
+    }
+    Ok(Lowered { closed, outputs, inputs, environment })
+}
+
+const SYSTEM: &str = "x86_64-linux";
+
+fn loader(environment: &StorePath) -> String {
+    format!("{environment}/lib64/ld-linux-x86-64.so.2")
+}
+
+fn arguments(environment: &StorePath, script: &[u8]) -> Vec<Vec<u8>> {
+    let library_path = ["--library-path".to_string(), format!("{environment}/usr/lib/x86_64-linux-gnu")];
+    let mut arguments = library_path.to_vec();
+    arguments.push(format!("{environment}/usr/bin/unshare"));
+    arguments.extend(["--user", "--map-root-user", "--mount", "--"].map(String::from));
+    arguments.push(loader(environment));
+    arguments.extend(library_path);
+    arguments.extend([format!("{environment}/bin/sh"), "-euc".into(), ENTER.into(), environment.to_string()]);
+    arguments.into_iter().map(String::into_bytes).chain([script.to_vec()]).collect()
+}
+
+/// The environment that `derivation` enters and the script it runs there, if it has exactly the form made here.
+pub fn entered(derivation: &Derivation) -> Option<(StorePath, &[u8])> {
+    let [.., environment, script] = &derivation.arguments[..] else { return None };
+    let environment: StorePath = std::str::from_utf8(environment).ok()?.parse().ok()?;
+    let same = derivation.builder == loader(&environment).as_bytes()
+        && derivation.input_sources.contains(&environment)
+        && derivation.arguments == arguments(&environment, script);
+    same.then_some((environment, script))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::{Digest, NarHash};
+    use crate::lock::{LockedEnvironment, SCHEMA};
+
+    fn recipe(script: &str) -> Recipe {
+        let text = "schema = 1\nname = \"a\"\nversion = \"1\"\nlicense = \"MIT\"\n[inputs.src]\npath = \".\"\n\
+                    [environment]\ndebian = { suite = \"bookworm\" }\n[build]\noutputs = [\"out\", \"dev\"]\nscript = ";
+        Recipe::parse(&format!("{text}{}", toml::Value::from(script))).unwrap()
+    }
+
+    fn lock(recipe: &Recipe) -> Lock {
+        let nar_hash = NarHash::new(Digest::of("tree"));
+        let path = LockedInput::Path { path: ".".into(), nar_hash };
+        Lock {
+            schema: SCHEMA,
+            pins: recipe.pins(),
+            suites: Vec::new(),
+            inputs: BTreeMap::from([("src".parse().unwrap(), path)]),
+            environment: LockedEnvironment {
+                architecture: "amd64".into(),
+                nar_hash,
+                base: nar_hash,
+                packages: Vec::new(),
+            },
+        }
+    }
+
+    fn lowered(script: &str) -> Lowered {
+        let recipe = recipe(script);
+        lower(&recipe, &lock(&recipe), &BTreeMap::new(), &BTreeMap::new()).unwrap()
+    }
+
+    #[test]
+    fn the_id_of_a_lowered_recipe_does_not_move() {
+        assert_eq!(lowered("true\n").closed.path.to_string(), "/nix/store/wa55kfsrk0bjds5k0ypw3ldxxfr5i231-a-1.drv");
+    }
+
+    #[test]
+    fn the_form_made_here_is_recognised_and_one_changed_argument_is_not() {
+        let mut derivation = lowered("make \"$out\"\n").closed.derivation;
+        let (environment, script) = entered(&derivation).unwrap();
+        assert!(environment.name().ends_with("-environment"));
+        assert_eq!(script, b"make \"$out\"\n");
+        derivation.arguments[3] = b"--net".to_vec();
+        assert!(entered(&derivation).is_none());
+    }
+
+    #[test]
+    fn a_changed_script_changes_every_output_path_and_no_input() {
+        let (a, b) = (lowered("true"), lowered("false"));
+        assert_eq!(a.inputs, b.inputs);
+        assert_eq!(a.environment, b.environment);
+        for output in a.outputs.keys() {
+            assert_ne!(a.outputs[output], b.outputs[output]);
+        }
+    }
+
+    #[test]
+    fn an_input_that_is_not_locked_is_refused() {
+        let recipe = recipe("true");
+        let mut lock = lock(&recipe);
+        lock.inputs.clear();
+        let error = lower(&recipe, &lock, &BTreeMap::new(), &BTreeMap::new()).unwrap_err();
+        assert!(error.to_string().contains("inputs.src is not in the lock"), "{error}");
+    }
+}

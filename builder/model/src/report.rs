@@ -1,0 +1,225 @@
+//! What is told of many outcomes: the verdict, what differs, why, and what was varied.
+//!
+//! A [`Report`] is one JSON document (docs/report.schema.json), and everything that is shown as text or HTML is in it:
+//! a renderer adds layout, never facts. [`Report::of`] judges; differences come from the caller, who has the trees.
+
+pub mod difference;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::outcome::{EntryPath, Outcome, schema_field};
+use crate::variation::observed::Effects;
+use crate::variation::{Factor, Label};
+use crate::verdict::{self, Accept, Identity, Reference, Scope, Seen, Subject, Verdict};
+
+pub use difference::{Content, Difference, Differences, Excerpt, Kind};
+
+/// The only schema there is.
+pub const SCHEMA: &str = "kiln/report/v1";
+
+/// The schema of [`Reports`].
+pub const REPORTS_SCHEMA: &str = "kiln/reports/v1";
+
+/// What is told of one target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    #[serde(with = "schema")]
+    pub schema: (),
+    /// The worst of all subjects.
+    pub verdict: Verdict,
+    /// Who took part.
+    pub scope: Scope,
+    /// What was built or compared, in words: `hello 2.10`, a file name.
+    pub title: String,
+    /// The recipe's file as the user named it, if it came from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
+    /// Store path of the derivation, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derivation: Option<String>,
+    /// What was judged, one by one.
+    pub subjects: Vec<Judged>,
+    /// What was published, if there is anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Published>,
+    /// What was seen; the control first.
+    pub outcomes: Vec<Outcome>,
+    /// What differs between the control and one other outcome.
+    #[serde(flatten)]
+    pub differences: Differences,
+    /// What made it differ.
+    pub causes: Vec<Cause>,
+    /// What was varied in at least one build, and what in none.
+    pub factors: Effects,
+}
+
+/// The verdict on one subject, with the digest that each outcome has for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    /// What it is.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// What is said of it.
+    pub verdict: Verdict,
+    /// Its digest in each of the report's outcomes, spelled as they spell it; null where it is not.
+    pub digests: Vec<Option<String>>,
+    /// The published digest, if it was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+}
+
+/// Where the reference came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Where it was looked for.
+    pub origin: String,
+    /// Whether it was found.
+    pub available: bool,
+}
+
+/// How sure a cause is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confidence {
+    /// A rebuild with this factor alone shows it, and one without it does not.
+    Proven,
+    /// Each side has its own value of the factor at the place that differs.
+    Likely,
+    /// One side has a value, or a well-known field, at the place that differs.
+    Suspected,
+}
+
+/// What made builds differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Its name.
+    pub label: Label,
+    /// The factor that shows it, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<Factor>,
+    /// How sure that is.
+    pub confidence: Confidence,
+    /// Output and path of a file that shows it.
+    pub output: String,
+    /// Path in that output.
+    pub path: EntryPath,
+    /// What was found, for people.
+    pub evidence: String,
+}
+
+/// Several reports in one document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reports {
+    /// [`REPORTS_SCHEMA`].
+    #[serde(with = "reports_schema")]
+    pub schema: (),
+    /// One for each target, in the order asked for.
+    pub reports: Vec<Report>,
+}
+
+schema_field!(schema, SCHEMA);
+schema_field!(reports_schema, REPORTS_SCHEMA);
+
+/// What a report is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// What was built or compared, in words.
+    pub title: String,
+    /// The recipe's file as the user named it.
+    pub recipe: Option<String>,
+    /// Store path of the derivation.
+    pub derivation: Option<String>,
+    /// Where a reference was looked for.
+    pub origin: Option<String>,
+}
+
+impl Report {
+    /// Judges `outcomes` (the control first) against `reference`, with what the caller found to differ. Causes are those
+    /// that the differing bytes give away.
+    pub fn of(about: About, outcomes: Vec<Outcome>, reference: &Reference, differences: Differences) -> Self {
+        let seen: Vec<Seen> = outcomes.iter().map(Seen::from).collect();
+        let judgement = verdict::judge(&seen, reference);
+        let published = |subject: &Subject| match reference {
+            Reference::Published(subjects) => subjects.get(subject).map(|i| spelled(subject, i)),
+            Reference::None | Reference::Unavailable => None,
+        };
+        let subjects = judgement
+            .subjects
+            .iter()
+            .map(|(subject, &verdict)| Judged {
+                subject: subject.clone(),
+                verdict,
+                digests: seen
+                    .iter()
+                    .map(|s| match s {
+                        Seen::Built(subjects) => subjects.get(subject).map(|i| spelled(subject, i)),
+                        Seen::Failed | Seen::Unfinished | Seen::Unavailable => None,
+                    })
+                    .collect(),
+                reference: published(subject),
+            })
+            .collect();
+        let factors = over_all(&outcomes);
+        let causes = crate::variation::suspect::causes(&outcomes, &differences);
+        Self {
+            schema: (),
+            verdict: judgement.verdict,
+            scope: Scope::Local,
+            title: about.title,
+            recipe: about.recipe,
+            derivation: about.derivation,
+            subjects,
+            reference: about
+                .origin
+                .map(|origin| Published { origin, available: matches!(reference, Reference::Published(_)) }),
+            outcomes,
+            differences,
+            causes,
+            factors,
+        }
+    }
+
+    /// The process's exit code.
+    pub fn exit_code(&self, accept: Accept) -> u8 {
+        self.verdict.exit_code(accept)
+    }
+}
+
+impl Reports {
+    /// The document of these reports.
+    pub fn new(reports: Vec<Report>) -> Self {
+        Self { schema: (), reports }
+    }
+
+    /// The exit code of the worst verdict; 0 if there is no report.
+    pub fn exit_code(&self, accept: Accept) -> u8 {
+        self.reports.iter().map(|r| r.verdict).max().map_or(0, |worst| worst.exit_code(accept))
+    }
+}
+
+/// An output's digest is that of a NAR, a file's that of its bytes; their spellings tell them apart.
+fn spelled(subject: &Subject, identity: &Identity) -> String {
+    match subject {
+        Subject::Output(_) => crate::digest::NarHash::new(identity.exact).to_string(),
+        Subject::File(_) => identity.exact.to_string(),
+    }
+}
+
+/// A factor was varied if it was in at least one build; the reason is the first build's otherwise.
+fn over_all(outcomes: &[Outcome]) -> Effects {
+    let mut all = Effects::default();
+    for effects in outcomes.iter().filter_map(|o| o.conditions.as_ref()?.effects.as_ref()) {
+        for (factor, change) in &effects.varied {
+            all.varied.entry(*factor).or_insert_with(|| change.clone());
+        }
+        for (factor, reason) in &effects.not_varied {
+            all.not_varied.entry(*factor).or_insert_with(|| reason.clone());
+        }
+    }
+    let varied: &BTreeMap<_, _> = &all.varied;
+    all.not_varied.retain(|factor, _| !varied.contains_key(factor));
+    all
+}

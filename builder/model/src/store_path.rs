@@ -1,0 +1,291 @@
+//! Store paths: `/nix/store/HASH-NAME`, computed exactly as Nix computes them.
+//!
+//! A [`StorePath`] is logical: the same text on every machine, wherever the store lies on disk. It orders as its text
+//! does. The formulas (NIX.md, section 3) are those of the crate nix-derivation, which is used in this module only.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use nix_derivation::hash::{CAHash, HashAlgorithm as CrateAlgorithm, NixHash};
+use nix_derivation::store_path as upstream;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::digest::{Digest, NarHash, serde_as_text};
+use crate::name::Name;
+
+/// The logical store directory; part of every digest, never configurable.
+pub const STORE_DIRECTORY: &str = "/nix/store";
+
+/// Characters in the hash part of a store path.
+pub const HASH_LENGTH: usize = 32;
+
+/// A path directly below `/nix/store`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StorePath(Box<str>);
+
+/// Algorithms that a fixed output may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    /// 16 bytes.
+    Md5,
+    /// 20 bytes.
+    Sha1,
+    /// 32 bytes.
+    Sha256,
+    /// 64 bytes.
+    Sha512,
+}
+
+/// What of an output is hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Method {
+    /// The bytes of one file that is not executable.
+    Flat,
+    /// The NAR.
+    Recursive,
+}
+
+/// Why there is no such store path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StorePathError {
+    /// Not a path directly below the store.
+    #[error("{found:?} is not a store path: expected /nix/store/HASH-NAME")]
+    NotAStorePath {
+        /// The text as given.
+        found: String,
+    },
+    /// What is appended to a name makes it longer than Nix takes.
+    #[error("the name {name:?} cannot be in a store path: expected at most 211 bytes of Nix's alphabet")]
+    Name {
+        /// The whole name.
+        name: String,
+    },
+    /// A digest of another length than its algorithm's.
+    #[error("a digest of {found} bytes is not {algorithm}: expected {expected} bytes")]
+    DigestLength {
+        /// The algorithm.
+        algorithm: Algorithm,
+        /// Its length.
+        expected: usize,
+        /// The length as given.
+        found: usize,
+    },
+}
+
+impl Algorithm {
+    /// Bytes in a digest.
+    pub fn length(self) -> usize {
+        match self {
+            Self::Md5 => 16,
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+            Self::Sha512 => 64,
+        }
+    }
+
+    /// The algorithm that Nix calls `text`.
+    pub fn named(text: &str) -> Option<Self> {
+        [Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512].into_iter().find(|algorithm| algorithm.name() == text)
+    }
+
+    /// Nix's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "md5",
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl StorePath {
+    /// The path of a tree addressed by its contents (Nix's `source`), which refers to `references` and not to itself.
+    pub fn source(name: &Name, nar_hash: &NarHash, references: &BTreeSet<Self>) -> Self {
+        let address = CAHash::Nar(NixHash::Sha256(*nar_hash.digest().as_bytes()));
+        upstream::build_ca_path(name.as_str(), &address, &to_upstream(references), false)
+            .map(Self::from_upstream)
+            .expect("a Name is valid in a store path, and sha256 takes references")
+    }
+
+    /// The path of a text addressed by its bytes: a `.drv`, or what `toFile` writes.
+    pub fn text(name: &str, contents: &[u8], references: &BTreeSet<Self>) -> Result<Self, StorePathError> {
+        upstream::build_text_path(name, contents, &to_upstream(references))
+            .map(Self::from_upstream)
+            .map_err(|_| StorePathError::Name { name: name.into() })
+    }
+
+    /// The path of a fixed output.
+    pub fn fixed(name: &Name, method: Method, algorithm: Algorithm, digest: &[u8]) -> Result<Self, StorePathError> {
+        let hash = upstream_hash(algorithm, digest)?;
+        let address = match method {
+            Method::Flat => CAHash::Flat(hash),
+            Method::Recursive => CAHash::Nar(hash),
+        };
+        Ok(Self::from_upstream(
+            upstream::build_ca_path(name.as_str(), &address, [], false)
+                .expect("a Name is valid in a store path, and there are no references"),
+        ))
+    }
+
+    /// The path of an input-addressed output, from the digest of its derivation with the outputs masked.
+    pub fn output(modulo: &Digest, output: &Name, derivation: &Name) -> Result<Self, StorePathError> {
+        upstream::build_output_path((*modulo.as_bytes()).into(), output.as_str(), derivation.as_str())
+            .map(Self::from_upstream)
+            .map_err(|_| StorePathError::Name { name: format!("{derivation}-{output}") })
+    }
+
+    /// Parses `HASH-NAME`, without the directory.
+    pub fn from_base_name(base: &str) -> Result<Self, StorePathError> {
+        upstream::StorePath::from_basename(base.as_bytes())
+            .map(Self::from_upstream)
+            .map_err(|_| StorePathError::NotAStorePath { found: base.into() })
+    }
+
+    /// `HASH-NAME`.
+    pub fn base_name(&self) -> &str {
+        &self.0
+    }
+
+    /// The 32 characters that a reference is recognised by.
+    pub fn hash_part(&self) -> &str {
+        &self.0[..HASH_LENGTH]
+    }
+
+    /// What follows the hash part.
+    pub fn name(&self) -> &str {
+        &self.0[HASH_LENGTH + 1..]
+    }
+
+    /// The name of the derivation, if this is the path of one.
+    pub fn derivation_name(&self) -> Option<Name> {
+        self.name().strip_suffix(".drv").and_then(|name| name.parse().ok())
+    }
+
+    fn from_upstream(path: upstream::StorePath) -> Self {
+        Self(path.to_basename().into())
+    }
+}
+
+/// What stands for an output's path before it is known, inside its own derivation.
+pub fn placeholder(output: &Name) -> String {
+    upstream::hash_placeholder(output.as_str())
+}
+
+/// What stands for the path of an output of `derivation` that floats, in those that use it.
+pub fn upstream_placeholder(derivation: &StorePath, output: &Name) -> Result<String, StorePathError> {
+    let base = upstream::StorePath::from_basename(derivation.base_name().as_bytes())
+        .expect("a StorePath was parsed by the same rules");
+    upstream::downstream_placeholder(&base, [output.as_str()])
+        .map_err(|_| StorePathError::Name { name: format!("{}-{output}", derivation.name()) })
+}
+
+fn to_upstream(paths: &BTreeSet<StorePath>) -> Vec<upstream::StorePath> {
+    paths
+        .iter()
+        .map(|path| {
+            upstream::StorePath::from_basename(path.base_name().as_bytes())
+                .expect("a StorePath was parsed by the same rules")
+        })
+        .collect()
+}
+
+fn upstream_hash(algorithm: Algorithm, digest: &[u8]) -> Result<NixHash, StorePathError> {
+    let named = match algorithm {
+        Algorithm::Md5 => CrateAlgorithm::Md5,
+        Algorithm::Sha1 => CrateAlgorithm::Sha1,
+        Algorithm::Sha256 => CrateAlgorithm::Sha256,
+        Algorithm::Sha512 => CrateAlgorithm::Sha512,
+    };
+    NixHash::from_algorithm_and_digest(named, digest).map_err(|_| StorePathError::DigestLength {
+        algorithm,
+        expected: algorithm.length(),
+        found: digest.len(),
+    })
+}
+
+impl fmt::Display for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{STORE_DIRECTORY}/{}", self.0)
+    }
+}
+
+impl fmt::Debug for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StorePath({self})")
+    }
+}
+
+impl FromStr for StorePath {
+    type Err = StorePathError;
+
+    fn from_str(text: &str) -> Result<Self, StorePathError> {
+        upstream::StorePath::from_absolute_path(text.as_bytes())
+            .map(Self::from_upstream)
+            .map_err(|_| StorePathError::NotAStorePath { found: text.into() })
+    }
+}
+
+serde_as_text!(StorePath);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &str = "/nix/store/1ncm7wbm5d286vjcmdnyqwwkndbl28s6-ia-simple";
+
+    #[test]
+    fn a_store_path_prints_what_was_parsed() {
+        let path: StorePath = PATH.parse().unwrap();
+        assert_eq!(path.to_string(), PATH);
+        assert_eq!(path.hash_part(), "1ncm7wbm5d286vjcmdnyqwwkndbl28s6");
+        assert_eq!(path.name(), "ia-simple");
+        assert_eq!(StorePath::from_base_name(path.base_name()), Ok(path));
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for bad in [
+            "",
+            "/nix/store",
+            "/nix/store/",
+            "/etc/passwd",
+            "/nix/store/../etc/passwd",
+            "/nix/store/1ncm7wbm5d286vjcmdnyqwwkndbl28s6",
+            "/nix/store/1ncm7wbm5d286vjcmdnyqwwkndbl28s6-",
+            "/nix/store/1ncm7wbm5d286vjcmdnyqwwkndbl28s6-a/b",
+            "/nix/store/encm7wbm5d286vjcmdnyqwwkndbl28s6-e-is-not-in-the-alphabet",
+            "/nix/store/1ncm7wbm5d286vjcmdnyqwwkndbl28s6-größe",
+        ] {
+            assert!(bad.parse::<StorePath>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn store_paths_order_as_their_text() {
+        let texts = [
+            "/nix/store/0ncm7wbm5d286vjcmdnyqwwkndbl28s6-b",
+            "/nix/store/1ncm7wbm5d286vjcmdnyqwwkndbl28s6-a",
+            "/nix/store/1ncm7wbm5d286vjcmdnyqwwkndbl28s6-a.drv",
+            "/nix/store/zncm7wbm5d286vjcmdnyqwwkndbl28s6-a",
+        ];
+        assert!(texts.map(|text| text.parse::<StorePath>().unwrap()).is_sorted());
+    }
+
+    #[test]
+    fn a_fixed_output_needs_a_digest_of_its_algorithms_length() {
+        let name = "f".parse().unwrap();
+        let refused = StorePath::fixed(&name, Method::Flat, Algorithm::Sha1, &[0; 32]);
+        assert_eq!(
+            refused,
+            Err(StorePathError::DigestLength { algorithm: Algorithm::Sha1, expected: 20, found: 32 })
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! Derivation + conditions → the sandbox's `Spec`: the one function where the two vocabularies meet.
+//!
+//! The surface is Nix's (NIX.md, section 4) for every build; conditions lay a variation over it and never touch what the
+//! recipe set itself. Pure: which paths exist where is told by [`Places`].
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kiln_model::derivation::Derivation;
+use kiln_model::lower;
+use kiln_model::recipe::Limits as RecipeLimits;
+use kiln_model::store_path::StorePath;
+use kiln_model::variation::{Aslr, BuildFs, Conditions, Kernel};
+use kiln_sandbox::{self as sandbox, Filter, Ids, Input, Limits, Network, ProcMode, Root, Spec, Tmpfs, Writable};
+
+/// A build that says nothing else must end within this time.
+pub const DEADLINE: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// The build directory's mount point.
+const BUILD_TOP: &str = "/build";
+
+/// Where things lie on the host for one build.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The materialised environment, `/` of a derivation that enters one.
+    pub environment: PathBuf,
+    /// Store paths of the input closure and where they really are.
+    pub inputs: BTreeMap<StorePath, PathBuf>,
+    /// The private, empty `/nix/store` of this build.
+    pub store: PathBuf,
+    /// Its build directory on the store's file system.
+    pub build: PathBuf,
+    /// Bytes that file systems in memory may hold.
+    pub memory: u64,
+    /// Processors of the host that kiln may use, by number.
+    pub cpus: Vec<usize>,
+}
+
+/// The program of one build and its arguments: the script in the environment's shell, if the derivation enters one.
+fn program(derivation: &Derivation) -> (Vec<u8>, Vec<Vec<u8>>) {
+    match lower::entered(derivation) {
+        Some((_, script)) => {
+            let argv = [b"/bin/sh".as_slice(), b"-e", b"-c", script];
+            (b"/bin/sh".to_vec(), argv.map(<[u8]>::to_vec).to_vec())
+        }
+        None => {
+            let base = derivation.builder.rsplit(|b| *b == b'/').next().unwrap_or(&derivation.builder).to_vec();
+            let argv = [base].into_iter().chain(derivation.arguments.iter().cloned()).collect();
+            (derivation.builder.clone(), argv)
+        }
+    }
+}
+
+/// The variables of one build, in Nix's order of precedence, with the conditions last.
+fn variables(derivation: &Derivation, conditions: &Conditions) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut env: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut set = |key: &str, value: &str| {
+        env.insert(key.into(), value.into());
+    };
+    set("PATH", "/path-not-set");
+    set("HOME", &conditions.home);
+    set("NIX_STORE", "/nix/store");
+    set("NIX_BUILD_CORES", &conditions.cores.to_string());
+    env.extend(derivation.environment.clone());
+    let mut set = |key: &str, value: &str| {
+        env.insert(key.into(), value.into());
+    };
+    for key in ["NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"] {
+        set(key, &conditions.build_dir);
+    }
+    set("NIX_LOG_FD", "2");
+    set("TERM", "xterm-256color");
+    if let Some(zone) = &conditions.time_zone {
+        set("TZ", zone);
+    }
+    if let Some(locale) = &conditions.locale {
+        for key in ["LANG", "LC_ALL", "LANGUAGE"] {
+            set(key, locale);
+        }
+    }
+    for (key, value) in &conditions.noise {
+        set(key, value);
+    }
+    if let Some(suffix) = &conditions.path_suffix {
+        let path = env.entry(b"PATH".to_vec()).or_default();
+        path.push(b':');
+        path.extend(suffix.as_bytes());
+    }
+    env
+}
+
+/// The files that kiln lays over the environment's `/etc`: with the control's conditions, Nix's exact bytes.
+fn etc(conditions: &Conditions) -> Vec<(String, Vec<u8>)> {
+    let Conditions { user_name, uid, gid, .. } = conditions;
+    let passwd = format!(
+        "root:x:0:0:Nix build user:/build:/noshell\n\
+         {user_name}:x:{uid}:{gid}:Nix build user:/build:/noshell\n\
+         nobody:x:65534:65534:Nobody:/:/noshell\n"
+    );
+    let group = format!("root:x:0:\n{user_name}:!:{gid}:\nnogroup:x:65534:\n");
+    let hosts = "127.0.0.1 localhost\n::1 localhost\n";
+    vec![
+        ("group".into(), group.into_bytes()),
+        ("hosts".into(), hosts.as_bytes().to_vec()),
+        ("passwd".into(), passwd.into_bytes()),
+    ]
+}
+
+/// What the sandbox is asked to be for one build.
+pub fn spec(derivation: &Derivation, conditions: &Conditions, limits: &RecipeLimits, places: &Places) -> Spec {
+    let text = OsString::from_vec;
+    let (program, argv) = program(derivation);
+    let env = variables(derivation, conditions)
+        .into_iter()
+        .map(|(key, value)| text([key, value].join(&b'=')))
+        .collect();
+    let root = match lower::entered(derivation) {
+        Some(_) => Root::Tree(places.environment.clone()),
+        None => Root::Empty,
+    };
+    let mut writable = vec![Writable { source: places.store.clone(), target: "/nix/store".into() }];
+    let scratch = |target: &str, mode| Tmpfs { target: target.into(), size: places.memory, inodes: 4 << 20, mode };
+    let mut tmpfs = vec![scratch("/tmp", 0o1777), scratch("/dev/shm", 0o1777)];
+    match conditions.build_fs {
+        BuildFs::Tmpfs => tmpfs.push(scratch(BUILD_TOP, 0o700)),
+        BuildFs::Store => writable.push(Writable { source: places.build.clone(), target: BUILD_TOP.into() }),
+    }
+    let affinity = conditions.cpus.map(|n| places.cpus.iter().copied().take(n.get() as usize).collect());
+    Spec {
+        root,
+        surface: sandbox::Surface {
+            hostname: conditions.hostname.clone(),
+            domain: conditions.domain.clone(),
+            etc: etc(conditions),
+        },
+        process: sandbox::Process {
+            program: PathBuf::from(text(program)),
+            argv: argv.into_iter().map(text).collect(),
+            env,
+            cwd: PathBuf::from(&conditions.build_dir),
+            umask: conditions.umask.bits(),
+            affinity,
+            aslr: match conditions.aslr {
+                Aslr::Off => sandbox::Aslr::Fixed,
+                Aslr::On => sandbox::Aslr::Random,
+            },
+            personality: match conditions.kernel {
+                Kernel::Native => sandbox::Kernel::Native,
+                Kernel::Uname26 => sandbox::Kernel::Uname26,
+            },
+            first_pid: (conditions.first_pid != 2).then_some(conditions.first_pid),
+        },
+        inputs: places
+            .inputs
+            .iter()
+            .map(|(path, source)| Input { source: source.clone(), target: PathBuf::from(path.to_string()) })
+            .collect(),
+        writable,
+        tmpfs,
+        filter: Filter::Build,
+        ids: Ids::One { uid: conditions.uid, gid: conditions.gid },
+        network: Network::None,
+        proc_mode: ProcMode::Compat,
+        limits: Limits {
+            wall: Some(limits.deadline.map_or(DEADLINE, Duration::from_secs)),
+            log_bytes: Some(limits.log_bytes.unwrap_or(256 << 20)),
+            ..Limits::default()
+        },
+        time_offsets: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_model::derivation::Parts;
+    use std::num::NonZeroU32;
+
+    fn derivation(environment: &[(&str, &str)]) -> Derivation {
+        let parts = Parts {
+            name: "x".parse().unwrap(),
+            outputs: ["out".parse().unwrap()].into(),
+            input_derivations: BTreeMap::new(),
+            input_sources: Default::default(),
+            system: "x86_64-linux".into(),
+            builder: b"/nix/store/bin/busybox".to_vec(),
+            arguments: vec![b"sh".to_vec()],
+            environment: environment.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec())).collect(),
+        };
+        Derivation::close(parts, &BTreeMap::new()).unwrap().derivation
+    }
+
+    fn places() -> Places {
+        Places {
+            environment: "/e".into(),
+            inputs: BTreeMap::new(),
+            store: "/s".into(),
+            build: "/b".into(),
+            memory: 1,
+            cpus: vec![3, 5],
+        }
+    }
+
+    fn control() -> Conditions {
+        Conditions::control(NonZeroU32::new(2).unwrap())
+    }
+
+    #[test]
+    fn the_derivation_overrides_nixs_defaults_and_the_build_directory_overrides_it() {
+        let derivation = derivation(&[("PATH", "/x"), ("TMP", "/y")]);
+        let spec = spec(&derivation, &control(), &RecipeLimits::default(), &places());
+        let env: Vec<String> = spec.process.env.iter().map(|e| e.to_string_lossy().into_owned()).collect();
+        assert!(env.contains(&"PATH=/x".into()) && env.contains(&"TMP=/build".into()), "{env:?}");
+        assert!(env.is_sorted());
+        assert_eq!(spec.process.argv, ["busybox", "sh"]);
+    }
+
+    #[test]
+    fn under_the_controls_conditions_etc_is_nixs_to_the_byte() {
+        let mut nix = sandbox::Surface::default().etc;
+        nix.sort();
+        assert_eq!(etc(&control()), nix);
+    }
+
+    #[test]
+    fn conditions_lay_over_the_derivation_what_was_varied() {
+        let mut conditions = control();
+        conditions.cpus = NonZeroU32::new(1);
+        conditions.path_suffix = Some("/more".into());
+        conditions.time_zone = Some("GMT-14".into());
+        let spec = spec(&derivation(&[("PATH", "/x")]), &conditions, &RecipeLimits::default(), &places());
+        assert_eq!(spec.process.affinity, Some(vec![3]));
+        assert!(spec.process.env.contains(&"PATH=/x:/more".into()));
+        assert!(spec.process.env.contains(&"TZ=GMT-14".into()));
+    }
+}

@@ -1,0 +1,183 @@
+//! The command line: one file per subcommand, each its arguments and a short `run` that calls the library.
+//!
+//! stdout is data, stderr is talk. Every `run` returns the exit code of its result, or a [`Failure`] whose kind has one.
+
+mod build;
+mod check;
+mod completions;
+mod lock;
+mod log;
+mod man;
+mod progress;
+mod session;
+mod shell;
+mod store;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit::Kind;
+use crate::interrupt::Interrupt;
+
+pub use session::Session;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    yes: built, reproduced, verified
+  1    no: diverged, upstream differs, policy denies (equivalent too, unless accepted)
+  2    bad input: usage, recipe, lock, malformed file
+  3    this host cannot isolate (says what is missing and how to get it)
+  4    inconclusive: too little evidence, reference unavailable
+  5    the build itself failed, or ran into its deadline or a limit
+  6    tampered: a digest, signature or proof does not hold
+  7    the host or the network failed
+  70   a bug in kiln
+  130  interrupted";
+
+/// Builds recipes in sealed sandboxes from pinned inputs, builds them again, and says why bytes differ.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Store directory [default: $XDG_DATA_HOME/kiln]
+    #[arg(long, global = true, env = "KILN_STORE", value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Print one JSON document on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// Open no socket: use the cache and offline directories only
+    #[arg(long, global = true)]
+    offline: bool,
+    /// Say nothing on stderr but errors
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more: show the build's log as it is written
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    /// When to colour
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: Color,
+    /// Read the bytes of inputs before use instead of trusting their recorded fingerprints
+    #[arg(long, global = true)]
+    paranoid: bool,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Pin a recipe's inputs and environment to digests
+    Lock(lock::Lock),
+    /// Build recipes in the sandbox, or take what is already built from the store
+    Build(build::Build),
+    /// Build twice under varied conditions and compare every byte
+    Check(check::Check),
+    /// Show the log of a build
+    Log(log::Log),
+    /// Enter a recipe's environment, or what a failed build left
+    Shell(shell::Shell),
+    /// Look at and tend the store
+    Store(store::Store),
+    /// Print shell completions
+    Completions(completions::Completions),
+    /// Write man pages
+    Man(man::Man),
+}
+
+/// An error with the one thing that decides the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// What sort of error it is.
+    pub kind: Kind,
+    /// The chain, outermost act first.
+    pub error: anyhow::Error,
+}
+
+impl Failure {
+    /// An error of `kind`.
+    pub fn new(kind: Kind, error: impl Into<anyhow::Error>) -> Self {
+        Self { kind, error: error.into() }
+    }
+}
+
+/// Turns a library error into a failure: its own kind, its own chain.
+macro_rules! failures {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::new(error.kind(), error)
+            }
+        })+
+    };
+}
+
+failures! {
+    crate::build::BuildError,
+    crate::build::graph::GraphError,
+    crate::config::ConfigError,
+    crate::fetch::FetchError,
+    crate::pin::PinError,
+    crate::rebuild::CheckError,
+    crate::recipe_dir::RecipeDirError,
+    crate::store::StoreError,
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Kind::Host, error)
+    }
+}
+
+/// Runs the command line `cli` and returns its exit code.
+pub fn run(cli: Cli, interrupt: Interrupt) -> Result<u8, Failure> {
+    match cli.global.color {
+        Color::Auto => {}
+        Color::Always => anstream::ColorChoice::Always.write_global(),
+        Color::Never => anstream::ColorChoice::Never.write_global(),
+    }
+    let session = Session::new(cli.global, interrupt);
+    match cli.command {
+        Command::Lock(command) => command.run(&session),
+        Command::Build(command) => command.run(&session),
+        Command::Check(command) => command.run(&session),
+        Command::Log(command) => command.run(&session),
+        Command::Shell(command) => command.run(&session),
+        Command::Store(command) => command.run(&session),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
+    }
+}
+
+/// A failure as it is shown: `error:` and the chain, one act per level.
+pub fn told(failure: &Failure) -> String {
+    let mut text = String::from("\u{1b}[1;31merror:\u{1b}[0m ");
+    for (level, cause) in failure.error.chain().enumerate() {
+        if level > 0 {
+            text.push_str(": ");
+        }
+        text.push_str(&cause.to_string());
+    }
+    if failure.kind == Kind::Bug {
+        text.push_str("\nThis is a bug in kiln: please report it with the command that you ran.");
+    }
+    text
+}

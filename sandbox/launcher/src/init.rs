@@ -1,0 +1,322 @@
+//! Pid 1 of a sandbox: sets everything up, drops everything, forks the payload, then reaps, forwards SIGTERM, reports.
+//!
+//! Runs in the new namespaces, first with all capabilities in them and none outside. From [`Step::Drop`] on it has
+//! none and cannot be traced, although the payload has its uid. It allocates nothing: all strings, pointer arrays and
+//! the filter were made by the launcher before `clone3`. It exits as soon as the payload has ended; the kernel then
+//! kills whatever the payload left behind.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{SigSet, Signal as NixSignal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Signal};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
+
+use crate::mounts::Mounts;
+use crate::payload;
+use crate::protocol::{End, Failure, PACKET, Place, Report, Request, Status, Step};
+use crate::sys::{self, Fork, Program, StringArray};
+
+/// Everything that pid 1 and the payload's process need, ready for use.
+pub(crate) struct Task<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) trees: &'a [Option<OwnedFd>],
+    pub(crate) stdio: &'a [OwnedFd],
+    pub(crate) argv: StringArray<'a>,
+    pub(crate) env: StringArray<'a>,
+    pub(crate) filter: Program,
+    report: &'a OwnedFd,
+    released: &'a OwnedFd,
+    launcher: &'a OwnedFd,
+}
+
+impl<'a> Task<'a> {
+    /// Launcher: makes what may not be made after `clone3`.
+    pub(crate) fn prepare(
+        request: &'a Request,
+        trees: &'a [Option<OwnedFd>],
+        stdio: &'a [OwnedFd],
+        report: &'a OwnedFd,
+        released: &'a OwnedFd,
+        launcher: &'a OwnedFd,
+    ) -> Self {
+        let mut task = Self {
+            request,
+            trees,
+            stdio,
+            argv: StringArray::new(&[]),
+            env: StringArray::new(&[]),
+            filter: Program::new(&[]),
+            report,
+            released,
+            launcher,
+        };
+        for step in &request.steps {
+            match step {
+                Step::Execute { argv, env, .. } => {
+                    task.argv = StringArray::new(argv);
+                    task.env = StringArray::new(env);
+                }
+                Step::Filter { program } => task.filter = Program::new(program),
+                _ => {}
+            }
+        }
+        task
+    }
+
+    /// Sends one packet to kiln. If kiln is gone, so are we soon.
+    pub(crate) fn report(&self, report: &Report<&[u8]>) {
+        let mut packet = [0; PACKET];
+        if let Ok(used) = postcard::to_slice(report, &mut packet) {
+            let _ = rustix::io::write(self.report, used);
+        }
+    }
+
+    /// Reports a failed step and ends this process, and with it the sandbox.
+    pub(crate) fn fail(&self, step: usize, errno: Errno) -> ! {
+        let source = self.request.steps.get(step).and_then(Step::source);
+        self.report(&Report::Failed(Failure {
+            step: step as u32,
+            source,
+            errno: errno.raw_os_error(),
+        }));
+        sys::exit_now(125)
+    }
+}
+
+/// The whole life of pid 1.
+pub(crate) fn run(task: &Task<'_>) -> ! {
+    let mut mounts = Mounts::default();
+    rustix::process::umask(Mode::empty());
+    for (number, step) in task.request.steps.iter().enumerate() {
+        if step.place() != Place::Init {
+            continue;
+        }
+        if let Step::Fork = step {
+            fork(task, number)
+        }
+        if let Err(errno) = perform(task, &mut mounts, step) {
+            task.fail(number, errno)
+        }
+    }
+    task.fail(0, Errno::PROTO)
+}
+
+fn perform(task: &Task<'_>, mounts: &mut Mounts, step: &Step) -> Result<(), Errno> {
+    match step {
+        Step::Become { uid, gid } => take_ids(task, *uid, *gid),
+        Step::Clocks { seconds } => offset_clocks(*seconds),
+        Step::Loopback => {
+            let socket = rustix::net::socket_with(
+                rustix::net::AddressFamily::INET,
+                rustix::net::SocketType::DGRAM,
+                rustix::net::SocketFlags::CLOEXEC,
+                None,
+            )?;
+            sys::interface_up(&socket, b"lo")
+        }
+        Step::Name { hostname, domain } => {
+            rustix::system::sethostname(hostname)?;
+            rustix::system::setdomainname(domain)
+        }
+        // Through the host's /proc, since the sandbox's may lack sys: these files answer for the writer's namespaces.
+        Step::FirstPid { pid } => {
+            write_number(c"/proc/sys/kernel/ns_last_pid", u64::from(pid.saturating_sub(1)))
+        }
+        Step::Nesting { allowed } => write_number(c"/proc/sys/user/max_user_namespaces", u64::from(*allowed)),
+        Step::Drop => drop_privileges(),
+        other => mounts.perform(task, other),
+    }
+}
+
+fn take_ids(task: &Task<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
+    let die_with_launcher = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    die_with_launcher()?;
+    // The byte says that the maps are written. None comes if the launcher died before the line above.
+    if rustix::io::read(task.released, &mut [0u8; 1])? != 1 {
+        sys::exit_now(125);
+    }
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    // Changing ids cleared it: PR_SET_PDEATHSIG(2const). A pidfd becomes readable when its process has ended.
+    die_with_launcher()?;
+    let mut launcher = [PollFd::new(task.launcher.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut launcher, PollTimeout::ZERO) {
+        Ok(0) => Ok(()),
+        _ => sys::exit_now(125),
+    }
+}
+
+/// Only children enter the new time namespace, and its offsets freeze when the first does: time_namespaces(7).
+fn offset_clocks(seconds: u64) -> Result<(), Errno> {
+    use rustix::time::{ClockId, clock_gettime};
+    sys::unshare_time()?;
+    let mut text = Text::<128>::default();
+    for (name, clock) in [("monotonic", ClockId::Monotonic), ("boottime", ClockId::Boottime)] {
+        let now = clock_gettime(clock);
+        let now = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+        let offset = i128::from(seconds) * 1_000_000_000 - now;
+        let (whole, rest) = (offset.div_euclid(1_000_000_000), offset.rem_euclid(1_000_000_000));
+        text.line(format_args!("{name} {whole} {rest}\n"))?;
+    }
+    write_file(c"/proc/self/timens_offsets", text.bytes())
+}
+
+fn drop_privileges() -> Result<(), Errno> {
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::thread::clear_ambient_capability_set()?;
+    for number in 0..64 {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+            Ok(()) => {}
+            // Beyond the kernel's last capability.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    rustix::thread::set_capabilities_secure_bits(
+        CapabilitiesSecureBits::NO_ROOT
+            | CapabilitiesSecureBits::NO_ROOT_LOCKED
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+            | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED,
+    )?;
+    let none = CapabilitySet::empty();
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// Pid 1 goes on as the reaper, the child as the payload.
+fn fork(task: &Task<'_>, number: usize) -> ! {
+    // Blocked, not handled: a namespace's init only gets signals that it handles or blocks: pid_namespaces(7).
+    let mut awaited = SigSet::empty();
+    awaited.add(NixSignal::SIGTERM);
+    awaited.add(NixSignal::SIGCHLD);
+    sys::default_signal(libc::SIGCHLD);
+    if awaited.thread_block().is_err() {
+        task.fail(number, Errno::INVAL);
+    }
+    match sys::fork() {
+        Err(errno) => task.fail(number, errno),
+        Ok(Fork::Child) => {
+            if awaited.thread_unblock().is_err() {
+                task.fail(number, Errno::INVAL);
+            }
+            payload::run(task)
+        }
+        Ok(Fork::Parent { pid, .. }) => reap(task, number, &awaited, Pid::from_raw(pid)),
+    }
+}
+
+fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: Pid) -> ! {
+    let report = task.report.as_raw_fd() as u32;
+    // 0 to 2 are /dev/null since the launcher began; nothing else is needed any more.
+    let closed = sys::close_range(report + 1, u32::MAX).and_then(|()| match report {
+        0..=3 => Ok(()),
+        _ => sys::close_range(3, report - 1),
+    });
+    if let Err(errno) = closed.and_then(|()| sys::install_filter(&task.filter)) {
+        task.fail(number, errno);
+    }
+    loop {
+        match awaited.wait() {
+            Ok(NixSignal::SIGTERM) => {
+                // Everything in this pid namespace but ourselves.
+                let _ = kill(Pid::from_raw(-1), NixSignal::SIGTERM);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        loop {
+            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) if pid == payload => Status::Exited(code as u8),
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == payload => Status::Signaled(signal as i32),
+                Ok(WaitStatus::StillAlive) | Err(_) => break,
+                Ok(_) => continue,
+            };
+            end(task, status);
+        }
+    }
+}
+
+fn end(task: &Task<'_>, status: Status) -> ! {
+    let mut end = End {
+        status,
+        user_micros: 0,
+        system_micros: 0,
+        peak_bytes: 0,
+    };
+    if let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) {
+        let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
+        end.user_micros = micros(usage.user_time());
+        end.system_micros = micros(usage.system_time());
+        end.peak_bytes = usage.max_rss() as u64 * 1024;
+    }
+    task.report(&Report::Ended(end));
+    sys::exit_now(0)
+}
+
+/// Text on the stack.
+pub(crate) struct Text<const N: usize> {
+    buffer: [u8; N],
+    used: usize,
+}
+
+impl<const N: usize> Default for Text<N> {
+    fn default() -> Self {
+        Self {
+            buffer: [0; N],
+            used: 0,
+        }
+    }
+}
+
+impl<const N: usize> Text<N> {
+    pub(crate) fn line(&mut self, text: std::fmt::Arguments<'_>) -> Result<(), Errno> {
+        std::fmt::Write::write_fmt(self, text).map_err(|_| Errno::NAMETOOLONG)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.used]
+    }
+}
+
+impl<const N: usize> std::fmt::Write for Text<N> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let free = &mut self.buffer[self.used..];
+        let Some(space) = free.get_mut(..text.len()) else {
+            return Err(std::fmt::Error);
+        };
+        space.copy_from_slice(text.as_bytes());
+        self.used += text.len();
+        Ok(())
+    }
+}
+
+fn write_number(path: &std::ffi::CStr, number: u64) -> Result<(), Errno> {
+    let mut text = Text::<32>::default();
+    text.line(format_args!("{number}"))?;
+    write_file(path, text.bytes())
+}
+
+/// Writes a kernel file in one call, as they require.
+pub(crate) fn write_file(path: &std::ffi::CStr, bytes: &[u8]) -> Result<(), Errno> {
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    match rustix::io::write(&file, bytes)? {
+        count if count == bytes.len() => Ok(()),
+        _ => Err(Errno::IO),
+    }
+}

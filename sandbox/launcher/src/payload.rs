@@ -1,0 +1,140 @@
+//! The payload's process between fork and `execve`.
+//!
+//! Runs in the finished sandbox as the payload's user, without capabilities, with no-new-privs. Order matters: limits
+//! and Landlock before the filter, the filter last, so that it need not allow what setup calls.
+
+use std::ffi::CStr;
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use rustix::process::{DumpableBehavior, Resource as RlimitOf, Rlimit as RustixRlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet};
+
+use crate::init::{Task, write_file};
+use crate::protocol::{Place, Report, Resource, Rlimit, Step};
+use crate::{facts, landlock, sys};
+
+/// Performs the payload's steps. The last one does not return.
+pub(crate) fn run(task: &Task<'_>) -> ! {
+    for (number, step) in task.request.steps.iter().enumerate() {
+        if step.place() != Place::Payload {
+            continue;
+        }
+        if let Err(errno) = perform(task, step) {
+            task.fail(number, errno)
+        }
+    }
+    task.fail(0, Errno::PROTO)
+}
+
+fn perform(task: &Task<'_>, step: &Step) -> Result<(), Errno> {
+    match step {
+        Step::Lock => lock_mounts(),
+        Step::Session => {
+            rustix::process::setsid()?;
+            let [input, output, errors] = task.stdio else {
+                return Err(Errno::PROTO);
+            };
+            rustix::stdio::dup2_stdin(input)?;
+            rustix::stdio::dup2_stdout(output)?;
+            rustix::stdio::dup2_stderr(errors)?;
+            // The launcher ignores it; a pipeline must not inherit that.
+            sys::default_signal(libc::SIGPIPE);
+            // Not closed yet: failures are still to be reported.
+            sys::close_range_on_exec(3)
+        }
+        Step::Limits { limits } => limits.iter().try_for_each(set_limit),
+        Step::Personality { word } => sys::personality(*word).map(drop),
+        Step::Affinity { cpus } => {
+            let mut set = CpuSet::new();
+            for &cpu in cpus {
+                if cpu as usize >= CpuSet::MAX_CPU {
+                    return Err(Errno::INVAL);
+                }
+                set.set(cpu as usize);
+            }
+            rustix::thread::sched_setaffinity(None, &set)
+        }
+        Step::Umask { mask } => {
+            rustix::process::umask(Mode::from_raw_mode(*mask));
+            Ok(())
+        }
+        Step::Enter { cwd } => rustix::process::chdir(cwd.as_c_str()),
+        Step::Landlock { writable } => {
+            let abi = landlock::restrict(writable)?;
+            task.report(&Report::Landlock(abi));
+            Ok(())
+        }
+        Step::Observe => facts::observe(|facts| task.report(&Report::Observed(facts))),
+        Step::Filter { .. } => sys::install_filter(&task.filter),
+        Step::Execute { program, .. } => Err(sys::execve(program, &task.argv, &task.env)),
+        _ => Err(Errno::PROTO),
+    }
+}
+
+/// Both bounds, never above what the host already imposes: its own, stricter limit holds then.
+fn set_limit(limit: &Rlimit) -> Result<(), Errno> {
+    let resource = match limit.resource {
+        Resource::Core => RlimitOf::Core,
+        Resource::Processes => RlimitOf::Nproc,
+        Resource::OpenFiles => RlimitOf::Nofile,
+        Resource::Stack => RlimitOf::Stack,
+        Resource::FileSize => RlimitOf::Fsize,
+        Resource::MessageQueues => RlimitOf::Msgqueue,
+        Resource::LockedMemory => RlimitOf::Memlock,
+        Resource::AddressSpace => RlimitOf::As,
+        Resource::Cpu => RlimitOf::Cpu,
+    };
+    let allowed = rustix::process::getrlimit(resource).maximum;
+    let maximum = match (limit.hard, allowed) {
+        (Some(wanted), Some(allowed)) => Some(wanted.min(allowed)),
+        (wanted, allowed) => wanted.or(allowed),
+    };
+    let current = Some(maximum.map_or(limit.soft, |maximum| maximum.min(limit.soft)));
+    rustix::process::setrlimit(resource, RustixRlimit { current, maximum })
+}
+
+/// What a fake root may do to its own files; everything else it only believes to do.
+const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::SYS_CHROOT);
+
+/// Mounts that were made in a more privileged user namespace can be neither undone nor changed from a lesser one:
+/// mount_namespaces(7). Checked here, since everything rests on it.
+fn lock_mounts() -> Result<(), Errno> {
+    sys::unshare_locked()?;
+    // New credentials made this process undumpable, and its /proc files root's. Nobody is here yet to look.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
+    let files: [(&CStr, &[u8]); 3] = [
+        (c"/proc/self/setgroups", b"deny"),
+        (c"/proc/self/uid_map", b"0 0 1"),
+        (c"/proc/self/gid_map", b"0 0 1"),
+    ];
+    for (path, text) in files {
+        write_file(path, text)?;
+    }
+    if rustix::mount::unmount(c"/dev", UnmountFlags::empty()) != Err(Errno::INVAL)
+        || sys::unshare_locked() != Err(Errno::NOSPC)
+    {
+        return Err(Errno::NOTRECOVERABLE);
+    }
+    for number in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if KEPT.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    let sets = CapabilitySets {
+        effective: KEPT,
+        permitted: KEPT,
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, sets)
+}

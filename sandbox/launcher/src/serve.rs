@@ -1,0 +1,192 @@
+//! The launcher's loop: a request comes, a sandbox starts, its pidfd goes back. End of the socket ends everything.
+//!
+//! Runs in the caller's namespaces with the caller's rights, in an own session, so that a terminal's Ctrl-C reaches
+//! kiln alone. As root it has no supplementary groups (they could not be dropped later). It never waits for a sandbox:
+//! SIGCHLD is ignored, so the kernel reaps, and pidfds tell kiln. When it goes, every pid 1 gets SIGKILL.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+use rustix::process::{PidfdFlags, Signal};
+
+use crate::init::{self, Task};
+use crate::protocol::{Carried, Failure, Reply, Request, Source, Step};
+use crate::sys::{self, Fork, Namespaces};
+use crate::{ids, mounts};
+
+/// Serves the socket on descriptor 0 until the other side closes it.
+pub fn run() -> ExitCode {
+    match Launcher::take_over().and_then(|launcher| launcher.serve()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(70),
+    }
+}
+
+struct Launcher {
+    socket: OwnedFd,
+    itself: OwnedFd,
+}
+
+impl Launcher {
+    fn take_over() -> Result<Self, Errno> {
+        let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
+        let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::stdio::dup2_stdin(&null)?;
+        for signal in 1..=64 {
+            sys::default_signal(signal);
+        }
+        sys::ignore_signal(libc::SIGCHLD);
+        sys::ignore_signal(libc::SIGPIPE);
+        // Fails only for a group leader, which already has what is wanted.
+        let _ = rustix::process::setsid();
+        rustix::process::chdir(c"/")?;
+        rustix::thread::set_no_new_privs(true)?;
+        if rustix::process::geteuid().is_root() {
+            rustix::thread::set_thread_groups(&[])?;
+        }
+        let itself = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+        Ok(Self { socket, itself })
+    }
+
+    fn serve(&self) -> Result<(), Errno> {
+        while let Some(mut carried) = self.receive()? {
+            let started = self.start(&mut carried);
+            // Our copies of the pipes must be gone before the reply, or kiln would wait for an end of file.
+            drop(carried);
+            self.reply(started)?;
+        }
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<Option<Vec<OwnedFd>>, Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(Carried::COUNT))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let received = loop {
+            let result = rustix::net::recvmsg(
+                &self.socket,
+                &mut [IoSliceMut::new(&mut byte)],
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            );
+            match result {
+                Err(Errno::INTR) => {}
+                other => break other?,
+            }
+        };
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        let mut carried = Vec::with_capacity(Carried::COUNT);
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                carried.extend(descriptors);
+            }
+        }
+        Ok(Some(carried))
+    }
+
+    fn reply(&self, started: Result<OwnedFd, Failure>) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let (reply, pidfd) = match started {
+            Ok(pidfd) => (Reply::Started, Some(pidfd)),
+            Err(failure) => (Reply::Failed(failure), None),
+        };
+        let rights = pidfd.as_ref().map(|pidfd| [pidfd.as_fd()]);
+        if let Some(rights) = &rights
+            && !ancillary.push(SendAncillaryMessage::ScmRights(rights))
+        {
+            return Err(Errno::NOBUFS);
+        }
+        let mut bytes = [0; 64];
+        let used = postcard::to_slice(&reply, &mut bytes).map_err(|_| Errno::NOBUFS)?;
+        rustix::net::sendmsg(&self.socket, &[IoSlice::new(used)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    fn start(&self, carried: &mut Vec<OwnedFd>) -> Result<OwnedFd, Failure> {
+        let refused = |errno: Errno| Failure {
+            step: 0,
+            source: None,
+            errno: errno.raw_os_error(),
+        };
+        if carried.len() != Carried::COUNT {
+            return Err(refused(Errno::PROTO));
+        }
+        let request = read_request(&carried[Carried::BODY]).map_err(refused)?;
+        let stdio: Vec<OwnedFd> = carried.drain(Carried::STDIO..).collect();
+        let (release, released) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map(|(read, write)| (write, read))
+            .map_err(refused)?;
+
+        let mut trees: Vec<Option<OwnedFd>> = request.sources.iter().map(|_| None).collect();
+        let mut child = None;
+        for (number, step) in request.steps.iter().enumerate() {
+            let failed = |errno: Errno, source: Option<usize>| Failure {
+                step: number as u32,
+                source: source.map(|source| source as u32),
+                errno: errno.raw_os_error(),
+            };
+            match step {
+                Step::Detach => {
+                    for (index, access) in mounts::accesses(&request) {
+                        if let Some(source @ Source::Tree { .. }) = request.sources.get(index) {
+                            let tree = mounts::detach(source, access).map_err(|errno| failed(errno, Some(index)))?;
+                            trees[index] = Some(tree);
+                        }
+                    }
+                }
+                Step::Clone => {
+                    // Everything that the child needs is made here, in memory that it inherits.
+                    let task = Task::prepare(
+                        &request,
+                        &trees,
+                        &stdio,
+                        &carried[Carried::REPORT],
+                        &released,
+                        &self.itself,
+                    );
+                    match sys::clone3(Namespaces::New).map_err(|errno| failed(errno, None))? {
+                        Fork::Child => init::run(&task),
+                        Fork::Parent { pid, pidfd } => child = Some((pid, pidfd)),
+                    }
+                }
+                Step::Map { uid, gid } => {
+                    let Some((pid, pidfd)) = &child else {
+                        return Err(failed(Errno::PROTO, None));
+                    };
+                    let outer = (request.outer_uid, request.outer_gid);
+                    let result = ids::write_maps(*pid, (*uid, *gid), outer)
+                        .and_then(|()| rustix::io::write(&release, &[1]).map(drop));
+                    if let Err(errno) = result {
+                        let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+                        return Err(failed(errno, None));
+                    }
+                }
+                _ => break,
+            }
+        }
+        child.map(|(_, pidfd)| pidfd).ok_or_else(|| refused(Errno::PROTO))
+    }
+}
+
+fn read_request(body: &OwnedFd) -> Result<Request, Errno> {
+    let size = usize::try_from(rustix::fs::fstat(body)?.st_size).map_err(|_| Errno::FBIG)?;
+    let mut bytes = vec![0; size];
+    let mut filled = 0;
+    while filled < size {
+        match rustix::io::pread(body, &mut bytes[filled..], filled as u64)? {
+            0 => return Err(Errno::IO),
+            count => filled += count,
+        }
+    }
+    postcard::from_bytes(&bytes).map_err(|_| Errno::PROTO)
+}

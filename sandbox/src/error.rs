@@ -1,0 +1,69 @@
+//! Why a sandbox was refused, or could not be set up.
+
+use std::io;
+use std::path::PathBuf;
+
+/// This host cannot do what the [`crate::Spec`] asks, or the `Spec` contradicts itself. Nothing was started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this host cannot isolate the build: {missing} is missing ({why}); {remedy}")]
+pub struct Refusal {
+    /// What is not there.
+    pub missing: String,
+    /// Why it is needed, or how its absence was noticed.
+    pub why: String,
+    /// What the user can do.
+    pub remedy: String,
+}
+
+/// A sandbox that was planned could not be set up, or was lost.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A step of the plan failed. The payload has not run.
+    #[error("sandbox step `{step}`{} failed", at(.path))]
+    Step {
+        /// The step, as the plan prints it.
+        step: String,
+        /// The host's source, or else the target inside, that it was busy with.
+        path: Option<PathBuf>,
+        /// The kernel's answer.
+        #[source]
+        error: io::Error,
+    },
+    /// A source of the plan cannot be examined.
+    #[error("looking at sandbox source {path}", path = .path.display())]
+    Source {
+        /// The source on the host.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// Talking to the launcher failed, or starting it.
+    #[error("sandbox launcher: {act}")]
+    Launcher {
+        /// What kiln was doing.
+        act: &'static str,
+        /// Why it failed.
+        #[source]
+        error: io::Error,
+    },
+    /// Pid 1 ended without a word: the kernel ran out of memory, or someone killed it.
+    #[error("sandbox was killed from outside")]
+    Lost,
+}
+
+impl SetupError {
+    /// The kernel's error number, if one is behind it.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Step { error, .. } | Self::Source { error, .. } | Self::Launcher { error, .. } => {
+                error.raw_os_error()
+            }
+            Self::Lost => None,
+        }
+    }
+}
+
+fn at(path: &Option<PathBuf>) -> String {
+    path.as_ref().map(|path| format!(" at {}", path.display())).unwrap_or_default()
+}

@@ -1,0 +1,420 @@
+//! Spec and host in, ordered steps out, or a refusal. Pure: no file is looked at, nothing is started.
+//!
+//! The order is SANDBOX.md section 4's, and each place in it has a reason: what needs a capability comes before they
+//! are dropped, what needs the host's `/proc` before the pivot, the traceable moment before the fork, the filter last.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use kiln_launcher::protocol::{Access, Proc, Resource, Rlimit, Step};
+
+use crate::error::Refusal;
+use crate::filter;
+use crate::probe::{Caller, Host, ProcMount, TimeNamespace};
+use crate::spec::{Aslr, Filter, Ids, Kernel, Limits, Network, ProcMode, Root, Spec};
+use crate::status::Achieved;
+use crate::surface;
+
+/// What will be done, in order. Its `Display` is one line per step.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) sources: Vec<PathBuf>,
+    pub(crate) limits: Limits,
+    pub(crate) achieved: Achieved,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, source) in self.sources.iter().enumerate() {
+            writeln!(f, "source {number} {}", source.display())?;
+        }
+        for step in &self.steps {
+            writeln!(f, "{step}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `ADDR_NO_RANDOMIZE`: personality(2).
+const FIXED_ADDRESSES: u32 = 0x0004_0000;
+/// `UNAME26`: personality(2).
+const UNAME_26: u32 = 0x0002_0000;
+
+/// What `/proc` shows to everyone and nobody needs: the host's hardware, keys, addresses, command line.
+const MASKED: [&str; 21] = [
+    "proc/acpi",
+    "proc/asound",
+    "proc/buddyinfo",
+    "proc/cmdline",
+    "proc/config.gz",
+    "proc/diskstats",
+    "proc/driver",
+    "proc/interrupts",
+    "proc/kallsyms",
+    "proc/kcore",
+    "proc/key-users",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/modules",
+    "proc/partitions",
+    "proc/pressure",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/swaps",
+    "proc/timer_list",
+    "proc/zoneinfo",
+];
+
+/// What may be read and not written, whoever asks.
+const FROZEN: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+
+/// Turns a spec into steps, or says why this host cannot.
+pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
+    if let Some(lack) = host.lacks.first() {
+        return Err(lack.clone());
+    }
+    agreeable(spec, host)?;
+    let mut sources = Sources::default();
+    let mut steps = Vec::new();
+
+    if host.caller == Caller::Root {
+        steps.push(Step::Detach);
+    }
+    let (uid, gid) = match spec.ids {
+        Ids::One { uid, gid } => (uid, gid),
+        Ids::FakeRoot => (0, 0),
+    };
+    steps.extend([Step::Clone, Step::Map { uid, gid }, Step::Become { uid, gid }]);
+    if let Some(base) = spec.time_offsets {
+        steps.push(Step::Clocks { seconds: base.seconds });
+    }
+    match spec.network {
+        Network::None => steps.push(Step::Loopback),
+    }
+    steps.push(Step::Name {
+        hostname: spec.surface.hostname.clone().into_bytes(),
+        domain: spec.surface.domain.clone().into_bytes(),
+    });
+    if let Some(pid) = spec.process.first_pid {
+        steps.push(Step::FirstPid { pid });
+    }
+    let allowed = match spec.ids {
+        Ids::One { .. } => 0,
+        Ids::FakeRoot => 1,
+    };
+    steps.extend([Step::Nesting { allowed }, Step::Private]);
+    mounts(spec, host, &mut sources, &mut steps)?;
+    steps.extend([Step::Seal, Step::Pivot, Step::Drop, Step::Fork]);
+    payload(spec, &mut steps)?;
+
+    let mut namespaces: Vec<String> = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"].map(String::from).into();
+    if spec.time_offsets.is_some() {
+        namespaces.push("time".into());
+    }
+    Ok(Plan {
+        steps,
+        sources: sources.paths,
+        limits: spec.limits.clone(),
+        achieved: Achieved {
+            namespaces,
+            rung: 0,
+            landlock_abi: 0,
+            filter: filter::fingerprint(spec.filter),
+            proc_mode: spec.proc_mode,
+            kuid_nonzero: true,
+            kernel: host.kernel.clone(),
+        },
+    })
+}
+
+/// What the host must offer for this spec, and what the spec must not contradict.
+fn agreeable(spec: &Spec, host: &Host) -> Result<(), Refusal> {
+    if spec.limits.memory_total.is_some() {
+        return Err(Refusal {
+            missing: "a bound on total memory".into(),
+            why: "it needs a control group, and this version of kiln uses none".into(),
+            remedy: "leave memory_total out, or bound each process with address_space".into(),
+        });
+    }
+    if let (ProcMode::Strict | ProcMode::Compat, ProcMount::Covered(path)) = (spec.proc_mode, &host.proc) {
+        return Err(Refusal {
+            missing: "a fully visible /proc".into(),
+            why: format!("{path} is covered, as in a container, and the kernel then forbids mounting another /proc"),
+            remedy: "run the outer container with its /proc unmasked (podman: --security-opt unmask=ALL)".into(),
+        });
+    }
+    if spec.time_offsets.is_some() && host.time_namespace == TimeNamespace::Absent {
+        return Err(Refusal {
+            missing: "time namespaces".into(),
+            why: "/proc/self/ns/time does not exist".into(),
+            remedy: "boot a kernel with CONFIG_TIME_NS, or leave time_offsets out".into(),
+        });
+    }
+    match (spec.ids, spec.filter) {
+        (Ids::One { .. }, Filter::Build) | (Ids::FakeRoot, Filter::FakeRoot) => {}
+        (Ids::One { .. }, Filter::FakeRoot) => return Err(contradiction("filter FakeRoot needs ids FakeRoot")),
+        (Ids::FakeRoot, Filter::Build) => return Err(contradiction("ids FakeRoot needs filter FakeRoot")),
+    }
+    if spec.ids == Ids::FakeRoot && spec.proc_mode == ProcMode::None {
+        return Err(contradiction("ids FakeRoot needs /proc, to write its second id map"));
+    }
+    for (name, text) in [("hostname", &spec.surface.hostname), ("domain", &spec.surface.domain)] {
+        if text.is_empty() || text.len() > 64 || text.contains('\0') {
+            return Err(contradiction(&format!("surface {name} {text:?} must have 1 to 64 bytes and no NUL")));
+        }
+    }
+    if spec.process.umask & !0o777 != 0 {
+        return Err(contradiction(&format!("process umask {:o} exceeds 777", spec.process.umask)));
+    }
+    if spec.process.affinity.as_ref().is_some_and(Vec::is_empty) {
+        return Err(contradiction("process affinity names no processor"));
+    }
+    if spec.process.first_pid.is_some_and(|pid| pid < 2) {
+        return Err(contradiction("process first_pid must be at least 2, since pid 1 is kiln's"));
+    }
+    Ok(())
+}
+
+fn contradiction(what: &str) -> Refusal {
+    Refusal {
+        missing: "a consistent spec".into(),
+        why: what.into(),
+        remedy: "this is a bug in the caller, please report it".into(),
+    }
+}
+
+fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>) -> Result<(), Refusal> {
+    let cpus = spec.process.affinity.as_ref().map(Vec::len);
+    let covers_etc = !matches!(spec.root, Root::Empty);
+    if covers_etc || spec.proc_mode == ProcMode::Compat {
+        steps.push(Step::Scratch);
+    }
+    match &spec.root {
+        Root::Empty => {
+            let targets = spec.inputs.len() + spec.writable.len() + spec.tmpfs.len() + spec.surface.etc.len();
+            // A target may need its parents too; inodes cost memory only when used.
+            let inodes = u32::try_from(4096 + 8 * targets).unwrap_or(u32::MAX);
+            steps.push(Step::EmptyRoot { inodes });
+        }
+        Root::Tree(path) => steps.push(Step::TreeRoot {
+            source: sources.number(path),
+            access: Access::ReadOnly,
+        }),
+        Root::WritableTree(path) => steps.push(Step::TreeRoot {
+            source: sources.number(path),
+            access: Access::ReadWrite,
+        }),
+    }
+    steps.push(Step::Dev);
+    match spec.proc_mode {
+        ProcMode::None => {}
+        ProcMode::Strict => steps.push(Step::Proc { proc: Proc::Processes }),
+        ProcMode::Compat => {
+            steps.push(Step::Proc { proc: Proc::Full });
+            compat_proc(host, cpus, steps)?;
+        }
+    }
+    if let Some(cpus) = cpus {
+        steps.push(Step::Sys { online: surface::online(cpus) });
+    }
+
+    // By path, so that a mount's parent always comes before it.
+    let mut by_target: BTreeMap<&Path, Step> = BTreeMap::new();
+    for input in &spec.inputs {
+        let step = Step::Bind {
+            source: sources.number(&input.source),
+            target: target(&input.target, &[])?,
+            access: Access::ReadOnly,
+        };
+        insert(&mut by_target, &input.target, step)?;
+    }
+    for writable in &spec.writable {
+        let step = Step::Bind {
+            source: sources.number(&writable.source),
+            target: target(&writable.target, &[])?,
+            access: Access::ReadWrite,
+        };
+        insert(&mut by_target, &writable.target, step)?;
+    }
+    for tmpfs in &spec.tmpfs {
+        let step = Step::Tmpfs {
+            target: target(&tmpfs.target, &["dev/shm"])?,
+            size: tmpfs.size,
+            inodes: tmpfs.inodes,
+            mode: tmpfs.mode,
+        };
+        insert(&mut by_target, &tmpfs.target, step)?;
+    }
+    steps.extend(by_target.into_values());
+    for (name, bytes) in &spec.surface.etc {
+        let path = Path::new("/etc").join(name);
+        let target = target(&path, &[])?;
+        let bytes = bytes.clone();
+        steps.push(if covers_etc { Step::Cover { target, bytes } } else { Step::File { target, bytes } });
+    }
+    Ok(())
+}
+
+fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) -> Result<(), Refusal> {
+    for path in FROZEN {
+        steps.push(Step::Freeze { target: c_string(path)? });
+    }
+    for path in MASKED {
+        steps.push(Step::Mask { target: c_string(path)? });
+    }
+    let mut covers = vec![
+        ("proc/loadavg", surface::LOADAVG.to_vec()),
+        ("proc/meminfo", surface::MEMINFO.to_vec()),
+        ("proc/stat", surface::stat(cpus.unwrap_or(host.cpus))),
+        ("proc/sys/kernel/random/boot_id", surface::BOOT_ID.to_vec()),
+    ];
+    if let Some(cpus) = cpus {
+        covers.push(("proc/cpuinfo", surface::cpuinfo(&host.cpuinfo, cpus)));
+    }
+    for (path, bytes) in covers {
+        steps.push(Step::Cover {
+            target: c_string(path)?,
+            bytes,
+        });
+    }
+    Ok(())
+}
+
+fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
+    let process = &spec.process;
+    if spec.ids == Ids::FakeRoot {
+        steps.push(Step::Lock);
+    }
+    steps.extend([
+        Step::Session,
+        Step::Limits { limits: rlimits(&spec.limits) },
+    ]);
+    let addresses = match process.aslr {
+        Aslr::Fixed => FIXED_ADDRESSES,
+        Aslr::Random => 0,
+    };
+    let release = match process.personality {
+        Kernel::Native => 0,
+        Kernel::Uname26 => UNAME_26,
+    };
+    steps.push(Step::Personality { word: addresses | release });
+    if let Some(cpus) = &process.affinity {
+        let cpus = cpus.iter().map(|&cpu| u32::try_from(cpu).unwrap_or(u32::MAX)).collect();
+        steps.push(Step::Affinity { cpus });
+    }
+    steps.push(Step::Umask { mask: process.umask });
+    steps.push(Step::Enter { cwd: absolute(&process.cwd)? });
+
+    let mut writable = vec![c_string("/dev")?];
+    if spec.proc_mode != ProcMode::None {
+        writable.push(c_string("/proc")?);
+    }
+    match &spec.root {
+        Root::WritableTree(_) => writable = vec![c_string("/")?],
+        Root::Empty | Root::Tree(_) => {
+            let targets = spec.writable.iter().map(|writable| &writable.target);
+            for target in targets.chain(spec.tmpfs.iter().map(|tmpfs| &tmpfs.target)) {
+                writable.push(absolute(target)?);
+            }
+        }
+    }
+    steps.extend([
+        Step::Landlock { writable },
+        Step::Observe,
+        Step::Filter { program: filter::program(spec.filter) },
+        Step::Execute {
+            program: absolute(&process.program)?,
+            argv: c_strings(&process.argv)?,
+            env: c_strings(&process.env)?,
+        },
+    ]);
+    Ok(())
+}
+
+/// Fixed where a program could see or feel the host's, bounded where the spec says so.
+fn rlimits(limits: &Limits) -> Vec<Rlimit> {
+    let both = |resource, value| Rlimit { resource, soft: value, hard: Some(value) };
+    let mut list = vec![
+        Rlimit { resource: Resource::Core, soft: 0, hard: None },
+        Rlimit { resource: Resource::Stack, soft: 8 << 20, hard: None },
+        both(Resource::MessageQueues, 819_200),
+        both(Resource::LockedMemory, 64 << 10),
+    ];
+    for (resource, value) in [
+        (Resource::Processes, limits.processes),
+        (Resource::OpenFiles, limits.open_files),
+        (Resource::FileSize, limits.file_size),
+        (Resource::AddressSpace, limits.address_space),
+    ] {
+        list.extend(value.map(|value| both(resource, value)));
+    }
+    // At the soft limit SIGXCPU names the reason, a second later SIGKILL would not.
+    list.extend(limits.cpu.map(|seconds| Rlimit {
+        resource: Resource::Cpu,
+        soft: seconds,
+        hard: Some(seconds + 1),
+    }));
+    list
+}
+
+#[derive(Default)]
+struct Sources {
+    paths: Vec<PathBuf>,
+}
+
+impl Sources {
+    fn number(&mut self, path: &Path) -> u32 {
+        self.paths.push(path.to_owned());
+        (self.paths.len() - 1) as u32
+    }
+}
+
+fn insert<'a>(by_target: &mut BTreeMap<&'a Path, Step>, target: &'a Path, step: Step) -> Result<(), Refusal> {
+    match by_target.insert(target, step) {
+        None => Ok(()),
+        Some(_) => Err(contradiction(&format!("two mounts at {}", target.display()))),
+    }
+}
+
+/// A mount target, relative to the root. `/dev` and `/proc` are the sandbox's own, but for `exceptions`.
+fn target(path: &Path, exceptions: &[&str]) -> Result<CString, Refusal> {
+    let absolute = absolute(path)?;
+    let relative = absolute.to_bytes().strip_prefix(b"/").unwrap_or_default();
+    let text = Path::new(OsStr::from_bytes(relative));
+    if relative.is_empty() {
+        return Err(contradiction("a mount at / is the root's to give"));
+    }
+    let taken = ["dev", "proc"].iter().any(|own| text.starts_with(own));
+    if taken && !exceptions.iter().any(|exception| text == Path::new(exception)) {
+        return Err(contradiction(&format!("{} belongs to the sandbox", path.display())));
+    }
+    CString::new(relative).map_err(|_| contradiction("a path contains NUL"))
+}
+
+/// An absolute path without `.` and `..`, normalised.
+fn absolute(path: &Path) -> Result<CString, Refusal> {
+    let plain = path
+        .components()
+        .all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
+    if !path.is_absolute() || !plain {
+        return Err(contradiction(&format!("{} must be absolute and without ..", path.display())));
+    }
+    let normal: PathBuf = path.components().collect();
+    c_string(normal)
+}
+
+fn c_string(text: impl Into<PathBuf>) -> Result<CString, Refusal> {
+    let bytes = text.into().into_os_string().into_vec();
+    CString::new(bytes).map_err(|_| contradiction("a path or argument contains NUL"))
+}
+
+fn c_strings(texts: &[impl AsRef<OsStr>]) -> Result<Vec<CString>, Refusal> {
+    texts
+        .iter()
+        .map(|text| CString::new(text.as_ref().as_bytes()).map_err(|_| contradiction("an argument contains NUL")))
+        .collect()
+}

@@ -1,0 +1,183 @@
+//! What this host offers. Facts only: [`crate::plan()`] judges them.
+//!
+//! Reads a few files; starts nothing, changes nothing.
+
+use std::fs;
+use std::path::Path;
+
+use crate::error::Refusal;
+
+/// What this host offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Who would start the sandbox.
+    pub caller: Caller,
+    /// Kernel release.
+    pub kernel: String,
+    /// What is missing for any sandbox at all.
+    pub lacks: Vec<Refusal>,
+    /// Whether `/proc` can be mounted; not below an outer container's partly covered one.
+    pub proc: ProcMount,
+    /// Whether there are time namespaces.
+    pub time_namespace: TimeNamespace,
+    /// Processors that kiln may run on.
+    pub cpus: usize,
+    /// The host's `/proc/cpuinfo`, of which a payload with an affinity sees as many blocks as it has processors.
+    pub cpuinfo: String,
+}
+
+/// Who would start the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// Someone without privilege.
+    User,
+    /// The host's root: sources are prepared for pid 1, the outer id is a leased one.
+    Root,
+}
+
+/// Whether `/proc` can be mounted in a new pid namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProcMount {
+    /// Yes.
+    Possible,
+    /// No, since something covers this path below the present one.
+    Covered(String),
+}
+
+/// Whether there are time namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeNamespace {
+    /// Yes.
+    Possible,
+    /// The kernel has none.
+    Absent,
+}
+
+/// First kernel with everything that has no substitute: `close_range` and `mount_setattr` (5.12), both in use by 5.14.
+const OLDEST: (u32, u32) = (5, 14);
+
+/// Looks at this host.
+pub fn probe() -> Host {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut lacks = Vec::new();
+    if version(&kernel) < OLDEST {
+        lacks.push(Refusal {
+            missing: format!("Linux {}.{} or later", OLDEST.0, OLDEST.1),
+            why: format!("this is {kernel}, and mounts must be sealed before anything sees them"),
+            remedy: "run kiln on a newer kernel".into(),
+        });
+    }
+    for (namespace, option) in [
+        ("user", "CONFIG_USER_NS"),
+        ("mnt", "CONFIG_NAMESPACES"),
+        ("pid", "CONFIG_PID_NS"),
+        ("net", "CONFIG_NET_NS"),
+        ("ipc", "CONFIG_IPC_NS"),
+        ("uts", "CONFIG_UTS_NS"),
+        ("cgroup", "CONFIG_CGROUPS"),
+    ] {
+        if !Path::new("/proc/self/ns").join(namespace).exists() {
+            lacks.push(Refusal {
+                missing: format!("{namespace} namespaces"),
+                why: format!("/proc/self/ns/{namespace} does not exist"),
+                remedy: format!("boot a kernel with {option}, and mount /proc"),
+            });
+        }
+    }
+    if !Path::new("/proc/sys/kernel/seccomp").exists() {
+        lacks.push(Refusal {
+            missing: "seccomp".into(),
+            why: "/proc/sys/kernel/seccomp does not exist, and setuid files could not be prevented".into(),
+            remedy: "boot a kernel with CONFIG_SECCOMP_FILTER".into(),
+        });
+    }
+    let caller = if rustix::process::geteuid().is_root() { Caller::Root } else { Caller::User };
+    lacks.extend(switched_off(caller));
+    Host {
+        caller,
+        kernel,
+        lacks,
+        proc: proc_mount(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
+        time_namespace: if Path::new("/proc/self/ns/time").exists() {
+            TimeNamespace::Possible
+        } else {
+            TimeNamespace::Absent
+        },
+        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        cpuinfo: fs::read_to_string("/proc/cpuinfo").unwrap_or_default(),
+    }
+}
+
+/// Sysctls that forbid user namespaces.
+fn switched_off(caller: Caller) -> Vec<Refusal> {
+    let switches = [
+        ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=10000", Caller::Root),
+        ("/proc/sys/user/max_mnt_namespaces", "0", "user.max_mnt_namespaces=10000", Caller::Root),
+        ("/proc/sys/user/max_pid_namespaces", "0", "user.max_pid_namespaces=10000", Caller::Root),
+        ("/proc/sys/user/max_net_namespaces", "0", "user.max_net_namespaces=10000", Caller::Root),
+        (
+            "/proc/sys/kernel/unprivileged_userns_clone",
+            "0",
+            "kernel.unprivileged_userns_clone=1",
+            Caller::User,
+        ),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "kernel.apparmor_restrict_unprivileged_userns=0",
+            Caller::User,
+        ),
+    ];
+    switches
+        .iter()
+        .filter(|(path, forbidding, _, concerns)| {
+            (*concerns == Caller::Root || caller == Caller::User)
+                && fs::read_to_string(path).is_ok_and(|text| text.trim() == *forbidding)
+        })
+        .map(|(path, forbidding, setting, _)| Refusal {
+            missing: "permission to make namespaces".into(),
+            why: format!("{path} is {forbidding}"),
+            remedy: format!("ask the administrator for `sysctl -w {setting}`"),
+        })
+        .collect()
+}
+
+/// The kernel refuses a new proc mount unless one that is already there is fully visible: user_namespaces(7). A mount
+/// below it hides something, unless on a directory that is empty by construction (binfmt_misc).
+fn proc_mount(mountinfo: &str) -> ProcMount {
+    let covered = mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .find(|point| point.starts_with("/proc/") && *point != "/proc/sys/fs/binfmt_misc");
+    match covered {
+        Some(point) => ProcMount::Covered(point.to_owned()),
+        None => ProcMount::Possible,
+    }
+}
+
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_covered_proc_is_noticed_and_binfmt_misc_is_not_a_cover() {
+        let plain = "24 30 0:22 / /proc rw - proc proc rw\n41 24 0:38 / /proc/sys/fs/binfmt_misc rw - autofs x rw\n";
+        assert_eq!(proc_mount(plain), ProcMount::Possible);
+        let docker = format!("{plain}50 24 0:50 / /proc/kcore rw - tmpfs tmpfs rw\n");
+        assert_eq!(proc_mount(&docker), ProcMount::Covered("/proc/kcore".into()));
+    }
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(version("5.9.1-amd64") < OLDEST);
+        assert!(version("6.18.44-fc") > OLDEST);
+        assert!(version("nonsense") < OLDEST);
+    }
+}

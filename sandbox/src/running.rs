@@ -1,0 +1,317 @@
+//! A sandbox while it runs: its log, its deadline, its end.
+//!
+//! One poll over the log, the reports and pid 1's pidfd. Pid 1 is readable only when the kernel has killed and reaped
+//! every process of the sandbox, so after [`Running::wait`] nothing of it is left. Memory does not grow with the log.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use kiln_launcher::protocol::{End, Facts, Failure, PACKET, Report, Status, Step};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::error::SetupError;
+use crate::plan::Plan;
+use crate::spec::{Aslr, Limits};
+use crate::status::{Achieved, Ended, How, Observed, Usage, Which};
+
+/// A sandbox that was started. Dropping it kills everything in it.
+#[derive(Debug)]
+pub struct Running {
+    pidfd: Arc<OwnedFd>,
+    cancelled: Arc<AtomicBool>,
+    report: Option<OwnedFd>,
+    log: Option<OwnedFd>,
+    started: Instant,
+    limits: Limits,
+    achieved: Achieved,
+    steps: Vec<Step>,
+    sources: Vec<PathBuf>,
+}
+
+/// Stops a sandbox from another thread.
+#[derive(Debug, Clone)]
+pub struct Canceller {
+    pidfd: Arc<OwnedFd>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Canceller {
+    /// Kills every process of the sandbox. `wait` then returns [`How::Cancelled`], unless it had ended before.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        kill(&self.pidfd);
+    }
+}
+
+/// Killing pid 1 kills its namespace. An error means that it has already ended.
+fn kill(pidfd: &OwnedFd) {
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+}
+
+/// What the sandbox told so far.
+#[derive(Default)]
+struct Told {
+    failure: Option<Failure>,
+    landlock_abi: u32,
+    facts: Option<Facts<Vec<u8>>>,
+    end: Option<End>,
+}
+
+/// A limit that was hit: asked to end first, killed later.
+struct Ending {
+    how: How,
+    kill_at: Option<Instant>,
+}
+
+impl Running {
+    pub(crate) fn new(plan: &Plan, started: Instant, pidfd: OwnedFd, report: OwnedFd, log: Option<OwnedFd>) -> Self {
+        Self {
+            pidfd: Arc::new(pidfd),
+            cancelled: Arc::default(),
+            report: Some(report),
+            log,
+            started,
+            limits: plan.limits.clone(),
+            achieved: plan.achieved.clone(),
+            steps: plan.steps.clone(),
+            sources: plan.sources.clone(),
+        }
+    }
+
+    /// A handle that kills it.
+    pub fn canceller(&self) -> Canceller {
+        Canceller {
+            pidfd: Arc::clone(&self.pidfd),
+            cancelled: Arc::clone(&self.cancelled),
+        }
+    }
+
+    /// Passes the log on until the last process is gone. `log` gets at most `log_bytes` bytes in all.
+    pub fn wait(mut self, log: &mut dyn FnMut(&[u8])) -> Result<Ended, SetupError> {
+        let mut told = Told::default();
+        let mut ending: Option<Ending> = None;
+        let mut written: u64 = 0;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let gone = self.poll_until(self.next_deadline(ending.as_ref()))?;
+            self.read_reports(&mut told)?;
+            self.read_log(&mut buffer, gone, &mut written, log)?;
+            if gone == Gone::All {
+                break;
+            }
+            let now = Instant::now();
+            match &mut ending {
+                None => {
+                    if self.limits.log_bytes.is_some_and(|limit| written > limit) {
+                        ending = Some(self.ask_to_end(How::LimitExceeded(Which::Log), now));
+                    } else if self.limits.wall.is_some_and(|limit| now >= self.started + limit) {
+                        ending = Some(self.ask_to_end(How::TimedOut, now));
+                    }
+                }
+                Some(ending) => {
+                    if ending.kill_at.is_some_and(|at| now >= at) {
+                        ending.kill_at = None;
+                        kill(&self.pidfd);
+                    }
+                }
+            }
+        }
+        let wall = self.started.elapsed();
+        self.conclude(told, ending.map(|ending| ending.how), wall, written)
+    }
+
+    fn next_deadline(&self, ending: Option<&Ending>) -> Option<Instant> {
+        match ending {
+            None => self.limits.wall.map(|limit| self.started + limit),
+            Some(ending) => ending.kill_at,
+        }
+    }
+
+    fn ask_to_end(&self, how: How, now: Instant) -> Ending {
+        let _ = pidfd_send_signal(&*self.pidfd, Signal::TERM);
+        Ending {
+            how,
+            kill_at: Some(now + self.limits.grace),
+        }
+    }
+
+    /// Waits for something to happen, and tells whether everything is gone.
+    fn poll_until(&self, deadline: Option<Instant>) -> Result<Gone, SetupError> {
+        let mut watched = vec![PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        // Each only until its end of file, which would be reported over and over.
+        for stream in [&self.report, &self.log].into_iter().flatten() {
+            watched.push(PollFd::new(stream.as_fd(), PollFlags::POLLIN));
+        }
+        let timeout = match deadline {
+            None => PollTimeout::NONE,
+            Some(deadline) => {
+                // Rounded up, or the last millisecond would spin. After a day it is looked at again.
+                let left = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(86_400));
+                PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        match poll(&mut watched, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(lost_touch("waiting for a sandbox", Errno::from_raw_os_error(errno as i32))),
+        }
+        Ok(match watched[0].any() {
+            Some(false) => Gone::NotYet,
+            Some(true) | None => Gone::All,
+        })
+    }
+
+    fn read_reports(&mut self, told: &mut Told) -> Result<(), SetupError> {
+        let mut packet = [0; PACKET];
+        while let Some(report) = &self.report {
+            let used = match rustix::io::read(report, &mut packet) {
+                Ok(0) => {
+                    self.report = None;
+                    break;
+                }
+                Ok(used) => used,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(lost_touch("reading reports", errno)),
+            };
+            match postcard::from_bytes(&packet[..used]) {
+                Ok(Report::Failed(failure)) => told.failure = Some(failure),
+                Ok(Report::Landlock(abi)) => told.landlock_abi = abi,
+                Ok(Report::Observed(facts)) => told.facts = Some(facts),
+                Ok(Report::Ended(end)) => told.end = Some(end),
+                Err(_) => return Err(lost_touch("reading reports", Errno::BADMSG)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what there is: one buffer, so that deadlines are looked at in a flood too; when all is gone, the rest.
+    fn read_log(
+        &mut self,
+        buffer: &mut [u8],
+        gone: Gone,
+        written: &mut u64,
+        log: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), SetupError> {
+        while let Some(stream) = &self.log {
+            let used = match rustix::io::read(stream, &mut *buffer) {
+                Ok(0) => {
+                    self.log = None;
+                    break;
+                }
+                Ok(used) => used,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(lost_touch("reading the log", errno)),
+            };
+            let room = self.limits.log_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(*written));
+            let shown = usize::try_from(room).map_or(used, |room| used.min(room));
+            if shown > 0 {
+                log(&buffer[..shown]);
+            }
+            *written += used as u64;
+            if gone == Gone::NotYet {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn conclude(&self, told: Told, ending: Option<How>, wall: Duration, written: u64) -> Result<Ended, SetupError> {
+        if let Some(failure) = told.failure {
+            return Err(step_failed(&self.steps, &self.sources, failure));
+        }
+        let ended = told.end.map(|end| match end.status {
+            Status::Exited(code) => How::Exited(code),
+            Status::Signaled(libc::SIGXCPU) if self.limits.cpu.is_some() => How::LimitExceeded(Which::Cpu),
+            Status::Signaled(libc::SIGXFSZ) if self.limits.file_size.is_some() => How::LimitExceeded(Which::FileSize),
+            Status::Signaled(signal) => How::Signaled(signal),
+        });
+        let cancelled = || self.cancelled.load(Ordering::SeqCst).then_some(How::Cancelled);
+        let how = ending.or(ended).or_else(cancelled).ok_or(SetupError::Lost)?;
+        Ok(Ended {
+            how,
+            usage: Usage {
+                wall,
+                user: told.end.map(|end| Duration::from_micros(end.user_micros)),
+                system: told.end.map(|end| Duration::from_micros(end.system_micros)),
+                peak_memory: told.end.map(|end| end.peak_bytes),
+                log_bytes: written,
+            },
+            achieved: Achieved {
+                landlock_abi: told.landlock_abi,
+                ..self.achieved.clone()
+            },
+            // Only a kill before the payload began leaves no facts.
+            observed: told.facts.map(observed),
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        kill(&self.pidfd);
+    }
+}
+
+/// Whether the whole sandbox is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    NotYet,
+    All,
+}
+
+fn lost_touch(act: &'static str, errno: Errno) -> SetupError {
+    SetupError::Launcher {
+        act,
+        error: errno.into(),
+    }
+}
+
+/// A failure in the plan's words.
+pub(crate) fn step_failed(steps: &[Step], sources: &[PathBuf], failure: Failure) -> SetupError {
+    let step = steps.get(failure.step as usize);
+    let source = failure.source.and_then(|source| sources.get(source as usize));
+    let target = || {
+        let target = step?.target()?.to_bytes();
+        Some(Path::new("/").join(OsStr::from_bytes(target)))
+    };
+    SetupError::Step {
+        step: step.map(|step| shortened(&step.to_string())).unwrap_or_default(),
+        path: source.cloned().or_else(target),
+        error: Errno::from_raw_os_error(failure.errno).into(),
+    }
+}
+
+fn shortened(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn observed(facts: Facts<Vec<u8>>) -> Observed {
+    const FIXED_ADDRESSES: u32 = 0x0004_0000;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let cpus = facts.cpus.iter().enumerate();
+    Observed {
+        hostname: text(facts.hostname),
+        domain: text(facts.domain),
+        release: text(facts.release),
+        cwd: text(facts.cwd),
+        cwd_magic: facts.cwd_magic,
+        uid: facts.uid,
+        gid: facts.gid,
+        pid: facts.pid,
+        umask: facts.umask,
+        personality: facts.personality,
+        aslr: if facts.personality & FIXED_ADDRESSES == 0 { Aslr::Random } else { Aslr::Fixed },
+        cpus: cpus
+            .flat_map(|(byte, bits)| (0..8).filter(move |bit| bits & (1u8 << bit) != 0).map(move |bit| byte * 8 + bit))
+            .collect(),
+        boot_seconds: facts.boot_seconds,
+    }
+}
