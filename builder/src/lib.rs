@@ -4,3 +4,4 @@
 //! recipe → `pin` → lock → `fetch` → `store`, `environment` → `build` → outcome → `rebuild`, `diff` → report → `render`.
 
 pub mod fetch;
+pub mod store;
