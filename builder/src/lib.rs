@@ -10,3 +10,4 @@ pub mod interrupt;
 pub mod recipe_dir;
 
 pub mod fetch;
+pub mod store;
