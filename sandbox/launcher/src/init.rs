@@ -144,6 +144,9 @@ fn take_ids(task: &Task<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    // New ids made this process undumpable and its /proc files root's; the clocks' file is among them. Until
+    // `Step::Drop` there is nobody inside to look.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     // Changing ids cleared it: PR_SET_PDEATHSIG(2const). A pidfd becomes readable when its process has ended.
     die_with_launcher()?;
     let mut launcher = [PollFd::new(task.launcher.as_fd(), PollFlags::POLLIN)];
