@@ -209,7 +209,9 @@ mod tests {
         };
         let user = root.path().join("user");
         assert_eq!(Config::load(&host("XDG_CONFIG_HOME", &user)).unwrap(), Config::default());
-        for (file, text) in [("etc/kiln/config.toml", "[fetch]\nparallel = 1\n"), ("user/kiln/config.toml", "[fetch]\nparallel = 2\n")] {
+        for (file, text) in
+            [("etc/kiln/config.toml", "[fetch]\nparallel = 1\n"), ("user/kiln/config.toml", "[fetch]\nparallel = 2\n")]
+        {
             let file = root.path().join(file);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, text).unwrap();

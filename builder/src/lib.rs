@@ -5,4 +5,6 @@
 
 pub mod config;
 pub mod event;
+pub mod pin;
+
 pub mod fetch;

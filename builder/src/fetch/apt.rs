@@ -260,18 +260,12 @@ mod tests {
         std::fs::write(etc.join("old.list.disabled"), "deb http://off.test/ x main\n").unwrap();
         let sources = Apt::of(&host("", root.path())).sources();
         assert_eq!(sources.len(), 3, "{sources:?}");
-        assert_eq!(
-            sources[0].signed_by,
-            [SignedBy::Keyring("/k/a.gpg".into()), SignedBy::Keyring("/k/b.gpg".into())]
-        );
+        assert_eq!(sources[0].signed_by, [SignedBy::Keyring("/k/a.gpg".into()), SignedBy::Keyring("/k/b.gpg".into())]);
         assert_eq!(sources[0].components, ["main", "contrib"]);
         assert!(sources[1].archives(&sources[1].uris[0]).is_empty());
         assert_eq!(sources[2].uris, ["http://b.test/debian", "https://c.test/debian"]);
         let [SignedBy::Armoured(key)] = &sources[2].signed_by[..] else { panic!("{sources:?}") };
-        assert_eq!(
-            key,
-            "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nAAAA\n-----END PGP PUBLIC KEY BLOCK-----\n"
-        );
+        assert_eq!(key, "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nAAAA\n-----END PGP PUBLIC KEY BLOCK-----\n");
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! (flock(2)), so that two threads or processes that want the same file fetch it once, and it stays behind when a transfer
 //! breaks, so that the next one goes on where it ended. A cached file is hashed again each time it is asked for.
 
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use kiln_model::digest::Digest;
@@ -48,8 +48,9 @@ fn failed<'a>(act: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Fe
 impl Cache {
     pub(super) fn open(store: &Path) -> Result<Self, FetchError> {
         let cache = Self { files: store.join("files"), parts: store.join("tmp") };
-        for directory in [&cache.files, &cache.parts] {
-            std::fs::create_dir_all(directory).map_err(failed("creating", directory))?;
+        for (directory, mode) in [(&cache.files, 0o755), (&cache.parts, 0o700)] {
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(mode).create(directory).map_err(failed("creating", directory))?;
         }
         Ok(cache)
     }

@@ -50,8 +50,7 @@ impl Credentials {
             None => host.home().map(|home| home.join(".netrc")),
         };
         let mut entries = Vec::new();
-        for (source, file) in
-            netrc.iter().map(|f| (Source::Netrc, f)).chain(apt_files.iter().map(|f| (Source::Apt, f)))
+        for (source, file) in netrc.iter().map(|f| (Source::Netrc, f)).chain(apt_files.iter().map(|f| (Source::Apt, f)))
         {
             entries.extend(parse(&text_of(file).unwrap_or_default(), source));
         }

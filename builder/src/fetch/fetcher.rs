@@ -240,7 +240,8 @@ impl<'e> Fetcher<'e> {
                         (None, _) => From::Nowhere(Refusal::Offline),
                         (Some(_), Some(base)) => index_or_file(base),
                         (Some(_), None) => From::Nowhere(Refusal::Unreadable(
-                            "is not known: no python3 with pip answered; name an index in pip.conf or under [mirrors]".into(),
+                            "is not known: no python3 with pip answered; name an index in pip.conf or under [mirrors]"
+                                .into(),
                         )),
                     };
                     sources.push(Source { label: label.clone(), place });
@@ -384,7 +385,9 @@ impl<'e> Fetcher<'e> {
         };
         Ok(match page.url.join(&entry.url) {
             Ok(url) if matches!((page.url.scheme(), url.scheme()), (_, "https") | ("http", "http")) => Ok(url),
-            _ => Err(Refusal::Unreadable("lists the file at an address that is no web address, or at http from https".into())),
+            _ => Err(Refusal::Unreadable(
+                "lists the file at an address that is no web address, or at http from https".into(),
+            )),
         })
     }
 
@@ -474,9 +477,9 @@ impl<'e> Fetcher<'e> {
                 (From::Index { base, origin }, Some(_)) => {
                     self.page(reach, base, *origin, path, limit)?.map(|page| page.bytes)
                 }
-                (From::Web { url, origin }, Some(client)) => self
-                    .persist(url, |_| (small_web(client, *origin, url, "*/*", limit), 0))?
-                    .map(|(_, bytes)| bytes),
+                (From::Web { url, origin }, Some(client)) => {
+                    self.persist(url, |_| (small_web(client, *origin, url, "*/*", limit), 0))?.map(|(_, bytes)| bytes)
+                }
             };
             match result {
                 Ok(bytes) => {

@@ -99,8 +99,11 @@ impl Client {
         let _ = (bare.set_username(""), bare.set_password(None));
         bare.set_fragment(None);
         // Mirrors that compress on the way would change the bytes.
-        let mut request =
-            self.agent(trust, &route)?.get(bare.as_str()).header(header::ACCEPT, accept).header(header::ACCEPT_ENCODING, "identity");
+        let mut request = self
+            .agent(trust, &route)?
+            .get(bare.as_str())
+            .header(header::ACCEPT, accept)
+            .header(header::ACCEPT_ENCODING, "identity");
         if from > 0 {
             request = request.header(header::RANGE, format!("bytes={from}-"));
         }
@@ -139,8 +142,15 @@ impl Client {
             .build();
         let agent = match route {
             Route::Forward(proxy) => {
-                let uri = proxy.as_str().parse().map_err(|_| Refusal::Unreadable("the proxy has no usable address".into()))?;
-                ureq::Agent::with_parts(config, ().chain(TcpConnector::default()).chain(AbsoluteForm), ProxyAddress(uri))
+                let uri = proxy
+                    .as_str()
+                    .parse()
+                    .map_err(|_| Refusal::Unreadable("the proxy has no usable address".into()))?;
+                ureq::Agent::with_parts(
+                    config,
+                    ().chain(TcpConnector::default()).chain(AbsoluteForm),
+                    ProxyAddress(uri),
+                )
             }
             Route::Direct | Route::Tunnel(_) => config.new_agent(),
         };
@@ -165,7 +175,10 @@ impl Client {
 }
 
 fn proxy_authorization(proxy: &Url) -> String {
-    basic(&super::credentials::decoded(proxy.username()), &super::credentials::decoded(proxy.password().unwrap_or_default()))
+    basic(
+        &super::credentials::decoded(proxy.username()),
+        &super::credentials::decoded(proxy.password().unwrap_or_default()),
+    )
 }
 
 fn number(headers: &HeaderMap, name: header::HeaderName) -> Option<u64> {
@@ -179,7 +192,8 @@ fn range_start(headers: &HeaderMap) -> Option<u64> {
 }
 
 fn redirected(here: &Url, headers: &HeaderMap) -> Result<Url, Refusal> {
-    let to = headers.get(header::LOCATION).and_then(|value| value.to_str().ok()).and_then(|value| here.join(value).ok());
+    let to =
+        headers.get(header::LOCATION).and_then(|value| value.to_str().ok()).and_then(|value| here.join(value).ok());
     let Some(to) = to else { return Err(Refusal::Redirect("redirected without a usable address".into())) };
     match (here.scheme(), to.scheme()) {
         ("https", "http") => Err(Refusal::Redirect("redirected from https to http".into())),

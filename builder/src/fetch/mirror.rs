@@ -213,7 +213,12 @@ mod tests {
         let labels: Vec<&str> = mirrors.list(&Archive::Debian("debian".into())).iter().map(|m| &*m.label).collect();
         assert_eq!(
             labels,
-            ["mirrors.debian, entry 1", "offline directory \"debs\"", "mirrors.debian, entry 3", "apt sources, entry 1"]
+            [
+                "mirrors.debian, entry 1",
+                "offline directory \"debs\"",
+                "mirrors.debian, entry 3",
+                "apt sources, entry 1"
+            ]
         );
         let security = mirrors.list(&Archive::Debian("debian-security".into()));
         assert_eq!(security[0].place, Place::Directory("/srv/x".into()));

@@ -92,7 +92,9 @@ fn files(host: &Host) -> Vec<PathBuf> {
         return Vec::new(); // documented by pip: no file at all is read
     }
     let mut files: Vec<PathBuf> = match host.variable("XDG_CONFIG_DIRS") {
-        Some(list) => list.split(':').filter(|d| !d.is_empty()).map(|d| PathBuf::from(d).join("pip/pip.conf")).collect(),
+        Some(list) => {
+            list.split(':').filter(|d| !d.is_empty()).map(|d| PathBuf::from(d).join("pip/pip.conf")).collect()
+        }
         None => vec![host.rooted("etc/xdg/pip/pip.conf")],
     };
     files.push(host.rooted("etc/pip.conf"));

@@ -33,7 +33,8 @@ pub(super) struct Proxies {
 
 impl Proxies {
     pub(super) fn of(host: &Host, pip: Option<String>) -> Self {
-        let either = |lower: &str, upper: &str| host.variable(lower).or_else(|| host.variable(upper)).map(str::to_string);
+        let either =
+            |lower: &str, upper: &str| host.variable(lower).or_else(|| host.variable(upper)).map(str::to_string);
         let all = either("all_proxy", "ALL_PROXY");
         // Under CGI a client sets HTTP_PROXY by sending a header ("httpoxy", CVE-2016-5385).
         let http = match host.variable("REQUEST_METHOD") {
@@ -99,7 +100,8 @@ fn is_in_network(host: &str, network: &str) -> bool {
         IpAddr::V6(v6) => (u128::from(v6), 128),
     };
     let Some((base, length)) = network.split_once('/') else { return false };
-    let (Ok(host), Ok(base), Ok(length)) = (host.parse().map(bits), base.parse().map(bits), length.parse::<u32>()) else {
+    let (Ok(host), Ok(base), Ok(length)) = (host.parse().map(bits), base.parse().map(bits), length.parse::<u32>())
+    else {
         return false;
     };
     let mask = u128::MAX.checked_shl(128 - length.min(128)).unwrap_or(0);
@@ -141,9 +143,14 @@ mod tests {
     #[test]
     fn exceptions_are_names_their_subdomains_ports_and_networks() {
         let p = proxies(&[("http_proxy", "p.test:1"), ("no_proxy", "a.test,.b.test, c.test:81,10.0.0.0/8,::1")]);
-        for direct in
-            ["http://a.test/", "http://x.a.test/", "http://x.b.test/", "http://c.test:81/", "http://10.9.8.7/", "http://[::1]/"]
-        {
+        for direct in [
+            "http://a.test/",
+            "http://x.a.test/",
+            "http://x.b.test/",
+            "http://c.test:81/",
+            "http://10.9.8.7/",
+            "http://[::1]/",
+        ] {
             assert_eq!(route(&p, direct), Route::Direct, "{direct}");
         }
         for proxied in ["http://aa.test/", "http://c.test/", "http://11.0.0.1/", "http://b.test.evil.test/"] {

@@ -247,8 +247,8 @@ pub(super) fn small_web(
 
 /// What an index would list for a project, made from the loose files of a directory.
 pub(super) fn listing_of_directory(directory: &Path, project: &str, limit: u64) -> Result<Vec<u8>, Refusal> {
-    let entries =
-        std::fs::read_dir(directory).map_err(|e| Refusal::Absent(format!("the directory cannot be read: {}", e.kind())))?;
+    let entries = std::fs::read_dir(directory)
+        .map_err(|e| Refusal::Absent(format!("the directory cannot be read: {}", e.kind())))?;
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| listing::project_and_version(name).is_some_and(|(of, _)| of == project))
