@@ -9,4 +9,6 @@ pub mod interrupt;
 
 pub mod recipe_dir;
 
+pub mod pin;
+
 pub mod fetch;

@@ -283,9 +283,6 @@ mod tests {
     fn a_fixed_output_needs_a_digest_of_its_algorithms_length() {
         let name = "f".parse().unwrap();
         let refused = StorePath::fixed(&name, Method::Flat, Algorithm::Sha1, &[0; 32]);
-        assert_eq!(
-            refused,
-            Err(StorePathError::DigestLength { algorithm: Algorithm::Sha1, expected: 20, found: 32 })
-        );
+        assert_eq!(refused, Err(StorePathError::DigestLength { algorithm: Algorithm::Sha1, expected: 20, found: 32 }));
     }
 }

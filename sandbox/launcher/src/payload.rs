@@ -107,11 +107,8 @@ fn lock_mounts() -> Result<(), Errno> {
     sys::unshare_locked()?;
     // New credentials made this process undumpable, and its /proc files root's. Nobody is here yet to look.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
-    let files: [(&CStr, &[u8]); 3] = [
-        (c"/proc/self/setgroups", b"deny"),
-        (c"/proc/self/uid_map", b"0 0 1"),
-        (c"/proc/self/gid_map", b"0 0 1"),
-    ];
+    let files: [(&CStr, &[u8]); 3] =
+        [(c"/proc/self/setgroups", b"deny"), (c"/proc/self/uid_map", b"0 0 1"), (c"/proc/self/gid_map", b"0 0 1")];
     for (path, text) in files {
         write_file(path, text)?;
     }
@@ -131,10 +128,6 @@ fn lock_mounts() -> Result<(), Errno> {
             Err(errno) => return Err(errno),
         }
     }
-    let sets = CapabilitySets {
-        effective: KEPT,
-        permitted: KEPT,
-        inheritable: CapabilitySet::empty(),
-    };
+    let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets)
 }

@@ -113,11 +113,7 @@ impl Launcher {
     }
 
     fn start(&self, carried: &mut Vec<OwnedFd>) -> Result<OwnedFd, Failure> {
-        let refused = |errno: Errno| Failure {
-            step: 0,
-            source: None,
-            errno: errno.raw_os_error(),
-        };
+        let refused = |errno: Errno| Failure { step: 0, source: None, errno: errno.raw_os_error() };
         if carried.len() != Carried::COUNT {
             return Err(refused(Errno::PROTO));
         }
@@ -146,14 +142,8 @@ impl Launcher {
                 }
                 Step::Clone => {
                     // Everything that the child needs is made here, in memory that it inherits.
-                    let task = Task::prepare(
-                        &request,
-                        &trees,
-                        &stdio,
-                        &carried[Carried::REPORT],
-                        &released,
-                        &self.itself,
-                    );
+                    let task =
+                        Task::prepare(&request, &trees, &stdio, &carried[Carried::REPORT], &released, &self.itself);
                     match sys::clone3(Namespaces::New).map_err(|errno| failed(errno, None))? {
                         Fork::Child => init::run(&task),
                         Fork::Parent { pid, pidfd } => child = Some((pid, pidfd)),
