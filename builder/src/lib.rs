@@ -11,5 +11,7 @@ pub mod interrupt;
 pub mod pin;
 pub mod recipe_dir;
 
+pub mod pin;
+
 pub mod fetch;
 pub mod store;

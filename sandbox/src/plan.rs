@@ -201,14 +201,10 @@ fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>
             let inodes = u32::try_from(4096 + 8 * targets).unwrap_or(u32::MAX);
             steps.push(Step::EmptyRoot { inodes });
         }
-        Root::Tree(path) => steps.push(Step::TreeRoot {
-            source: sources.number(path),
-            access: Access::ReadOnly,
-        }),
-        Root::WritableTree(path) => steps.push(Step::TreeRoot {
-            source: sources.number(path),
-            access: Access::ReadWrite,
-        }),
+        Root::Tree(path) => steps.push(Step::TreeRoot { source: sources.number(path), access: Access::ReadOnly }),
+        Root::WritableTree(path) => {
+            steps.push(Step::TreeRoot { source: sources.number(path), access: Access::ReadWrite })
+        }
     }
     if covers_etc || spec.proc_mode == ProcMode::Compat {
         steps.push(Step::Scratch);
@@ -280,10 +276,7 @@ fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) -> Resul
         covers.push(("proc/cpuinfo", surface::cpuinfo(&host.cpuinfo, cpus)));
     }
     for (path, bytes) in covers {
-        steps.push(Step::Cover {
-            target: c_string(path)?,
-            bytes,
-        });
+        steps.push(Step::Cover { target: c_string(path)?, bytes });
     }
     Ok(())
 }
@@ -294,10 +287,7 @@ fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
         let (uid, gid) = FAKE_ROOT_IDS;
         steps.push(Step::Lock { uid, gid });
     }
-    steps.extend([
-        Step::Session,
-        Step::Limits { limits: rlimits(&spec.limits) },
-    ]);
+    steps.extend([Step::Session, Step::Limits { limits: rlimits(&spec.limits) }]);
     let addresses = match process.aslr {
         Aslr::Fixed => FIXED_ADDRESSES,
         Aslr::Random => 0,
@@ -358,11 +348,7 @@ fn rlimits(limits: &Limits) -> Vec<Rlimit> {
         list.extend(value.map(|value| both(resource, value)));
     }
     // At the soft limit SIGXCPU names the reason, a second later SIGKILL would not.
-    list.extend(limits.cpu.map(|seconds| Rlimit {
-        resource: Resource::Cpu,
-        soft: seconds,
-        hard: Some(seconds + 1),
-    }));
+    list.extend(limits.cpu.map(|seconds| Rlimit { resource: Resource::Cpu, soft: seconds, hard: Some(seconds + 1) }));
     list
 }
 
@@ -402,9 +388,7 @@ fn target(path: &Path, exceptions: &[&str]) -> Result<CString, Refusal> {
 
 /// An absolute path without `.` and `..`, normalised.
 fn absolute(path: &Path) -> Result<CString, Refusal> {
-    let plain = path
-        .components()
-        .all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
+    let plain = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
     if !path.is_absolute() || !plain {
         return Err(contradiction(&format!("{} must be absolute and without ..", path.display())));
     }
