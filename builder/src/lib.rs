@@ -11,7 +11,15 @@ pub mod interrupt;
 pub mod pin;
 pub mod recipe_dir;
 
-pub mod pin;
-
 pub mod fetch;
 pub mod store;
+
+pub mod environment;
+
+pub mod build;
+pub mod diff;
+pub mod rebuild;
+
+pub mod render;
+
+pub mod cli;
