@@ -106,8 +106,7 @@ impl RecipeDir {
         let shown = if shown.as_os_str().is_empty() { PathBuf::from(".") } else { shown };
         let file = if path.is_dir() { path.join("recipe.toml") } else { path.to_path_buf() };
         let text = read(&file)?.ok_or_else(missing)?;
-        let recipe =
-            Recipe::parse(&text).map_err(|source| RecipeDirError::Malformed { path: file.clone(), source })?;
+        let recipe = Recipe::parse(&text).map_err(|source| RecipeDirError::Malformed { path: file.clone(), source })?;
         let dir = fs::canonicalize(&shown).map_err(|source| RecipeDirError::Read { path: shown.clone(), source })?;
         Ok(Self { dir, shown, recipe })
     }

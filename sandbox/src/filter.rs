@@ -43,13 +43,32 @@ const CREATES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as
 enum Check {
     Always(u16),
     /// Any of these bits.
-    Bits { argument: u32, bits: u32, answer: u16 },
+    Bits {
+        argument: u32,
+        bits: u32,
+        answer: u16,
+    },
     /// Any of `bits` in `argument` while any of `also_bits` is in `also`.
-    BitsWith { argument: u32, bits: u32, also: u32, also_bits: u32, answer: u16 },
+    BitsWith {
+        argument: u32,
+        bits: u32,
+        also: u32,
+        also_bits: u32,
+        answer: u16,
+    },
     /// The bits under the mask equal the value.
-    Equal { argument: u32, mask: u32, value: u32, answer: u16 },
+    Equal {
+        argument: u32,
+        mask: u32,
+        value: u32,
+        answer: u16,
+    },
     /// None of these values.
-    NoneOf { argument: u32, values: &'static [u32], answer: u16 },
+    NoneOf {
+        argument: u32,
+        values: &'static [u32],
+        answer: u16,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -58,12 +77,8 @@ struct Rule {
     checks: Vec<Check>,
 }
 
-const PERMITTED_FAMILIES: &[u32] = &[
-    libc::AF_UNIX as u32,
-    libc::AF_INET as u32,
-    libc::AF_INET6 as u32,
-    libc::AF_NETLINK as u32,
-];
+const PERMITTED_FAMILIES: &[u32] =
+    &[libc::AF_UNIX as u32, libc::AF_INET as u32, libc::AF_INET6 as u32, libc::AF_NETLINK as u32];
 /// None, `ADDR_NO_RANDOMIZE`, and asking.
 const PERMITTED_PERSONALITIES: &[u32] = &[0, 0x0004_0000, u32::MAX];
 
@@ -83,10 +98,7 @@ const UPROBE: u32 = 336;
 fn rules(filter: Filter) -> Vec<Rule> {
     let mut rules = Vec::new();
     let mut rule = |call: i64, checks: &[Check]| {
-        rules.push(Rule {
-            call: call as u32,
-            checks: checks.to_vec(),
-        });
+        rules.push(Rule { call: call as u32, checks: checks.to_vec() });
     };
 
     for call in [
@@ -159,66 +171,30 @@ fn rules(filter: Filter) -> Vec<Rule> {
     rule(libc::SYS_clone, &[namespaces(NEW_NAMESPACES)]);
     rule(libc::SYS_unshare, &[namespaces(NEW_NAMESPACES | libc::CLONE_NEWTIME as u32)]);
     for call in [libc::SYS_socket, libc::SYS_socketpair] {
-        let families = Check::NoneOf {
-            argument: 0,
-            values: PERMITTED_FAMILIES,
-            answer: EPERM,
-        };
+        let families = Check::NoneOf { argument: 0, values: PERMITTED_FAMILIES, answer: EPERM };
         rule(call, &[families]);
     }
-    rule(
-        libc::SYS_personality,
-        &[Check::NoneOf {
-            argument: 0,
-            values: PERMITTED_PERSONALITIES,
-            answer: EPERM,
-        }],
-    );
+    rule(libc::SYS_personality, &[Check::NoneOf { argument: 0, values: PERMITTED_PERSONALITIES, answer: EPERM }]);
     // Typing into a terminal, and attaching line disciplines.
-    let request = |value: u64| Check::Equal {
-        argument: 1,
-        mask: u32::MAX,
-        value: value as u32,
-        answer: EPERM,
-    };
-    rule(
-        libc::SYS_ioctl,
-        &[request(libc::TIOCSTI), request(libc::TIOCLINUX), request(libc::TIOCSETD)],
-    );
+    let request = |value: u64| Check::Equal { argument: 1, mask: u32::MAX, value: value as u32, answer: EPERM };
+    rule(libc::SYS_ioctl, &[request(libc::TIOCSTI), request(libc::TIOCLINUX), request(libc::TIOCSETD)]);
 
-    let creating = |argument, flags| Check::BitsWith {
-        argument,
-        bits: SET_ID,
-        also: flags,
-        also_bits: CREATES,
-        answer: EPERM,
-    };
+    let creating =
+        |argument, flags| Check::BitsWith { argument, bits: SET_ID, also: flags, also_bits: CREATES, answer: EPERM };
     rule(libc::SYS_open, &[creating(2, 1)]);
     rule(libc::SYS_openat, &[creating(3, 2)]);
-    rule(
-        libc::SYS_creat,
-        &[Check::Bits { argument: 1, bits: SET_ID, answer: EPERM }],
-    );
+    rule(libc::SYS_creat, &[Check::Bits { argument: 1, bits: SET_ID, answer: EPERM }]);
     let (faked, xattrs) = match filter {
         Filter::Build => (EPERM, ENOTSUP),
         Filter::FakeRoot => (DONE, DONE),
     };
     for (call, mode) in [(libc::SYS_mknod, 1), (libc::SYS_mknodat, 2)] {
-        let node = |value| Check::Equal {
-            argument: mode,
-            mask: libc::S_IFMT,
-            value,
-            answer: faked,
-        };
+        let node = |value| Check::Equal { argument: mode, mask: libc::S_IFMT, value, answer: faked };
         let set_id = Check::Bits { argument: mode, bits: SET_ID, answer: EPERM };
         rule(call, &[node(libc::S_IFCHR), node(libc::S_IFBLK), set_id]);
     }
-    for (call, mode) in [
-        (libc::SYS_chmod, 1),
-        (libc::SYS_fchmod, 1),
-        (libc::SYS_fchmodat, 2),
-        (libc::SYS_fchmodat2, 2),
-    ] {
+    for (call, mode) in [(libc::SYS_chmod, 1), (libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (libc::SYS_fchmodat2, 2)]
+    {
         rule(call, &[Check::Bits { argument: mode, bits: SET_ID, answer: faked }]);
     }
     for call in [
@@ -343,13 +319,9 @@ fn check(check: &Check) -> Vec<Instruction> {
         Check::Bits { argument, bits, answer: errno } => {
             vec![load(argument), (JUMP_BITS, 0, 1, bits), answer(errno)]
         }
-        Check::BitsWith { argument, bits, also, also_bits, answer: errno } => vec![
-            load(also),
-            (JUMP_BITS, 0, 3, also_bits),
-            load(argument),
-            (JUMP_BITS, 0, 1, bits),
-            answer(errno),
-        ],
+        Check::BitsWith { argument, bits, also, also_bits, answer: errno } => {
+            vec![load(also), (JUMP_BITS, 0, 3, also_bits), load(argument), (JUMP_BITS, 0, 1, bits), answer(errno)]
+        }
         Check::Equal { argument, mask, value, answer: errno } => {
             vec![load(argument), (AND, 0, 0, mask), (JUMP_EQUAL, 0, 1, value), answer(errno)]
         }

@@ -64,10 +64,7 @@ impl Launcher {
             .stderr(std::process::Stdio::null())
             .spawn()
             .map_err(|error| SetupError::Launcher { act: "starting it", error })?;
-        Ok(Self {
-            socket: Some(Mutex::new(ours)),
-            process,
-        })
+        Ok(Self { socket: Some(Mutex::new(ours)), process })
     }
 
     /// Starts a sandbox. Sources are looked at now: what the sandbox gets is what they are at this moment.
@@ -79,21 +76,15 @@ impl Launcher {
             sources: plan.sources.iter().map(|path| identify(path)).collect::<Result<_, _>>()?,
             steps: plan.steps.clone(),
         };
-        let body = postcard::to_stdvec(&request).map_err(|_| SetupError::Launcher {
-            act: "encoding the request",
-            error: Errno::MSGSIZE.into(),
-        })?;
+        let body = postcard::to_stdvec(&request)
+            .map_err(|_| SetupError::Launcher { act: "encoding the request", error: Errno::MSGSIZE.into() })?;
         let body = sealed(c"request", &body, MemfdFlags::empty()).map_err(launcher("writing the request"))?;
         let (report, reporter) =
             pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT).map_err(launcher("making the report pipe"))?;
         rustix::io::ioctl_fionbio(&report, true).map_err(launcher("making the report pipe"))?;
-        let (log, descriptors) = streams(stdio, slot).map_err(launcher("making the log pipe"))?;
-        let [input, output, errors] = &descriptors;
-        let mut carried = [body.as_fd(); Carried::COUNT];
-        carried[Carried::REPORT] = reporter.as_fd();
-        carried[Carried::STDIO] = input.as_fd();
-        carried[Carried::STDIO + 1] = output.as_fd();
-        carried[Carried::STDIO + 2] = errors.as_fd();
+        let (log, streams) = streams(stdio, slot).map_err(launcher("making the log pipe"))?;
+        let mut carried = vec![body.as_fd(), reporter.as_fd()];
+        carried.extend(streams.iter().map(AsFd::as_fd));
         let (reply, pidfd) = self.ask(&carried).map_err(launcher("asking it for a sandbox"))?;
         match (reply, pidfd) {
             (Reply::Started, Some(pidfd)) => Ok(Running::new(plan, started, pidfd, report, log)),
@@ -158,27 +149,22 @@ fn sealed(name: &std::ffi::CStr, bytes: &[u8], kind: MemfdFlags) -> Result<Owned
             count => rest = &rest[count..],
         }
     }
-    rustix::fs::fcntl_add_seals(
-        &memory,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
+    rustix::fs::fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     Ok(memory)
 }
 
-fn streams(stdio: Stdio, slot: &Slot) -> Result<(Option<OwnedFd>, [OwnedFd; 3]), Errno> {
+fn streams(stdio: Stdio, slot: &Slot) -> Result<(Option<OwnedFd>, Vec<OwnedFd>), Errno> {
     match stdio {
         Stdio::Log => {
-            let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
             let (log, writer) = pipe_with(PipeFlags::CLOEXEC)?;
             // Payloads open /dev/stdout and /dev/stderr, which asks for rights on the pipe itself.
             rustix::fs::fchown(&writer, Some(Uid::from_raw(slot.uid())), Some(Gid::from_raw(slot.gid())))?;
             rustix::io::ioctl_fionbio(&log, true)?;
-            let errors = rustix::io::fcntl_dupfd_cloexec(&writer, 3)?;
-            Ok((Some(log), [null, writer, errors]))
+            Ok((Some(log), vec![writer]))
         }
         Stdio::Inherit => Ok((
             None,
-            [
+            vec![
                 rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?,
                 rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)?,
                 rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3)?,
@@ -189,10 +175,7 @@ fn streams(stdio: Stdio, slot: &Slot) -> Result<(Option<OwnedFd>, [OwnedFd; 3]),
 
 /// What a source is now. The path above it may lead through symlinks, the source itself is not followed.
 fn identify(path: &Path) -> Result<Source, SetupError> {
-    let failed = |error: io::Error| SetupError::Source {
-        path: path.to_owned(),
-        error,
-    };
+    let failed = |error: io::Error| SetupError::Source { path: path.to_owned(), error };
     let real = canonical(path).map_err(failed)?;
     let found = rustix::fs::open(&real, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| failed(errno.into()))?;
@@ -224,8 +207,5 @@ fn canonical(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn launcher(act: &'static str) -> impl Fn(Errno) -> SetupError {
-    move |errno| SetupError::Launcher {
-        act,
-        error: errno.into(),
-    }
+    move |errno| SetupError::Launcher { act, error: errno.into() }
 }

@@ -44,6 +44,9 @@ const FIXED_ADDRESSES: u32 = 0x0004_0000;
 /// `UNAME26`: personality(2).
 const UNAME_26: u32 = 0x0002_0000;
 
+/// Ids of a fake root in the first of its two user namespaces.
+const FAKE_ROOT_IDS: (u32, u32) = (1000, 100);
+
 /// What `/proc` shows to everyone and nobody needs: the host's hardware, keys, addresses, command line.
 const MASKED: [&str; 21] = [
     "proc/acpi",
@@ -86,7 +89,8 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
     }
     let (uid, gid) = match spec.ids {
         Ids::One { uid, gid } => (uid, gid),
-        Ids::FakeRoot => (0, 0),
+        // Not 0: mapping a parent's 0 once more needs CAP_SETFCAP there, which pid 1 has dropped.
+        Ids::FakeRoot => FAKE_ROOT_IDS,
     };
     steps.extend([Step::Clone, Step::Map { uid, gid }, Step::Become { uid, gid }]);
     if let Some(base) = spec.time_offsets {
@@ -190,9 +194,6 @@ fn contradiction(what: &str) -> Refusal {
 fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>) -> Result<(), Refusal> {
     let cpus = spec.process.affinity.as_ref().map(Vec::len);
     let covers_etc = !matches!(spec.root, Root::Empty);
-    if covers_etc || spec.proc_mode == ProcMode::Compat {
-        steps.push(Step::Scratch);
-    }
     match &spec.root {
         Root::Empty => {
             let targets = spec.inputs.len() + spec.writable.len() + spec.tmpfs.len() + spec.surface.etc.len();
@@ -200,14 +201,13 @@ fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>
             let inodes = u32::try_from(4096 + 8 * targets).unwrap_or(u32::MAX);
             steps.push(Step::EmptyRoot { inodes });
         }
-        Root::Tree(path) => steps.push(Step::TreeRoot {
-            source: sources.number(path),
-            access: Access::ReadOnly,
-        }),
-        Root::WritableTree(path) => steps.push(Step::TreeRoot {
-            source: sources.number(path),
-            access: Access::ReadWrite,
-        }),
+        Root::Tree(path) => steps.push(Step::TreeRoot { source: sources.number(path), access: Access::ReadOnly }),
+        Root::WritableTree(path) => {
+            steps.push(Step::TreeRoot { source: sources.number(path), access: Access::ReadWrite })
+        }
+    }
+    if covers_etc || spec.proc_mode == ProcMode::Compat {
+        steps.push(Step::Scratch);
     }
     steps.push(Step::Dev);
     match spec.proc_mode {
@@ -276,10 +276,7 @@ fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) -> Resul
         covers.push(("proc/cpuinfo", surface::cpuinfo(&host.cpuinfo, cpus)));
     }
     for (path, bytes) in covers {
-        steps.push(Step::Cover {
-            target: c_string(path)?,
-            bytes,
-        });
+        steps.push(Step::Cover { target: c_string(path)?, bytes });
     }
     Ok(())
 }
@@ -287,12 +284,10 @@ fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) -> Resul
 fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
     let process = &spec.process;
     if spec.ids == Ids::FakeRoot {
-        steps.push(Step::Lock);
+        let (uid, gid) = FAKE_ROOT_IDS;
+        steps.push(Step::Lock { uid, gid });
     }
-    steps.extend([
-        Step::Session,
-        Step::Limits { limits: rlimits(&spec.limits) },
-    ]);
+    steps.extend([Step::Session, Step::Limits { limits: rlimits(&spec.limits) }]);
     let addresses = match process.aslr {
         Aslr::Fixed => FIXED_ADDRESSES,
         Aslr::Random => 0,
@@ -353,11 +348,7 @@ fn rlimits(limits: &Limits) -> Vec<Rlimit> {
         list.extend(value.map(|value| both(resource, value)));
     }
     // At the soft limit SIGXCPU names the reason, a second later SIGKILL would not.
-    list.extend(limits.cpu.map(|seconds| Rlimit {
-        resource: Resource::Cpu,
-        soft: seconds,
-        hard: Some(seconds + 1),
-    }));
+    list.extend(limits.cpu.map(|seconds| Rlimit { resource: Resource::Cpu, soft: seconds, hard: Some(seconds + 1) }));
     list
 }
 
@@ -397,9 +388,7 @@ fn target(path: &Path, exceptions: &[&str]) -> Result<CString, Refusal> {
 
 /// An absolute path without `.` and `..`, normalised.
 fn absolute(path: &Path) -> Result<CString, Refusal> {
-    let plain = path
-        .components()
-        .all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
+    let plain = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
     if !path.is_absolute() || !plain {
         return Err(contradiction(&format!("{} must be absolute and without ..", path.display())));
     }

@@ -66,11 +66,7 @@ impl Slot {
     pub fn lease(directory: &Path) -> Result<Self, SlotError> {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         if !uid.is_root() {
-            return Ok(Self {
-                uid: uid.as_raw(),
-                gid: gid.as_raw(),
-                lock: None,
-            });
+            return Ok(Self { uid: uid.as_raw(), gid: gid.as_raw(), lock: None });
         }
         let map = |file| std::fs::read_to_string(file).unwrap_or_default();
         let (uids, gids) = (map("/proc/self/uid_map"), map("/proc/self/gid_map"));
@@ -78,10 +74,7 @@ impl Slot {
             .into_iter()
             .find(|&first| mapped(&uids, first) && mapped(&gids, first))
             .ok_or(SlotError::NoIds)?;
-        let failed = |path: &Path, error: io::Error| SlotError::Lock {
-            path: path.to_owned(),
-            error,
-        };
+        let failed = |path: &Path, error: io::Error| SlotError::Lock { path: path.to_owned(), error };
         std::fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
         for number in 0..SLOTS {
             let path = directory.join(format!("slot-{number}"));
@@ -93,19 +86,13 @@ impl Slot {
                 .map_err(|error| failed(&path, error))?;
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {
-                    return Ok(Self {
-                        uid: first + number,
-                        gid: first + number,
-                        lock: Some(lock),
-                    });
+                    return Ok(Self { uid: first + number, gid: first + number, lock: Some(lock) });
                 }
                 Err(Errno::WOULDBLOCK) => {}
                 Err(errno) => return Err(failed(&path, errno.into())),
             }
         }
-        Err(SlotError::Full {
-            directory: directory.to_owned(),
-        })
+        Err(SlotError::Full { directory: directory.to_owned() })
     }
 
     /// The host's user id of the payload.
@@ -132,10 +119,8 @@ impl Slot {
         if self.lock.is_none() {
             return Ok(());
         }
-        change_owner(directory, Uid::from_raw(uid), Gid::from_raw(gid)).map_err(|(path, errno)| SlotError::Owner {
-            path,
-            error: errno.into(),
-        })
+        change_owner(directory, Uid::from_raw(uid), Gid::from_raw(gid))
+            .map_err(|(path, errno)| SlotError::Owner { path, error: errno.into() })
     }
 }
 
@@ -173,15 +158,15 @@ fn change_owner(top: &Path, uid: Uid, gid: Gid) -> Result<(), (PathBuf, Errno)> 
             path
         };
         if let Some(name) = level.left.pop() {
-            let below = rustix::fs::openat(&at, &name, flags, Mode::empty())
-                .map_err(|errno| (here(&levels, &level), errno))?;
-            let next = enter(&below, name, uid, gid)
-                .map_err(|(name, errno)| (here(&levels, &level).join(name), errno))?;
+            let below =
+                rustix::fs::openat(&at, &name, flags, Mode::empty()).map_err(|errno| (here(&levels, &level), errno))?;
+            let next =
+                enter(&below, name, uid, gid).map_err(|(name, errno)| (here(&levels, &level).join(name), errno))?;
             levels.push(std::mem::replace(&mut level, next));
             at = below;
         } else if let Some(above) = levels.pop() {
-            let up = rustix::fs::openat(&at, c"..", flags, Mode::empty())
-                .map_err(|errno| (here(&levels, &above), errno))?;
+            let up =
+                rustix::fs::openat(&at, c"..", flags, Mode::empty()).map_err(|errno| (here(&levels, &above), errno))?;
             // Nobody can have moved it, since the payload does not run; if somebody did, stop.
             if identity(&up).map_err(|errno| (here(&levels, &above), errno))? != above.identity {
                 return Err((here(&levels, &above), Errno::STALE));
@@ -217,11 +202,7 @@ fn enter(at: &OwnedFd, name: CString, uid: Uid, gid: Gid) -> Result<Level, (Path
             left.push(child.to_owned());
         }
     }
-    Ok(Level {
-        identity: identity(at).map_err(failed)?,
-        name,
-        left,
-    })
+    Ok(Level { identity: identity(at).map_err(failed)?, name, left })
 }
 
 fn identity(at: &OwnedFd) -> Result<(u64, u64), Errno> {

@@ -169,6 +169,16 @@ impl StorePath {
         self.name().strip_suffix(".drv").and_then(|name| name.parse().ok())
     }
 
+    /// How a narinfo spells the content address of a tree whose path is [`StorePath::source`].
+    pub fn source_address(nar_hash: &NarHash) -> String {
+        CAHash::Nar(NixHash::Sha256(*nar_hash.digest().as_bytes())).to_nix_string()
+    }
+
+    /// How a narinfo spells the content address of a text whose path is [`StorePath::text`].
+    pub fn text_address(contents: &[u8]) -> String {
+        CAHash::Text(*Digest::of(contents).as_bytes()).to_nix_string()
+    }
+
     fn from_upstream(path: upstream::StorePath) -> Self {
         Self(path.to_basename().into())
     }
@@ -283,9 +293,6 @@ mod tests {
     fn a_fixed_output_needs_a_digest_of_its_algorithms_length() {
         let name = "f".parse().unwrap();
         let refused = StorePath::fixed(&name, Method::Flat, Algorithm::Sha1, &[0; 32]);
-        assert_eq!(
-            refused,
-            Err(StorePathError::DigestLength { algorithm: Algorithm::Sha1, expected: 20, found: 32 })
-        );
+        assert_eq!(refused, Err(StorePathError::DigestLength { algorithm: Algorithm::Sha1, expected: 20, found: 32 }));
     }
 }

@@ -248,8 +248,7 @@ impl Manifest {
 
     /// Parses what [`Manifest::print`] writes, and nothing else.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|error| ManifestError::Syntax(error.to_string()))?;
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| ManifestError::Syntax(error.to_string()))?;
         if manifest.print() == bytes { Ok(manifest) } else { Err(ManifestError::NotCanonical) }
     }
 

@@ -26,7 +26,7 @@ use crate::sys::{self, Fork, Program, StringArray};
 pub(crate) struct Task<'a> {
     pub(crate) request: &'a Request,
     pub(crate) trees: &'a [Option<OwnedFd>],
-    pub(crate) stdio: &'a [OwnedFd],
+    pub(crate) streams: &'a [OwnedFd],
     pub(crate) argv: StringArray<'a>,
     pub(crate) env: StringArray<'a>,
     pub(crate) filter: Program,
@@ -40,7 +40,7 @@ impl<'a> Task<'a> {
     pub(crate) fn prepare(
         request: &'a Request,
         trees: &'a [Option<OwnedFd>],
-        stdio: &'a [OwnedFd],
+        streams: &'a [OwnedFd],
         report: &'a OwnedFd,
         released: &'a OwnedFd,
         launcher: &'a OwnedFd,
@@ -48,7 +48,7 @@ impl<'a> Task<'a> {
         let mut task = Self {
             request,
             trees,
-            stdio,
+            streams,
             argv: StringArray::new(&[]),
             env: StringArray::new(&[]),
             filter: Program::new(&[]),
@@ -80,11 +80,7 @@ impl<'a> Task<'a> {
     /// Reports a failed step and ends this process, and with it the sandbox.
     pub(crate) fn fail(&self, step: usize, errno: Errno) -> ! {
         let source = self.request.steps.get(step).and_then(Step::source);
-        self.report(&Report::Failed(Failure {
-            step: step as u32,
-            source,
-            errno: errno.raw_os_error(),
-        }));
+        self.report(&Report::Failed(Failure { step: step as u32, source, errno: errno.raw_os_error() }));
         sys::exit_now(125)
     }
 }
@@ -125,9 +121,7 @@ fn perform(task: &Task<'_>, mounts: &mut Mounts, step: &Step) -> Result<(), Errn
             rustix::system::setdomainname(domain)
         }
         // Through the host's /proc, since the sandbox's may lack sys: these files answer for the writer's namespaces.
-        Step::FirstPid { pid } => {
-            write_number(c"/proc/sys/kernel/ns_last_pid", u64::from(pid.saturating_sub(1)))
-        }
+        Step::FirstPid { pid } => write_number(c"/proc/sys/kernel/ns_last_pid", u64::from(pid.saturating_sub(1))),
         Step::Nesting { allowed } => write_number(c"/proc/sys/user/max_user_namespaces", u64::from(*allowed)),
         Step::Drop => drop_privileges(),
         other => mounts.perform(task, other),
@@ -144,6 +138,9 @@ fn take_ids(task: &Task<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    // New ids made this process undumpable and its /proc files root's; the clocks' file is among them. Until
+    // `Step::Drop` there is nobody inside to look.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     // Changing ids cleared it: PR_SET_PDEATHSIG(2const). A pidfd becomes readable when its process has ended.
     die_with_launcher()?;
     let mut launcher = [PollFd::new(task.launcher.as_fd(), PollFlags::POLLIN)];
@@ -189,14 +186,7 @@ fn drop_privileges() -> Result<(), Errno> {
             | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED,
     )?;
     let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(
-        None,
-        CapabilitySets {
-            effective: none,
-            permitted: none,
-            inheritable: none,
-        },
-    )?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
@@ -253,12 +243,7 @@ fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: Pid) -> ! {
 }
 
 fn end(task: &Task<'_>, status: Status) -> ! {
-    let mut end = End {
-        status,
-        user_micros: 0,
-        system_micros: 0,
-        peak_bytes: 0,
-    };
+    let mut end = End { status, user_micros: 0, system_micros: 0, peak_bytes: 0 };
     if let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) {
         let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
         end.user_micros = micros(usage.user_time());
@@ -277,10 +262,7 @@ pub(crate) struct Text<const N: usize> {
 
 impl<const N: usize> Default for Text<N> {
     fn default() -> Self {
-        Self {
-            buffer: [0; N],
-            used: 0,
-        }
+        Self { buffer: [0; N], used: 0 }
     }
 }
 

@@ -46,6 +46,8 @@ pub enum UniverseError {
     /// A package for another machine.
     #[error("line {line}: {package} is for {found}, in an index for {expected}")]
     Foreign {
+        /// The suite, by its place in the recipe.
+        suite: usize,
         /// Line of the stanza, from 1.
         line: usize,
         /// The package.
@@ -58,6 +60,8 @@ pub enum UniverseError {
     /// One version of a package twice in a suite, with other bytes.
     #[error("line {line}: {package} {version} stands in line {before} too, with another SHA256")]
     Ambiguous {
+        /// The suite, by its place in the recipe.
+        suite: usize,
         /// Line of the second stanza, from 1.
         line: usize,
         /// Line of the first.
@@ -70,6 +74,8 @@ pub enum UniverseError {
     /// A dependency field that cannot be read.
     #[error("line {line}: {package}: {field}")]
     Dependency {
+        /// The suite, by its place in the recipe.
+        suite: usize,
         /// Line of the stanza, from 1.
         line: usize,
         /// The package.
@@ -81,13 +87,23 @@ pub enum UniverseError {
     },
 }
 
+impl UniverseError {
+    /// The suite, by its place in the recipe.
+    pub fn suite(&self) -> usize {
+        match self {
+            Self::Foreign { suite, .. } | Self::Ambiguous { suite, .. } | Self::Dependency { suite, .. } => *suite,
+        }
+    }
+}
+
 impl<'a> Universe<'a> {
     /// A universe for `architecture` of what the suites offer.
     pub fn new(architecture: &str, mut offers: Vec<Offer<'a>>) -> Result<Self, UniverseError> {
-        if let Some(Offer { binary, .. }) =
+        if let Some(Offer { binary, suite }) =
             offers.iter().find(|o| o.binary.architecture != architecture && o.binary.architecture != "all")
         {
             return Err(UniverseError::Foreign {
+                suite: *suite,
                 line: binary.line,
                 package: binary.name.into(),
                 found: binary.architecture.into(),
@@ -104,6 +120,7 @@ impl<'a> Universe<'a> {
             let same = (a.name, a.version.as_str(), a.architecture) == (b.name, b.version.as_str(), b.architecture);
             if same && first.suite == later.suite && a.sha256 != b.sha256 {
                 ambiguous.get_or_insert_with(|| UniverseError::Ambiguous {
+                    suite: later.suite,
                     line: b.line,
                     before: a.line,
                     package: b.name.into(),
@@ -242,7 +259,13 @@ impl<'a> Universe<'a> {
     fn clauses(&self, id: Id, field: &'static str, text: &'a str) -> Result<Vec<Clause<'a>>, UniverseError> {
         dependency::parse(text).map_err(|source| {
             let b = self.binary(id);
-            UniverseError::Dependency { line: b.line, package: b.name.into(), field, source }
+            UniverseError::Dependency {
+                suite: self.offer(id).suite,
+                line: b.line,
+                package: b.name.into(),
+                field,
+                source,
+            }
         })
     }
 }

@@ -1,0 +1,511 @@
+//! Debian environments and sources: from suites and wishes to files with digests.
+//!
+//! InRelease, whose signature is checked, names the indices; the indices name the files; the resolver
+//! ([`kiln_model::debian`]) says which are needed. The same indices and the same recipe give the same answer, whichever
+//! mirrors they came from. All bytes come through [`Archives`]; the clock and the keyrings come in as [`Trust`].
+//!
+//! Limits: component `main`, one native architecture, indices that include `Architecture: all`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use kiln_model::debian::resolve::{self, ResolveError, Wishes};
+use kiln_model::debian::universe::{Id, Offer, Universe, UniverseError};
+use kiln_model::debian::version::{Version, VersionError};
+use kiln_model::format::packages::{self, IndexError};
+use kiln_model::format::release::ReleaseError;
+use kiln_model::format::sources::{self, Source};
+use kiln_model::lock::{self, Layer, LockedFile, LockedPackage};
+use kiln_model::recipe;
+use rayon::prelude::*;
+
+use crate::exit::Kind;
+use crate::fetch::{self, Archives, FetchError};
+
+mod seen;
+mod signature;
+mod suite;
+
+pub use seen::SeenError;
+pub use signature::{Flaw, KeyringError, SignatureError};
+use suite::SignedSuite;
+
+/// The component that is read.
+const COMPONENT: &str = "main";
+/// Where a Debian host has its archive keyring.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// What is believed.
+#[derive(Debug, Clone, Copy)]
+pub struct Trust<'a> {
+    /// Keyrings; the host's own ([`default_keyrings`]) unless configured otherwise.
+    pub keyrings: &'a [PathBuf],
+    /// What time it is.
+    pub clock: Timestamp,
+    /// Where the newest date seen of each suite is kept; `None` looks at none and keeps none.
+    pub seen: Option<&'a Path>,
+    /// Whether an old index will do.
+    pub freshness: Freshness,
+}
+
+/// Whether an old index will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// `Valid-Until` is kept, and nothing older than seen before is taken.
+    Required,
+    /// Any date will do: for pinning the past.
+    Any,
+}
+
+/// A source package that is wanted as an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceWish {
+    /// Its name.
+    pub name: String,
+    /// Exact version; the highest if absent.
+    pub version: Option<String>,
+}
+
+/// What a recipe's Debian parts come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// The suites in the recipe's order.
+    pub suites: Vec<lock::Suite>,
+    /// All packages of the environment, sorted by name, then architecture.
+    pub packages: Vec<LockedPackage>,
+    /// The wanted sources, in the order of the wishes.
+    pub sources: Vec<PinnedSource>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// A source package, pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedSource {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Logical archive.
+    pub archive: String,
+    /// Its files, sorted by path.
+    pub files: Vec<LockedFile>,
+}
+
+/// Why pinning failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// A name that cannot be a suite's.
+    #[error("suite {found:?}: expected a name such as \"bookworm\" or \"bookworm-security\"")]
+    SuiteName {
+        /// As in the recipe.
+        found: String,
+    },
+    /// The same suite twice.
+    #[error("suite {name} is named twice; leave one out")]
+    SuiteTwice {
+        /// As in the recipe.
+        name: String,
+    },
+    /// No mirror has it.
+    #[error("suite {suite} is in no mirror of archive {archive}; check its name, or add a mirror that has it")]
+    UnknownSuite {
+        /// Logical archive.
+        archive: &'static str,
+        /// As in the recipe.
+        suite: String,
+        /// What the mirrors said.
+        source: FetchError,
+    },
+    /// The suite has no such architecture.
+    #[error("suite {suite} has no architecture {found:?}; it has {}", there.join(", "))]
+    UnknownArchitecture {
+        /// The suite.
+        suite: String,
+        /// As in the recipe.
+        found: String,
+        /// What its Release lists.
+        there: Vec<String>,
+    },
+    /// The suite has no such component.
+    #[error("suite {suite} has no component {found:?}; it has {}", there.join(", "))]
+    UnknownComponent {
+        /// The suite.
+        suite: String,
+        /// What was looked for.
+        found: String,
+        /// What its Release lists.
+        there: Vec<String>,
+    },
+    /// An index that the signed index does not name.
+    #[error("suite {suite}: its signed index lists no {index}, in any compression kiln reads (xz, gz, none)")]
+    NoIndex {
+        /// The suite.
+        suite: String,
+        /// Path without its ending.
+        index: String,
+    },
+    /// Keyrings that cannot be used.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// A signed index that no trusted key vouches for.
+    #[error("{file} is not believed; use another mirror, or name the keyring of the archive you mean")]
+    Untrusted {
+        /// Path in the archive.
+        file: String,
+        /// Why not.
+        source: SignatureError,
+    },
+    /// A signed index that cannot be read.
+    #[error("reading {file}")]
+    Release {
+        /// Path in the archive.
+        file: String,
+        /// Why not.
+        source: ReleaseError,
+    },
+    /// The index of another suite.
+    #[error(
+        "{file}: expected suite {expected}, found Codename: {codename}, Suite: {suite}; the mirror serves another suite"
+    )]
+    WrongName {
+        /// Path in the archive.
+        file: String,
+        /// The suite that was asked for.
+        expected: String,
+        /// What the text says.
+        codename: String,
+        /// What the text says.
+        suite: String,
+    },
+    /// A date that is none.
+    #[error("{file}: {field}: expected a date such as \"Sat, 11 Jul 2026 10:16:37 UTC\", found {found:?}")]
+    NotADate {
+        /// Path in the archive.
+        file: String,
+        /// Which field.
+        field: &'static str,
+        /// What stands there.
+        found: String,
+    },
+    /// Dated after now.
+    #[error("{file}: Date: {date} is in the future, it is {clock} here; set this machine's clock")]
+    FromTheFuture {
+        /// Path in the archive.
+        file: String,
+        /// Its date.
+        date: Timestamp,
+        /// Our time.
+        clock: Timestamp,
+    },
+    /// Its time is over.
+    #[error(
+        "{file}: Valid-Until: {until} is over, it is {clock}; use a mirror that is up to date, or allow expired indices to pin the past"
+    )]
+    Expired {
+        /// Path in the archive.
+        file: String,
+        /// Until when.
+        until: Timestamp,
+        /// Our time.
+        clock: Timestamp,
+    },
+    /// Older than one that was seen.
+    #[error(
+        "{file}: Date: {date} is older than {newest}, which was seen before; use a mirror that is up to date, or allow expired indices to pin the past"
+    )]
+    Older {
+        /// Path in the archive.
+        file: String,
+        /// Its date.
+        date: Timestamp,
+        /// The newest one seen.
+        newest: Timestamp,
+    },
+    /// Bytes could not be had.
+    #[error("fetching {what}")]
+    Fetch {
+        /// What for.
+        what: String,
+        /// Why not.
+        source: FetchError,
+    },
+    /// An index that cannot be decompressed.
+    #[error("decompressing {file}")]
+    Unreadable {
+        /// Path in the archive.
+        file: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// An index of another length than was signed.
+    #[error("{file}: expected {expected} bytes decompressed, found {found}")]
+    WrongLength {
+        /// Path in the archive.
+        file: String,
+        /// As signed.
+        expected: u64,
+        /// As found.
+        found: u64,
+    },
+    /// An index that cannot be read.
+    #[error("reading {file}")]
+    Index {
+        /// Path in the archive.
+        file: String,
+        /// Why not.
+        source: IndexError,
+    },
+    /// An index whose packages cannot be.
+    #[error("reading {file}")]
+    Universe {
+        /// Path in the archive.
+        file: String,
+        /// Why not.
+        source: UniverseError,
+    },
+    /// A source package that no suite has.
+    #[error("no suite has source {wanted}; {}", if there.is_empty() { "check its name".into() } else { format!("there is {}", there.join(", ")) })]
+    UnknownSource {
+        /// Name, and version if one was asked for.
+        wanted: String,
+        /// Its versions that there are.
+        there: Vec<String>,
+    },
+    /// A version that is none.
+    #[error("source {name}: version")]
+    Version {
+        /// The source.
+        name: String,
+        /// Why not.
+        source: VersionError,
+    },
+    /// No environment fulfils the recipe.
+    #[error("resolving the environment")]
+    Resolve {
+        /// Why not.
+        #[source]
+        source: ResolveError,
+    },
+    /// The state of dates seen.
+    #[error(transparent)]
+    Seen(#[from] SeenError),
+}
+
+impl PinError {
+    /// What sort of failure it is; each has its exit code.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::SuiteName { .. }
+            | Self::SuiteTwice { .. }
+            | Self::UnknownSuite { .. }
+            | Self::UnknownArchitecture { .. }
+            | Self::UnknownComponent { .. }
+            | Self::NoIndex { .. }
+            | Self::Release { .. }
+            | Self::NotADate { .. }
+            | Self::Expired { .. }
+            | Self::Unreadable { .. }
+            | Self::WrongLength { .. }
+            | Self::Index { .. }
+            | Self::Universe { .. }
+            | Self::UnknownSource { .. }
+            | Self::Version { .. }
+            | Self::Resolve { .. } => Kind::BadInput,
+            Self::Untrusted { .. } | Self::WrongName { .. } | Self::Older { .. } => Kind::Tampered,
+            Self::FromTheFuture { .. } | Self::Seen(_) | Self::Keyring(KeyringError::Read { .. }) => Kind::Host,
+            Self::Keyring(KeyringError::NotOpenPgp { .. } | KeyringError::Empty { .. }) => Kind::BadInput,
+            Self::Fetch { source, .. } => Self::fetch_kind(source),
+        }
+    }
+
+    fn fetch_kind(error: &FetchError) -> Kind {
+        match error.kind() {
+            fetch::Kind::Input => Kind::BadInput,
+            fetch::Kind::Tampered => Kind::Tampered,
+            fetch::Kind::Host => Kind::Host,
+        }
+    }
+}
+
+/// The keyring of the host's archive keyring package: what is trusted unless configured otherwise.
+pub fn default_keyrings() -> Vec<PathBuf> {
+    vec![PathBuf::from(KEYRING)]
+}
+
+/// Pins a recipe's environment and its Debian sources.
+pub fn pin(
+    archives: &dyn Archives,
+    debian: &recipe::Debian,
+    wanted: &[SourceWish],
+    trust: &Trust<'_>,
+) -> Result<Pinned, PinError> {
+    let keyring = signature::Keyring::read(trust.keyrings)?;
+    for (n, name) in debian.suites.iter().enumerate() {
+        if debian.suites[..n].contains(name) {
+            return Err(PinError::SuiteTwice { name: name.clone() });
+        }
+    }
+    let fetch = |name: &String| SignedSuite::fetch(archives, name, &keyring, trust);
+    let suites: Vec<SignedSuite> = debian.suites.par_iter().map(fetch).collect::<Result<_, _>>()?;
+    for suite in &suites {
+        check_offer(suite, &debian.architecture)?;
+    }
+    let wants_sources = !wanted.is_empty() || !debian.build_dependencies_of.is_empty();
+    let binary = format!("{COMPONENT}/binary-{}", debian.architecture);
+    let source = format!("{COMPONENT}/source");
+    let mut jobs: Vec<(&SignedSuite, &str, &str)> = suites.iter().map(|s| (s, binary.as_str(), "Packages")).collect();
+    if wants_sources {
+        jobs.extend(suites.iter().map(|s| (s, source.as_str(), "Sources")));
+    }
+    let read = |(suite, directory, index): &(&SignedSuite, &str, &str)| suite.index(archives, directory, index);
+    let texts: Vec<String> = jobs.par_iter().map(read).collect::<Result<_, _>>()?;
+    let (packages, sources) = texts.split_at(suites.len());
+
+    let index_file = |n: usize, directory: &str, index| format!("dists/{}/{directory}/{index}", suites[n].entry.name);
+    let sources = Sources::read(sources, wanted, &debian.build_dependencies_of)
+        .map_err(|(n, e)| PinError::Index { file: index_file(n, &source, "Sources"), source: e })?;
+    let universe = read_packages(packages, &debian.architecture).map_err(|e| match e {
+        Unread::Index(n, source) => PinError::Index { file: index_file(n, &binary, "Packages"), source },
+        Unread::Universe(source) => {
+            PinError::Universe { file: index_file(source.suite(), &binary, "Packages"), source }
+        }
+    })?;
+
+    let wishes = wishes(debian, wanted, &sources)?;
+    let closure = resolve::resolve(&universe, &wishes).map_err(|e| match e {
+        ResolveError::Universe(source) => {
+            PinError::Universe { file: index_file(source.suite(), &binary, "Packages"), source }
+        }
+        source => PinError::Resolve { source },
+    })?;
+    let lock_one = |id: &Id, layer| {
+        let offer = universe.offer(*id);
+        let b = &offer.binary;
+        LockedPackage {
+            name: b.name.into(),
+            arch: b.architecture.into(),
+            version: b.version.to_string(),
+            layer,
+            archive: suites[offer.suite].entry.archive.clone(),
+            path: b.filename.into(),
+            size: b.size,
+            sha256: b.sha256,
+        }
+    };
+    let base = closure.base.iter().map(|id| lock_one(id, Layer::Base));
+    let mut locked: Vec<_> = base.chain(closure.delta.iter().map(|id| lock_one(id, Layer::Delta))).collect();
+    locked.sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
+    let pinned = wanted.iter().map(|wish| {
+        let (suite, source) = sources.find(&wish.name, wish.version.as_deref())?;
+        Ok(lock_source(source, &suites[suite].entry.archive))
+    });
+    let pinned = pinned.collect::<Result<_, PinError>>()?;
+    let notes = suites.iter().flat_map(|suite| suite.notes.iter().cloned()).collect();
+    let suites = suites.iter().map(|suite| suite.entry.clone()).collect();
+    Ok(Pinned { suites, packages: locked, sources: pinned, notes })
+}
+
+/// Whether a suite has what is read of it.
+fn check_offer(suite: &SignedSuite, architecture: &str) -> Result<(), PinError> {
+    let (release, name) = (suite.release(), &suite.entry.name);
+    let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    if !release.architectures.contains(&architecture) || architecture == "all" {
+        return Err(PinError::UnknownArchitecture {
+            suite: name.clone(),
+            found: architecture.into(),
+            there: owned(&release.architectures),
+        });
+    }
+    if !release.components.contains(&COMPONENT) {
+        return Err(PinError::UnknownComponent {
+            suite: name.clone(),
+            found: COMPONENT.into(),
+            there: owned(&release.components),
+        });
+    }
+    Ok(())
+}
+
+enum Unread {
+    Index(usize, IndexError),
+    Universe(UniverseError),
+}
+
+fn read_packages<'a>(texts: &'a [String], architecture: &str) -> Result<Universe<'a>, Unread> {
+    let mut offers = Vec::new();
+    for (suite, text) in texts.iter().enumerate() {
+        packages::read(text, |binary| {
+            offers.push(Offer { binary, suite });
+            Ok(())
+        })
+        .map_err(|e| Unread::Index(suite, e))?;
+    }
+    Universe::new(architecture, offers).map_err(Unread::Universe)
+}
+
+/// The source packages that anyone asked for, by name, best first.
+struct Sources<'a>(BTreeMap<&'a str, Vec<(usize, Source<'a>)>>);
+
+impl<'a> Sources<'a> {
+    fn read(texts: &'a [String], wanted: &[SourceWish], building: &[String]) -> Result<Self, (usize, IndexError)> {
+        let names: std::collections::BTreeSet<&str> =
+            wanted.iter().map(|wish| wish.name.as_str()).chain(building.iter().map(String::as_str)).collect();
+        let mut found: BTreeMap<&str, Vec<(usize, Source<'a>)>> = BTreeMap::new();
+        for (suite, text) in texts.iter().enumerate() {
+            let each = |source: Source<'a>| {
+                found.entry(source.name).or_default().push((suite, source));
+                Ok(())
+            };
+            sources::read(text, |name| names.contains(name), each).map_err(|e| (suite, e))?;
+        }
+        for offers in found.values_mut() {
+            offers.sort_by(|(n, a), (m, b)| b.version.cmp(&a.version).then(n.cmp(m)));
+        }
+        Ok(Self(found))
+    }
+
+    /// The best one of that name, or the one of that version.
+    fn find(&self, name: &str, version: Option<&str>) -> Result<(usize, &Source<'a>), PinError> {
+        let offers = self.0.get(name).map_or(&[][..], Vec::as_slice);
+        let exact = version.map(Version::parse).transpose();
+        let exact = exact.map_err(|source| PinError::Version { name: name.into(), source })?;
+        let found = offers.iter().find(|(_, source)| exact.is_none_or(|exact| source.version == exact));
+        found.map(|(suite, source)| (*suite, source)).ok_or_else(|| PinError::UnknownSource {
+            wanted: version.map_or_else(|| name.into(), |version| format!("{name} {version}")),
+            there: offers.iter().map(|(_, source)| source.version.to_string()).collect(),
+        })
+    }
+}
+
+/// What the recipe asks for. Build dependencies are those of the version that is an input, if one is.
+fn wishes<'a>(
+    debian: &'a recipe::Debian,
+    wanted: &[SourceWish],
+    sources: &Sources<'a>,
+) -> Result<Wishes<'a>, PinError> {
+    let resolve = |source| PinError::Resolve { source };
+    let mut wishes = Wishes::new();
+    for package in &debian.packages {
+        wishes.package(package, &debian.architecture).map_err(resolve)?;
+    }
+    for name in &debian.build_dependencies_of {
+        let version = wanted.iter().find(|wish| wish.name == *name).and_then(|wish| wish.version.as_deref());
+        let (_, source) = sources.find(name, version)?;
+        wishes.build_dependencies(source, &debian.architecture).map_err(resolve)?;
+    }
+    Ok(wishes)
+}
+
+fn lock_source(source: &Source<'_>, archive: &str) -> PinnedSource {
+    let lock = |file: &sources::File<'_>| LockedFile {
+        path: format!("{}/{}", source.directory, file.name),
+        size: file.size,
+        sha256: file.sha256,
+    };
+    let mut files: Vec<_> = source.files.iter().map(lock).collect();
+    files.sort();
+    let (name, version) = (source.name.into(), source.version.to_string());
+    PinnedSource { name, version, archive: archive.into(), files }
+}
