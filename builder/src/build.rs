@@ -21,7 +21,7 @@ use kiln_sandbox::{Host, Launcher, Refusal, SetupError, SlotError};
 use crate::environment::EnvironmentError;
 use crate::event::Events;
 use crate::exit::Kind;
-use crate::fetch::{Archives, FetchError};
+use crate::fetch::{Archives, FetchError, Network};
 use crate::interrupt::Interrupt;
 use crate::store::{Store, StoreError};
 
@@ -57,6 +57,8 @@ pub struct Settings {
     pub keep_failed: KeepFailed,
     /// Whether bytes of inputs are read before each use.
     pub inputs: Inputs,
+    /// Whether programs that bring inputs may use the network.
+    pub network: Network,
     /// Where a build's log is also written while it runs.
     pub echo: Option<&'static std::io::Stderr>,
 }
@@ -117,7 +119,7 @@ pub enum BuildError {
         /// The input.
         input: String,
         /// Why.
-        source: crate::pin::PinError,
+        source: Box<crate::pin::PinError>,
     },
     /// This host cannot isolate.
     #[error(transparent)]
@@ -164,4 +166,9 @@ impl BuildError {
 fn io(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BuildError {
     let path = path.to_path_buf();
     move |source| BuildError::Io { act, path, source }
+}
+
+/// Where root's sandbox identities are leased: one place for all stores, so that no two sandboxes share one.
+pub fn slots() -> PathBuf {
+    PathBuf::from("/run/kiln/slots")
 }

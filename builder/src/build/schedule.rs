@@ -166,9 +166,13 @@ impl Builder<'_> {
 
     /// Makes the trees of an unvaried build the valid store paths, unless they are valid already.
     pub fn register(&self, node: &Node, run: &super::Run) -> Result<(), BuildError> {
-        self.store.add_derivation(&node.lowered.closed.path, &node.lowered.closed.bytes)?;
-        let outputs = run.taken.iter().filter_map(|(name, taken)| Some((node.lowered.outputs.get(name)?, taken)));
-        self.store.register_outputs(&node.lowered.closed.path, outputs)?;
+        let closed = &node.lowered.closed;
+        self.store.add_derivation(&closed.derivation.name, &closed.bytes)?;
+        for (name, taken) in &run.taken {
+            if let Some(path) = node.lowered.outputs.get(name) {
+                self.store.register_output(path, taken, &closed.path)?;
+            }
+        }
         Ok(())
     }
 
