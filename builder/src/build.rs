@@ -5,6 +5,7 @@
 //! rest in parallel. Outcomes are values, failed builds included; errors are what this host could not do.
 
 pub mod artifact;
+mod enter;
 pub mod graph;
 pub mod host;
 pub mod provide;
@@ -121,6 +122,22 @@ pub enum BuildError {
         /// Why.
         source: Box<crate::pin::PinError>,
     },
+    /// No failed build was kept.
+    #[error("no failed build of {recipe} was kept: run `kiln build --keep-failed {recipe}` first")]
+    NothingKept {
+        /// The recipe.
+        recipe: String,
+    },
+    /// Something that the target needs was not built.
+    #[error("{needed} is needed by {target} and was not built: {message}")]
+    Needs {
+        /// The target's recipe.
+        target: String,
+        /// The recipe that failed.
+        needed: String,
+        /// How it failed.
+        message: String,
+    },
     /// This host cannot isolate.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -153,7 +170,8 @@ impl BuildError {
             Self::Fetch(e) => e.kind().into(),
             Self::Environment { source, .. } => source.kind(),
             Self::Digest { .. } => Kind::Tampered,
-            Self::PathChanged { .. } => Kind::BadInput,
+            Self::PathChanged { .. } | Self::NothingKept { .. } => Kind::BadInput,
+            Self::Needs { .. } => Kind::BuildFailed,
             Self::Input { source, .. } => source.kind(),
             Self::Refused(_) => Kind::CannotIsolate,
             Self::Setup(_) | Self::Slot(_) | Self::Io { .. } => Kind::Host,

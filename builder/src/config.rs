@@ -19,7 +19,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -34,6 +34,10 @@ pub struct Config {
     pub mirrors: Mirrors,
     /// How they are fetched.
     pub fetch: Fetch,
+    /// How recipes are pinned.
+    pub pin: Pin,
+    /// How builds are run.
+    pub build: Build,
     /// The file itself; relative directories are relative to where it is.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -53,6 +57,26 @@ pub struct Mirrors {
     pub pypi: Vec<String>,
     /// For files that a recipe names by address: asked by file name, before that address.
     pub url: Vec<String>,
+}
+
+/// How recipes are pinned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Pin {
+    /// Keyrings that sign archive indices, instead of the host's own.
+    pub keyrings: Vec<PathBuf>,
+}
+
+/// How builds are run. None of this is part of a build's identity.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Build {
+    /// Builds at once.
+    pub jobs: Option<NonZeroUsize>,
+    /// `NIX_BUILD_CORES`.
+    pub cores: Option<NonZeroU32>,
+    /// Bytes that trees of builds may take beside valid store paths, before the oldest are dropped.
+    pub outcome_budget: Option<u64>,
 }
 
 /// How files are fetched.

@@ -123,7 +123,12 @@ impl Builder<'_> {
     }
 
     /// Makes the private directories of one build and gives them to its slot.
-    fn places(&self, private: &PrivateDir, slot: &Slot, provided: &Provided) -> Result<Places, BuildError> {
+    pub(super) fn places(
+        &self,
+        private: &PrivateDir,
+        slot: &Slot,
+        provided: &Provided,
+    ) -> Result<Places, BuildError> {
         let make = |name: &str, mode: u32| -> Result<PathBuf, BuildError> {
             let path = private.path().join(name);
             DirBuilder::new().mode(mode).create(&path).map_err(io("creating", &path))?;
@@ -132,14 +137,20 @@ impl Builder<'_> {
             slot.adopt_tree(&path)?;
             Ok(path)
         };
-        Ok(Places {
+        let (store, build) = (make("store", 0o1775)?, make("build", 0o700)?);
+        Ok(Places { store, build, ..self.surroundings(provided) })
+    }
+
+    /// What of a build's places does not depend on its private directory; the others are empty paths.
+    pub(super) fn surroundings(&self, provided: &Provided) -> Places {
+        Places {
             environment: provided.environment.clone(),
             inputs: provided.closure.clone(),
-            store: make("store", 0o1775)?,
-            build: make("build", 0o700)?,
+            store: PathBuf::new(),
+            build: PathBuf::new(),
             memory: host::memory() / 2,
             cpus: host::processors(),
-        })
+        }
     }
 
     /// Copies the outputs out of the build's private store; the inner error is the build's own fault.
