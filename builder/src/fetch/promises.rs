@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kiln_model::digest::Digest;
@@ -56,7 +56,7 @@ impl Ground {
         path
     }
 
-    fn fetcher(&self, mirrors: &str, network: Network) -> Fetcher<'static> {
+    fn fetcher(&self, mirrors: &str, network: Network) -> Fetcher {
         let config = Config::parse(&format!("[mirrors]\n{mirrors}\n"), &self.path("config.toml")).unwrap();
         let python = self.python.clone();
         let host = Host::told(self.variables.clone(), self.path("host"), move |command| {
@@ -68,7 +68,7 @@ impl Ground {
     }
 
     /// A fetcher for the archive `debian` with these mirrors.
-    fn debian(&self, mirrors: &[String]) -> Fetcher<'static> {
+    fn debian(&self, mirrors: &[String]) -> Fetcher {
         self.fetcher(&format!("debian = {mirrors:?}"), Network::Online)
     }
 
@@ -392,7 +392,7 @@ fn http_goes_to_a_proxy_in_absolute_form_with_the_proxys_credentials() {
     assert_eq!(seen[0].headers["host"], "mirror.test");
     assert_eq!(seen[0].headers["proxy-authorization"], "Basic bWU6c0A=");
     // Two more on the same connection.
-    let unpinned = |fetcher: &Fetcher<'_>, path| fetcher.unpinned(&debian(), path, 1 << 20).unwrap().len();
+    let unpinned = |fetcher: &Fetcher, path| fetcher.unpinned(&debian(), path, 1 << 20).unwrap().len();
     let fetcher = ground.debian(&["http://mirror.test/debian".into()]);
     assert_eq!(unpinned(&fetcher, "a") + unpinned(&fetcher, "b"), 2 * content().len());
     assert_eq!(proxy.seen()[2].line, "GET http://mirror.test/debian/b");
@@ -422,12 +422,14 @@ fn credentials_go_to_their_host_and_not_where_it_redirects_to() {
     let ground = Ground::new();
     let netrc = ground.write("netrc", "machine 127.0.0.1 login me password s3cret");
     let ground = ground.set("NETRC", netrc.display());
-    let told = Mutex::new(Vec::new());
-    let sink = |event: Event| told.lock().unwrap().push(format!("{event:?}"));
+    let told = Arc::new(Mutex::new(Vec::new()));
     // One with the password in its address, too.
     for mirror in [base(&own), base(&own).replace("http://", "http://me:s3cret@")] {
         let unreachable = mirror.replace("debian/", "none/");
-        let fetcher = ground.debian(&[mirror, unreachable]).telling(&sink);
+        let fetcher = ground.debian(&[mirror, unreachable]).telling({
+            let told = told.clone();
+            move |event| told.lock().unwrap().push(format!("{event:?}"))
+        });
         fetcher.pinned(&[wanted(&content())]).unwrap();
         fs::remove_file(ground.path(&format!("store/files/{}", Digest::of(content())))).unwrap();
     }
@@ -579,10 +581,13 @@ fn loose_files_are_an_index_of_their_own() {
 #[test]
 fn a_transfer_is_told_from_start_to_finish() {
     let (server, ground) = (good(), Ground::new());
-    let told = Mutex::new(Vec::new());
-    let sink = |event: Event| told.lock().unwrap().push(event);
-    ground.debian(&[base(&server)]).telling(&sink).pinned(&[wanted(&content())]).unwrap();
-    let told = told.into_inner().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = {
+        let told = told.clone();
+        move |event| told.lock().unwrap().push(event)
+    };
+    ground.debian(&[base(&server)]).telling(sink).pinned(&[wanted(&content())]).unwrap();
+    let told = told.lock().unwrap().clone();
     let Event::Started { task, ref name, total, .. } = told[0] else { panic!("{told:?}") };
     assert_eq!((name.as_str(), total), ("hello_2.10-3_amd64.deb", Some(content().len() as u64)));
     assert!(told.contains(&Event::Advanced { task, done: content().len() as u64 }));
