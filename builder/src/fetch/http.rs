@@ -134,6 +134,9 @@ impl Client {
             .proxy(proxy)
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(self.roots(trust)?).build())
+            // One for each thread that fetches; the default would close half of them after each file.
+            .max_idle_connections(64)
+            .max_idle_connections_per_host(64)
             .timeout_resolve(Some(self.stall))
             .timeout_connect(Some(self.stall))
             .timeout_recv_response(Some(self.stall))
