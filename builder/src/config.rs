@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::fetch::{Archive, Host};
+use crate::fetch::{Archive, Host, Kind};
 
 /// The parsed file; default values where there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -138,6 +138,15 @@ pub enum ConfigError {
         /// The known field nearest to an unknown one.
         nearest: Option<String>,
     },
+}
+
+impl ConfigError {
+    /// What sort of failure it is: the file is the user's in either case.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Unreadable { .. } | Self::Malformed { .. } => Kind::Input,
+        }
+    }
 }
 
 impl Config {
