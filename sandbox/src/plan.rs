@@ -44,6 +44,9 @@ const FIXED_ADDRESSES: u32 = 0x0004_0000;
 /// `UNAME26`: personality(2).
 const UNAME_26: u32 = 0x0002_0000;
 
+/// Ids of a fake root in the first of its two user namespaces.
+const FAKE_ROOT_IDS: (u32, u32) = (1000, 100);
+
 /// What `/proc` shows to everyone and nobody needs: the host's hardware, keys, addresses, command line.
 const MASKED: [&str; 21] = [
     "proc/acpi",
@@ -86,7 +89,8 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
     }
     let (uid, gid) = match spec.ids {
         Ids::One { uid, gid } => (uid, gid),
-        Ids::FakeRoot => (0, 0),
+        // Not 0: mapping a parent's 0 once more needs CAP_SETFCAP there, which pid 1 has dropped.
+        Ids::FakeRoot => FAKE_ROOT_IDS,
     };
     steps.extend([Step::Clone, Step::Map { uid, gid }, Step::Become { uid, gid }]);
     if let Some(base) = spec.time_offsets {
@@ -287,7 +291,8 @@ fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) -> Resul
 fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
     let process = &spec.process;
     if spec.ids == Ids::FakeRoot {
-        steps.push(Step::Lock);
+        let (uid, gid) = FAKE_ROOT_IDS;
+        steps.push(Step::Lock { uid, gid });
     }
     steps.extend([
         Step::Session,

@@ -26,7 +26,7 @@ use crate::sys::{self, Fork, Program, StringArray};
 pub(crate) struct Task<'a> {
     pub(crate) request: &'a Request,
     pub(crate) trees: &'a [Option<OwnedFd>],
-    pub(crate) stdio: &'a [OwnedFd],
+    pub(crate) streams: &'a [OwnedFd],
     pub(crate) argv: StringArray<'a>,
     pub(crate) env: StringArray<'a>,
     pub(crate) filter: Program,
@@ -40,7 +40,7 @@ impl<'a> Task<'a> {
     pub(crate) fn prepare(
         request: &'a Request,
         trees: &'a [Option<OwnedFd>],
-        stdio: &'a [OwnedFd],
+        streams: &'a [OwnedFd],
         report: &'a OwnedFd,
         released: &'a OwnedFd,
         launcher: &'a OwnedFd,
@@ -48,7 +48,7 @@ impl<'a> Task<'a> {
         let mut task = Self {
             request,
             trees,
-            stdio,
+            streams,
             argv: StringArray::new(&[]),
             env: StringArray::new(&[]),
             filter: Program::new(&[]),

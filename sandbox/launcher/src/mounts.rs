@@ -6,6 +6,7 @@
 //! anything can see it.
 
 use std::ffi::CStr;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
@@ -186,7 +187,7 @@ impl Mounts {
         let kind = match source {
             Source::Link { text } => {
                 let (parent, name) = self.parent(target)?;
-                return rustix::fs::symlinkat(text.as_c_str(), &parent, name);
+                return make_link(text, &parent, name);
             }
             Source::Tree { kind, .. } => *kind,
         };
@@ -332,6 +333,18 @@ fn make_directory(at: impl AsFd, name: &[u8]) -> Result<(), Errno> {
     match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno),
+    }
+}
+
+/// In a writable directory that was used before it may be there already.
+fn make_link(text: &CStr, at: impl AsFd, name: &CStr) -> Result<(), Errno> {
+    match rustix::fs::symlinkat(text, &at, name) {
+        Err(Errno::EXIST) => {
+            let mut buffer = [MaybeUninit::uninit(); libc::PATH_MAX as usize];
+            let (there, _) = rustix::fs::readlinkat_raw(&at, name, &mut buffer[..])?;
+            if *there == *text.to_bytes() { Ok(()) } else { Err(Errno::EXIST) }
+        }
+        other => other,
     }
 }
 

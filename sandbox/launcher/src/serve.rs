@@ -118,11 +118,11 @@ impl Launcher {
             source: None,
             errno: errno.raw_os_error(),
         };
-        if carried.len() != Carried::COUNT {
+        if !(Carried::STREAMS + 1..=Carried::COUNT).contains(&carried.len()) {
             return Err(refused(Errno::PROTO));
         }
         let request = read_request(&carried[Carried::BODY]).map_err(refused)?;
-        let stdio: Vec<OwnedFd> = carried.drain(Carried::STDIO..).collect();
+        let streams: Vec<OwnedFd> = carried.drain(Carried::STREAMS..).collect();
         let (release, released) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map(|(read, write)| (write, read))
             .map_err(refused)?;
@@ -149,7 +149,7 @@ impl Launcher {
                     let task = Task::prepare(
                         &request,
                         &trees,
-                        &stdio,
+                        &streams,
                         &carried[Carried::REPORT],
                         &released,
                         &self.itself,
