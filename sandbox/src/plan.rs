@@ -194,9 +194,6 @@ fn contradiction(what: &str) -> Refusal {
 fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>) -> Result<(), Refusal> {
     let cpus = spec.process.affinity.as_ref().map(Vec::len);
     let covers_etc = !matches!(spec.root, Root::Empty);
-    if covers_etc || spec.proc_mode == ProcMode::Compat {
-        steps.push(Step::Scratch);
-    }
     match &spec.root {
         Root::Empty => {
             let targets = spec.inputs.len() + spec.writable.len() + spec.tmpfs.len() + spec.surface.etc.len();
@@ -212,6 +209,9 @@ fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>
             source: sources.number(path),
             access: Access::ReadWrite,
         }),
+    }
+    if covers_etc || spec.proc_mode == ProcMode::Compat {
+        steps.push(Step::Scratch);
     }
     steps.push(Step::Dev);
     match spec.proc_mode {

@@ -67,6 +67,15 @@ fn the_root_holds_what_was_named_and_nothing_of_the_host() {
     passes(&bench.run(&bench.spec("absent", &[host.to_str().unwrap(), "/home", "/root", "/usr", "/etc/shadow", "/sys"])));
 }
 
+/// Once a file system stacked on the host's root took the unmount that was meant for it.
+#[test]
+fn the_host_s_root_is_unmounted_and_not_only_hidden() {
+    let Some(bench) = bench() else { return };
+    for spec in [bench.spec("mounts", &[]), bench.tree_spec("mounts", &[], Root::Tree)] {
+        passes(&bench.run(&spec));
+    }
+}
+
 #[test]
 fn etc_is_nix_s_to_the_byte_on_an_empty_root_and_over_a_tree_s_own() {
     let Some(bench) = bench() else { return };
@@ -115,14 +124,6 @@ fn the_host_s_root_is_never_mapped_and_sysctls_cannot_be_written() {
         assert_ne!(bench.slot.uid(), 0);
         assert!(!run.log.contains("uid_map 0\n"), "{}", run.log);
     }
-}
-
-#[test]
-fn a_slot_that_is_root_is_refused_by_the_launcher() {
-    // Slots cannot be made by hand; the launcher's own check is what a bug in kiln would meet.
-    let Some(bench) = bench() else { return };
-    assert_ne!(bench.slot.uid(), 0);
-    assert_ne!(bench.slot.gid(), 0);
 }
 
 #[test]

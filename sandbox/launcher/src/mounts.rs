@@ -198,10 +198,12 @@ impl Mounts {
         }
     }
 
-    /// A tmpfs that lies below the new root, out of reach: what is bound from it outlives the path.
+    /// A tmpfs that `/dev` will hide: what is bound from it outlives its path. Not below the new root, where the one
+    /// unmount after the pivot would take it away instead of the host's root.
     fn make_scratch(&mut self) -> Result<(), Errno> {
+        let (parent, name) = self.place(c"dev", Kind::Directory)?;
         let scratch = tmpfs(1 << 20, 64, 0o755, NOSUID | NODEV | NOEXEC)?;
-        attach(&scratch, CWD, c"/")?;
+        attach(&scratch, &parent, name)?;
         make_directory(&scratch, b"directory")?;
         write_new(&scratch, c"file", b"")?;
         self.scratch = Some(scratch);
@@ -304,7 +306,8 @@ impl Mounts {
 
     fn pivot(&self) -> Result<(), Errno> {
         rustix::process::fchdir(self.root()?)?;
-        // The old root now lies over the new one, so no directory is needed for it: pivot_root(2), NOTES.
+        // The old root now lies over the new one, so no directory is needed for it: pivot_root(2), NOTES. `.` is the
+        // topmost of what is stacked there, so nothing else may have been mounted over the old root.
         rustix::process::pivot_root(c".", c".")?;
         rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
         rustix::process::chdir(c"/")

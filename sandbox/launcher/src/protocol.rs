@@ -333,9 +333,9 @@ impl Step {
             | Self::FirstPid { .. }
             | Self::Nesting { .. }
             | Self::Private
-            | Self::Scratch
             | Self::EmptyRoot { .. }
             | Self::TreeRoot { .. }
+            | Self::Scratch
             | Self::Dev
             | Self::Proc { .. }
             | Self::Cover { .. }
@@ -386,9 +386,9 @@ impl Step {
             | Self::FirstPid { .. }
             | Self::Nesting { .. }
             | Self::Private
-            | Self::Scratch
             | Self::EmptyRoot { .. }
             | Self::TreeRoot { .. }
+            | Self::Scratch
             | Self::Dev
             | Self::Proc { .. }
             | Self::Sys { .. }

@@ -265,6 +265,21 @@ static void one_cpu(void)
 	REFUSED(open("/sys/x", O_CREAT | O_WRONLY, 0644), EROFS, EACCES);
 }
 
+/* One mount at /, and none that shows the host's root. */
+static void mounts(void)
+{
+	char line[4096], point[4096];
+	int roots = 0;
+	FILE *file = fopen("/proc/self/mountinfo", "r");
+	MUST(file != 0);
+	while (file && fgets(line, sizeof line, file)) {
+		MUST(sscanf(line, "%*d %*d %*s %*s %4095s", point) == 1);
+		roots += !strcmp(point, "/");
+		fputs(line, stdout);
+	}
+	MUST(roots == 1);
+}
+
 static void devices(void)
 {
 	char text[64];
@@ -429,6 +444,7 @@ int main(int argc, char **argv)
 	else if (IS("sysctls")) sysctls();
 	else if (IS("masked")) masked();
 	else if (IS("one-cpu")) one_cpu();
+	else if (IS("mounts")) mounts();
 	else if (IS("devices")) devices();
 	else if (IS("read-only")) read_only();
 	else if (IS("descriptors")) descriptors();
