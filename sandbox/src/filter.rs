@@ -43,13 +43,32 @@ const CREATES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as
 enum Check {
     Always(u16),
     /// Any of these bits.
-    Bits { argument: u32, bits: u32, answer: u16 },
+    Bits {
+        argument: u32,
+        bits: u32,
+        answer: u16,
+    },
     /// Any of `bits` in `argument` while any of `also_bits` is in `also`.
-    BitsWith { argument: u32, bits: u32, also: u32, also_bits: u32, answer: u16 },
+    BitsWith {
+        argument: u32,
+        bits: u32,
+        also: u32,
+        also_bits: u32,
+        answer: u16,
+    },
     /// The bits under the mask equal the value.
-    Equal { argument: u32, mask: u32, value: u32, answer: u16 },
+    Equal {
+        argument: u32,
+        mask: u32,
+        value: u32,
+        answer: u16,
+    },
     /// None of these values.
-    NoneOf { argument: u32, values: &'static [u32], answer: u16 },
+    NoneOf {
+        argument: u32,
+        values: &'static [u32],
+        answer: u16,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -58,12 +77,8 @@ struct Rule {
     checks: Vec<Check>,
 }
 
-const PERMITTED_FAMILIES: &[u32] = &[
-    libc::AF_UNIX as u32,
-    libc::AF_INET as u32,
-    libc::AF_INET6 as u32,
-    libc::AF_NETLINK as u32,
-];
+const PERMITTED_FAMILIES: &[u32] =
+    &[libc::AF_UNIX as u32, libc::AF_INET as u32, libc::AF_INET6 as u32, libc::AF_NETLINK as u32];
 /// None, `ADDR_NO_RANDOMIZE`, and asking.
 const PERMITTED_PERSONALITIES: &[u32] = &[0, 0x0004_0000, u32::MAX];
 
@@ -83,10 +98,7 @@ const UPROBE: u32 = 336;
 fn rules(filter: Filter) -> Vec<Rule> {
     let mut rules = Vec::new();
     let mut rule = |call: i64, checks: &[Check]| {
-        rules.push(Rule {
-            call: call as u32,
-            checks: checks.to_vec(),
-        });
+        rules.push(Rule { call: call as u32, checks: checks.to_vec() });
     };
 
     for call in [
@@ -159,66 +171,30 @@ fn rules(filter: Filter) -> Vec<Rule> {
     rule(libc::SYS_clone, &[namespaces(NEW_NAMESPACES)]);
     rule(libc::SYS_unshare, &[namespaces(NEW_NAMESPACES | libc::CLONE_NEWTIME as u32)]);
     for call in [libc::SYS_socket, libc::SYS_socketpair] {
-        let families = Check::NoneOf {
-            argument: 0,
-            values: PERMITTED_FAMILIES,
-            answer: EPERM,
-        };
+        let families = Check::NoneOf { argument: 0, values: PERMITTED_FAMILIES, answer: EPERM };
         rule(call, &[families]);
     }
-    rule(
-        libc::SYS_personality,
-        &[Check::NoneOf {
-            argument: 0,
-            values: PERMITTED_PERSONALITIES,
-            answer: EPERM,
-        }],
-    );
+    rule(libc::SYS_personality, &[Check::NoneOf { argument: 0, values: PERMITTED_PERSONALITIES, answer: EPERM }]);
     // Typing into a terminal, and attaching line disciplines.
-    let request = |value: u64| Check::Equal {
-        argument: 1,
-        mask: u32::MAX,
-        value: value as u32,
-        answer: EPERM,
-    };
-    rule(
-        libc::SYS_ioctl,
-        &[request(libc::TIOCSTI), request(libc::TIOCLINUX), request(libc::TIOCSETD)],
-    );
+    let request = |value: u64| Check::Equal { argument: 1, mask: u32::MAX, value: value as u32, answer: EPERM };
+    rule(libc::SYS_ioctl, &[request(libc::TIOCSTI), request(libc::TIOCLINUX), request(libc::TIOCSETD)]);
 
-    let creating = |argument, flags| Check::BitsWith {
-        argument,
-        bits: SET_ID,
-        also: flags,
-        also_bits: CREATES,
-        answer: EPERM,
-    };
+    let creating =
+        |argument, flags| Check::BitsWith { argument, bits: SET_ID, also: flags, also_bits: CREATES, answer: EPERM };
     rule(libc::SYS_open, &[creating(2, 1)]);
     rule(libc::SYS_openat, &[creating(3, 2)]);
-    rule(
-        libc::SYS_creat,
-        &[Check::Bits { argument: 1, bits: SET_ID, answer: EPERM }],
-    );
+    rule(libc::SYS_creat, &[Check::Bits { argument: 1, bits: SET_ID, answer: EPERM }]);
     let (faked, xattrs) = match filter {
         Filter::Build => (EPERM, ENOTSUP),
         Filter::FakeRoot => (DONE, DONE),
     };
     for (call, mode) in [(libc::SYS_mknod, 1), (libc::SYS_mknodat, 2)] {
-        let node = |value| Check::Equal {
-            argument: mode,
-            mask: libc::S_IFMT,
-            value,
-            answer: faked,
-        };
+        let node = |value| Check::Equal { argument: mode, mask: libc::S_IFMT, value, answer: faked };
         let set_id = Check::Bits { argument: mode, bits: SET_ID, answer: EPERM };
         rule(call, &[node(libc::S_IFCHR), node(libc::S_IFBLK), set_id]);
     }
-    for (call, mode) in [
-        (libc::SYS_chmod, 1),
-        (libc::SYS_fchmod, 1),
-        (libc::SYS_fchmodat, 2),
-        (libc::SYS_fchmodat2, 2),
-    ] {
+    for (call, mode) in [(libc::SYS_chmod, 1), (libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (libc::SYS_fchmodat2, 2)]
+    {
         rule(call, &[Check::Bits { argument: mode, bits: SET_ID, answer: faked }]);
     }
     for call in [
@@ -343,13 +319,9 @@ fn check(check: &Check) -> Vec<Instruction> {
         Check::Bits { argument, bits, answer: errno } => {
             vec![load(argument), (JUMP_BITS, 0, 1, bits), answer(errno)]
         }
-        Check::BitsWith { argument, bits, also, also_bits, answer: errno } => vec![
-            load(also),
-            (JUMP_BITS, 0, 3, also_bits),
-            load(argument),
-            (JUMP_BITS, 0, 1, bits),
-            answer(errno),
-        ],
+        Check::BitsWith { argument, bits, also, also_bits, answer: errno } => {
+            vec![load(also), (JUMP_BITS, 0, 3, also_bits), load(argument), (JUMP_BITS, 0, 1, bits), answer(errno)]
+        }
         Check::Equal { argument, mask, value, answer: errno } => {
             vec![load(argument), (AND, 0, 0, mask), (JUMP_EQUAL, 0, 1, value), answer(errno)]
         }
@@ -380,4 +352,147 @@ pub(crate) fn fingerprint(filter: Filter) -> String {
         Filter::FakeRoot => "fake-root",
     };
     format!("{name}-{}-{sum:016x}", program.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel would do, from the classic BPF subset that the assembler emits.
+    fn verdict(program: &[Instruction], arch: u32, call: u32, arguments: [u64; 6]) -> u32 {
+        let mut data = [0u32; 16];
+        data[0] = call;
+        data[1] = arch;
+        for (index, argument) in arguments.iter().enumerate() {
+            data[4 + 2 * index] = *argument as u32;
+            data[5 + 2 * index] = (*argument >> 32) as u32;
+        }
+        let (mut at, mut accumulator) = (0usize, 0u32);
+        loop {
+            let (code, jt, jf, k) = program[at];
+            at += 1;
+            let holds = match code {
+                LOAD => {
+                    accumulator = data[k as usize / 4];
+                    continue;
+                }
+                AND => {
+                    accumulator &= k;
+                    continue;
+                }
+                JUMP => {
+                    at += k as usize;
+                    continue;
+                }
+                RETURN => return k,
+                JUMP_EQUAL => accumulator == k,
+                JUMP_AT_LEAST => accumulator >= k,
+                JUMP_BITS => accumulator & k != 0,
+                other => panic!("no such instruction: {other:#x}"),
+            };
+            at += usize::from(if holds { jt } else { jf });
+        }
+    }
+
+    /// The table read in a line: what the search by halves must agree with.
+    fn meant(rules: &[Rule], call: u32, arguments: [u64; 6]) -> u32 {
+        if call >= X32 {
+            return KILL;
+        }
+        if call >= BEYOND {
+            return ERRNO | u32::from(ENOSYS);
+        }
+        let low = |argument: u32| arguments[argument as usize] as u32;
+        let checks = rules.iter().find(|rule| rule.call == call).map_or(&[][..], |rule| &rule.checks);
+        for check in checks {
+            let (hit, answer) = match *check {
+                Check::Always(answer) => (true, answer),
+                Check::Bits { argument, bits, answer } => (low(argument) & bits != 0, answer),
+                Check::BitsWith { argument, bits, also, also_bits, answer } => {
+                    (low(argument) & bits != 0 && low(also) & also_bits != 0, answer)
+                }
+                Check::Equal { argument, mask, value, answer } => (low(argument) & mask == value, answer),
+                Check::NoneOf { argument, values, answer } => (!values.contains(&low(argument)), answer),
+            };
+            if hit {
+                return ERRNO | u32::from(answer);
+            }
+        }
+        ALLOW
+    }
+
+    #[test]
+    fn the_search_by_halves_answers_every_call_as_the_table_does() {
+        let words = [
+            0,
+            1,
+            2,
+            10,
+            16,
+            17,
+            38,
+            40,
+            0o100,
+            0o2000,
+            0o4000,
+            0o4755,
+            0o755,
+            0o020_666,
+            0o060_000,
+            0o104_755,
+            0x80,
+            0x5412,
+            0x541c,
+            0x0002_0000,
+            0x0040_0000,
+            0x0040_4755,
+            0x1000_0000,
+            0x7c02_0000,
+            0x0004_0000,
+            0xffff_ffff,
+            0x1_0000_0000,
+            0x1_0000_5412,
+        ];
+        for filter in [Filter::Build, Filter::FakeRoot] {
+            let (program, rules) = (program(filter), rules(filter));
+            for call in (0..700).chain([X32, X32 | 39, u32::MAX]) {
+                for first in words {
+                    for second in words {
+                        let arguments = [first, second, first, second, 0, 0];
+                        assert_eq!(
+                            verdict(&program, ARCH, call, arguments),
+                            meant(&rules, call, arguments),
+                            "{filter:?} call {call} arguments {first:#x} {second:#x}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_architecture_kills_whatever_the_call() {
+        let i386 = 0x4000_0003;
+        for call in [0, 1, 20, 500] {
+            assert_eq!(verdict(&program(Filter::Build), i386, call, [0; 6]), KILL);
+        }
+    }
+
+    #[test]
+    fn a_fake_root_s_changes_of_owner_succeed_without_being_made() {
+        let (fake, build) = (program(Filter::FakeRoot), program(Filter::Build));
+        let chown = libc::SYS_fchownat as u32;
+        assert_eq!(verdict(&fake, ARCH, chown, [0; 6]), ERRNO);
+        assert_eq!(verdict(&build, ARCH, chown, [0; 6]), ALLOW);
+        let chmod = libc::SYS_fchmodat as u32;
+        assert_eq!(verdict(&fake, ARCH, chmod, [0, 0, 0o4755, 0, 0, 0]), ERRNO);
+        assert_eq!(verdict(&fake, ARCH, chmod, [0, 0, 0o755, 0, 0, 0]), ALLOW);
+    }
+
+    #[test]
+    fn the_program_fits_the_kernel_s_bound_of_4096_instructions() {
+        for filter in [Filter::Build, Filter::FakeRoot] {
+            assert!(program(filter).len() < 1024);
+        }
+    }
 }

@@ -64,10 +64,7 @@ impl Launcher {
             .stderr(std::process::Stdio::null())
             .spawn()
             .map_err(|error| SetupError::Launcher { act: "starting it", error })?;
-        Ok(Self {
-            socket: Some(Mutex::new(ours)),
-            process,
-        })
+        Ok(Self { socket: Some(Mutex::new(ours)), process })
     }
 
     /// Starts a sandbox. Sources are looked at now: what the sandbox gets is what they are at this moment.
@@ -79,10 +76,8 @@ impl Launcher {
             sources: plan.sources.iter().map(|path| identify(path)).collect::<Result<_, _>>()?,
             steps: plan.steps.clone(),
         };
-        let body = postcard::to_stdvec(&request).map_err(|_| SetupError::Launcher {
-            act: "encoding the request",
-            error: Errno::MSGSIZE.into(),
-        })?;
+        let body = postcard::to_stdvec(&request)
+            .map_err(|_| SetupError::Launcher { act: "encoding the request", error: Errno::MSGSIZE.into() })?;
         let body = sealed(c"request", &body, MemfdFlags::empty()).map_err(launcher("writing the request"))?;
         let (report, reporter) =
             pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT).map_err(launcher("making the report pipe"))?;
@@ -154,10 +149,7 @@ fn sealed(name: &std::ffi::CStr, bytes: &[u8], kind: MemfdFlags) -> Result<Owned
             count => rest = &rest[count..],
         }
     }
-    rustix::fs::fcntl_add_seals(
-        &memory,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
+    rustix::fs::fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     Ok(memory)
 }
 
@@ -183,10 +175,7 @@ fn streams(stdio: Stdio, slot: &Slot) -> Result<(Option<OwnedFd>, Vec<OwnedFd>),
 
 /// What a source is now. The path above it may lead through symlinks, the source itself is not followed.
 fn identify(path: &Path) -> Result<Source, SetupError> {
-    let failed = |error: io::Error| SetupError::Source {
-        path: path.to_owned(),
-        error,
-    };
+    let failed = |error: io::Error| SetupError::Source { path: path.to_owned(), error };
     let real = canonical(path).map_err(failed)?;
     let found = rustix::fs::open(&real, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| failed(errno.into()))?;
@@ -218,8 +207,5 @@ fn canonical(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn launcher(act: &'static str) -> impl Fn(Errno) -> SetupError {
-    move |errno| SetupError::Launcher {
-        act,
-        error: errno.into(),
-    }
+    move |errno| SetupError::Launcher { act, error: errno.into() }
 }

@@ -38,6 +38,7 @@ pub use probe::{Host, probe};
 pub use running::{Canceller, Running};
 pub use slot::{Slot, SlotError};
 pub use spec::{
-    Aslr, Filter, Ids, Input, Kernel, Limits, Network, ProcMode, Process, Root, Spec, Surface, TimeBase, Tmpfs, Writable,
+    Aslr, Filter, Ids, Input, Kernel, Limits, Network, ProcMode, Process, Root, Spec, Surface, TimeBase, Tmpfs,
+    Writable,
 };
 pub use status::{Achieved, Ended, How, Observed, Usage, Which};

@@ -115,12 +115,7 @@ fn switched_off(caller: Caller) -> Vec<Refusal> {
         ("/proc/sys/user/max_mnt_namespaces", "0", "user.max_mnt_namespaces=10000", Caller::Root),
         ("/proc/sys/user/max_pid_namespaces", "0", "user.max_pid_namespaces=10000", Caller::Root),
         ("/proc/sys/user/max_net_namespaces", "0", "user.max_net_namespaces=10000", Caller::Root),
-        (
-            "/proc/sys/kernel/unprivileged_userns_clone",
-            "0",
-            "kernel.unprivileged_userns_clone=1",
-            Caller::User,
-        ),
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1", Caller::User),
         (
             "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
             "1",
@@ -156,9 +151,7 @@ fn proc_mount(mountinfo: &str) -> ProcMount {
 }
 
 fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse().unwrap_or(0));
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 

@@ -87,10 +87,7 @@ impl Running {
 
     /// A handle that kills it.
     pub fn canceller(&self) -> Canceller {
-        Canceller {
-            pidfd: Arc::clone(&self.pidfd),
-            cancelled: Arc::clone(&self.cancelled),
-        }
+        Canceller { pidfd: Arc::clone(&self.pidfd), cancelled: Arc::clone(&self.cancelled) }
     }
 
     /// Passes the log on until the last process is gone. `log` gets at most `log_bytes` bytes in all.
@@ -136,10 +133,7 @@ impl Running {
 
     fn ask_to_end(&self, how: How, now: Instant) -> Ending {
         let _ = pidfd_send_signal(&*self.pidfd, Signal::TERM);
-        Ending {
-            how,
-            kill_at: Some(now + self.limits.grace),
-        }
+        Ending { how, kill_at: Some(now + self.limits.grace) }
     }
 
     /// Waits for something to happen, and tells whether everything is gone.
@@ -244,10 +238,7 @@ impl Running {
                 peak_memory: told.end.map(|end| end.peak_bytes),
                 log_bytes: written,
             },
-            achieved: Achieved {
-                landlock_abi: told.landlock_abi,
-                ..self.achieved.clone()
-            },
+            achieved: Achieved { landlock_abi: told.landlock_abi, ..self.achieved.clone() },
             // Only a kill before the payload began leaves no facts.
             observed: told.facts.map(observed),
         })
@@ -268,10 +259,7 @@ enum Gone {
 }
 
 fn lost_touch(act: &'static str, errno: Errno) -> SetupError {
-    SetupError::Launcher {
-        act,
-        error: errno.into(),
-    }
+    SetupError::Launcher { act, error: errno.into() }
 }
 
 /// A failure in the plan's words.

@@ -66,11 +66,7 @@ impl Slot {
     pub fn lease(directory: &Path) -> Result<Self, SlotError> {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         if !uid.is_root() {
-            return Ok(Self {
-                uid: uid.as_raw(),
-                gid: gid.as_raw(),
-                lock: None,
-            });
+            return Ok(Self { uid: uid.as_raw(), gid: gid.as_raw(), lock: None });
         }
         let map = |file| std::fs::read_to_string(file).unwrap_or_default();
         let (uids, gids) = (map("/proc/self/uid_map"), map("/proc/self/gid_map"));
@@ -78,10 +74,7 @@ impl Slot {
             .into_iter()
             .find(|&first| mapped(&uids, first) && mapped(&gids, first))
             .ok_or(SlotError::NoIds)?;
-        let failed = |path: &Path, error: io::Error| SlotError::Lock {
-            path: path.to_owned(),
-            error,
-        };
+        let failed = |path: &Path, error: io::Error| SlotError::Lock { path: path.to_owned(), error };
         std::fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
         for number in 0..SLOTS {
             let path = directory.join(format!("slot-{number}"));
@@ -93,19 +86,13 @@ impl Slot {
                 .map_err(|error| failed(&path, error))?;
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {
-                    return Ok(Self {
-                        uid: first + number,
-                        gid: first + number,
-                        lock: Some(lock),
-                    });
+                    return Ok(Self { uid: first + number, gid: first + number, lock: Some(lock) });
                 }
                 Err(Errno::WOULDBLOCK) => {}
                 Err(errno) => return Err(failed(&path, errno.into())),
             }
         }
-        Err(SlotError::Full {
-            directory: directory.to_owned(),
-        })
+        Err(SlotError::Full { directory: directory.to_owned() })
     }
 
     /// The host's user id of the payload.
@@ -132,10 +119,8 @@ impl Slot {
         if self.lock.is_none() {
             return Ok(());
         }
-        change_owner(directory, Uid::from_raw(uid), Gid::from_raw(gid)).map_err(|(path, errno)| SlotError::Owner {
-            path,
-            error: errno.into(),
-        })
+        change_owner(directory, Uid::from_raw(uid), Gid::from_raw(gid))
+            .map_err(|(path, errno)| SlotError::Owner { path, error: errno.into() })
     }
 }
 
@@ -173,15 +158,15 @@ fn change_owner(top: &Path, uid: Uid, gid: Gid) -> Result<(), (PathBuf, Errno)> 
             path
         };
         if let Some(name) = level.left.pop() {
-            let below = rustix::fs::openat(&at, &name, flags, Mode::empty())
-                .map_err(|errno| (here(&levels, &level), errno))?;
-            let next = enter(&below, name, uid, gid)
-                .map_err(|(name, errno)| (here(&levels, &level).join(name), errno))?;
+            let below =
+                rustix::fs::openat(&at, &name, flags, Mode::empty()).map_err(|errno| (here(&levels, &level), errno))?;
+            let next =
+                enter(&below, name, uid, gid).map_err(|(name, errno)| (here(&levels, &level).join(name), errno))?;
             levels.push(std::mem::replace(&mut level, next));
             at = below;
         } else if let Some(above) = levels.pop() {
-            let up = rustix::fs::openat(&at, c"..", flags, Mode::empty())
-                .map_err(|errno| (here(&levels, &above), errno))?;
+            let up =
+                rustix::fs::openat(&at, c"..", flags, Mode::empty()).map_err(|errno| (here(&levels, &above), errno))?;
             // Nobody can have moved it, since the payload does not run; if somebody did, stop.
             if identity(&up).map_err(|errno| (here(&levels, &above), errno))? != above.identity {
                 return Err((here(&levels, &above), Errno::STALE));
@@ -217,11 +202,7 @@ fn enter(at: &OwnedFd, name: CString, uid: Uid, gid: Gid) -> Result<Level, (Path
             left.push(child.to_owned());
         }
     }
-    Ok(Level {
-        identity: identity(at).map_err(failed)?,
-        name,
-        left,
-    })
+    Ok(Level { identity: identity(at).map_err(failed)?, name, left })
 }
 
 fn identity(at: &OwnedFd) -> Result<(u64, u64), Errno> {
@@ -239,5 +220,50 @@ mod tests {
         assert!(!mapped(container, FIRST));
         assert!(mapped(container, FIRST_IN_CONTAINER));
         assert!(!mapped("0 1000 1\n", FIRST_IN_CONTAINER));
+    }
+
+    #[test]
+    fn root_s_slots_are_distinct_while_held_and_never_root() {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let first = Slot::lease(directory.path()).expect("free");
+        let second = Slot::lease(directory.path()).expect("free");
+        assert_ne!(first.uid(), 0);
+        if rustix::process::geteuid().is_root() {
+            assert_ne!(first.uid(), second.uid());
+            let held = first.uid();
+            drop(first);
+            assert_eq!(Slot::lease(directory.path()).expect("free again").uid(), held);
+        } else {
+            assert_eq!(first.uid(), second.uid());
+        }
+    }
+
+    #[test]
+    fn a_tree_changes_hands_without_following_links_however_deep_it_is() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let (canary, tree) = (directory.path().join("canary"), directory.path().join("tree"));
+        std::fs::write(&canary, "").expect("written");
+        std::fs::create_dir(&tree).expect("made");
+        std::os::unix::fs::symlink(&canary, tree.join("link")).expect("made");
+        std::fs::create_dir(tree.join("sibling")).expect("made");
+        std::fs::write(tree.join("sibling/file"), "").expect("written");
+        // Deeper than PATH_MAX allows by name, and than descriptors would allow one by one.
+        let mut at = rustix::fs::openat(CWD, &tree, OFlags::RDONLY, Mode::empty()).expect("opened");
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&at, c"d", Mode::from_raw_mode(0o755)).expect("made");
+            at = rustix::fs::openat(&at, c"d", OFlags::RDONLY, Mode::empty()).expect("opened");
+        }
+        let slot = Slot::lease(&directory.path().join("slots")).expect("free");
+        slot.adopt_tree(&tree).expect("given");
+        let owner = |path: &Path| std::fs::symlink_metadata(path).expect("there").uid();
+        assert_eq!(owner(&tree.join("sibling/file")), slot.uid());
+        assert_eq!(owner(&tree.join("link")), slot.uid());
+        assert_eq!(rustix::fs::fstat(&at).expect("there").st_uid, slot.uid());
+        let caller = rustix::process::geteuid().as_raw();
+        assert_eq!(owner(&canary), caller);
+        slot.reclaim_tree(&tree).expect("taken back");
+        assert_eq!(owner(&tree.join("sibling/file")), caller);
+        assert_eq!(rustix::fs::fstat(&at).expect("there").st_uid, caller);
     }
 }

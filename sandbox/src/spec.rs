@@ -85,11 +85,7 @@ pub struct Surface {
 
 impl Default for Surface {
     fn default() -> Self {
-        Self {
-            hostname: "localhost".into(),
-            domain: "(none)".into(),
-            etc: surface::nix_etc(),
-        }
+        Self { hostname: "localhost".into(), domain: "(none)".into(), etc: surface::nix_etc() }
     }
 }
 
@@ -189,12 +185,7 @@ pub struct Tmpfs {
 impl Tmpfs {
     /// 2 GiB, a million inodes, mode 01777.
     pub fn scratch(target: impl Into<PathBuf>) -> Self {
-        Self {
-            target: target.into(),
-            size: 2 << 30,
-            inodes: 1 << 20,
-            mode: 0o1777,
-        }
+        Self { target: target.into(), size: 2 << 30, inodes: 1 << 20, mode: 0o1777 }
     }
 }
 

@@ -13,14 +13,8 @@ pub(crate) fn nix_etc() -> Vec<(String, Vec<u8>)> {
               nobody:x:65534:65534:Nobody:/:/noshell\n"
                 .to_vec(),
         ),
-        (
-            "group".into(),
-            b"root:x:0:\nnixbld:!:100:\nnogroup:x:65534:\n".to_vec(),
-        ),
-        (
-            "hosts".into(),
-            b"127.0.0.1 localhost\n::1 localhost\n".to_vec(),
-        ),
+        ("group".into(), b"root:x:0:\nnixbld:!:100:\nnogroup:x:65534:\n".to_vec()),
+        ("hosts".into(), b"127.0.0.1 localhost\n::1 localhost\n".to_vec()),
     ]
 }
 

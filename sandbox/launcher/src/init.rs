@@ -80,11 +80,7 @@ impl<'a> Task<'a> {
     /// Reports a failed step and ends this process, and with it the sandbox.
     pub(crate) fn fail(&self, step: usize, errno: Errno) -> ! {
         let source = self.request.steps.get(step).and_then(Step::source);
-        self.report(&Report::Failed(Failure {
-            step: step as u32,
-            source,
-            errno: errno.raw_os_error(),
-        }));
+        self.report(&Report::Failed(Failure { step: step as u32, source, errno: errno.raw_os_error() }));
         sys::exit_now(125)
     }
 }
@@ -125,9 +121,7 @@ fn perform(task: &Task<'_>, mounts: &mut Mounts, step: &Step) -> Result<(), Errn
             rustix::system::setdomainname(domain)
         }
         // Through the host's /proc, since the sandbox's may lack sys: these files answer for the writer's namespaces.
-        Step::FirstPid { pid } => {
-            write_number(c"/proc/sys/kernel/ns_last_pid", u64::from(pid.saturating_sub(1)))
-        }
+        Step::FirstPid { pid } => write_number(c"/proc/sys/kernel/ns_last_pid", u64::from(pid.saturating_sub(1))),
         Step::Nesting { allowed } => write_number(c"/proc/sys/user/max_user_namespaces", u64::from(*allowed)),
         Step::Drop => drop_privileges(),
         other => mounts.perform(task, other),
@@ -192,14 +186,7 @@ fn drop_privileges() -> Result<(), Errno> {
             | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED,
     )?;
     let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(
-        None,
-        CapabilitySets {
-            effective: none,
-            permitted: none,
-            inheritable: none,
-        },
-    )?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
@@ -256,12 +243,7 @@ fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: Pid) -> ! {
 }
 
 fn end(task: &Task<'_>, status: Status) -> ! {
-    let mut end = End {
-        status,
-        user_micros: 0,
-        system_micros: 0,
-        peak_bytes: 0,
-    };
+    let mut end = End { status, user_micros: 0, system_micros: 0, peak_bytes: 0 };
     if let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) {
         let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
         end.user_micros = micros(usage.user_time());
@@ -280,10 +262,7 @@ pub(crate) struct Text<const N: usize> {
 
 impl<const N: usize> Default for Text<N> {
     fn default() -> Self {
-        Self {
-            buffer: [0; N],
-            used: 0,
-        }
+        Self { buffer: [0; N], used: 0 }
     }
 }
 

@@ -7,8 +7,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, Scope,
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
 };
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -31,14 +30,10 @@ pub(crate) fn restrict(writable: &[CString]) -> Result<u32, Errno> {
         .and_then(Ruleset::create)
         .map_err(|_| Errno::INVAL)?;
     let readable = AccessFs::from_read(known);
-    let paths = [(c"/", readable)]
-        .into_iter()
-        .chain(writable.iter().map(|path| (path.as_c_str(), all)));
+    let paths = [(c"/", readable)].into_iter().chain(writable.iter().map(|path| (path.as_c_str(), all)));
     for (path, access) in paths {
         let parent = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        rules = rules
-            .add_rule(PathBeneath::new(parent.as_fd(), access))
-            .map_err(|_| Errno::INVAL)?;
+        rules = rules.add_rule(PathBeneath::new(parent.as_fd(), access)).map_err(|_| Errno::INVAL)?;
     }
     rules.restrict_self().map_err(|_| Errno::INVAL)?;
     Ok(abi.min(known as u32))

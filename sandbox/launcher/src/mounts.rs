@@ -92,10 +92,9 @@ struct OwnRoot;
 impl Mounts {
     pub(crate) fn perform(&mut self, task: &Task<'_>, step: &Step) -> Result<(), Errno> {
         match step {
-            Step::Private => rustix::mount::mount_change(
-                c"/",
-                MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-            ),
+            Step::Private => {
+                rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            }
             Step::Scratch => self.make_scratch(),
             Step::EmptyRoot { inodes } => {
                 let root = tmpfs(16 << 20, u64::from(*inodes), 0o755, NOSUID | NODEV)?;

@@ -433,12 +433,9 @@ impl fmt::Display for Step {
             Self::Become { uid, gid } => write!(f, "become {uid}:{gid}"),
             Self::Clocks { seconds } => write!(f, "clocks {seconds}"),
             Self::Loopback => f.write_str("loopback up"),
-            Self::Name { hostname, domain } => write!(
-                f,
-                "name {} {}",
-                String::from_utf8_lossy(hostname),
-                String::from_utf8_lossy(domain)
-            ),
+            Self::Name { hostname, domain } => {
+                write!(f, "name {} {}", String::from_utf8_lossy(hostname), String::from_utf8_lossy(domain))
+            }
             Self::FirstPid { pid } => write!(f, "next pid {pid}"),
             Self::Nesting { allowed } => write!(f, "further user namespaces {allowed}"),
             Self::Private => f.write_str("mounts private"),

@@ -16,15 +16,8 @@ pub(crate) struct StringArray<'a> {
 impl<'a> StringArray<'a> {
     /// Points to `strings`.
     pub(crate) fn new(strings: &'a [CString]) -> Self {
-        let pointers = strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain([std::ptr::null()])
-            .collect();
-        Self {
-            pointers,
-            strings: PhantomData,
-        }
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { pointers, strings: PhantomData }
     }
 }
 
@@ -41,22 +34,14 @@ pub(crate) struct Program(Vec<libc::sock_filter>);
 impl Program {
     /// From (code, jt, jf, k).
     pub(crate) fn new(instructions: &[(u16, u8, u8, u32)]) -> Self {
-        Self(
-            instructions
-                .iter()
-                .map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k })
-                .collect(),
-        )
+        Self(instructions.iter().map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect())
     }
 }
 
 /// Filters every further system call of this process and its children. Needs no-new-privs.
 pub(crate) fn install_filter(program: &Program) -> Result<(), Errno> {
     let len = u16::try_from(program.0.len()).map_err(|_| Errno::TOOBIG)?;
-    let fprog = libc::sock_fprog {
-        len,
-        filter: program.0.as_ptr().cast_mut(),
-    };
+    let fprog = libc::sock_fprog { len, filter: program.0.as_ptr().cast_mut() };
     // SAFETY: the kernel copies `len` instructions from `filter`, which is that long; it does not write to them.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const fprog) };
     if result == 0 { Ok(()) } else { Err(last_errno()) }

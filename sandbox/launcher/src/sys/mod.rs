@@ -11,6 +11,6 @@ mod syscalls;
 pub(crate) use exec::{Program, StringArray, execve, install_filter};
 pub(crate) use process::{Fork, Namespaces, clone3, default_signal, exit_now, fork, ignore_signal};
 pub(crate) use syscalls::{
-    Reach, close_range, close_range_on_exec, interface_up, landlock_abi, mount_attributes, personality, unshare_locked, unshare_time,
-    working_directory,
+    Reach, close_range, close_range_on_exec, interface_up, landlock_abi, mount_attributes, personality, unshare_locked,
+    unshare_time, working_directory,
 };

@@ -36,12 +36,7 @@ pub(crate) enum Reach {
 
 /// Sets mount attributes (`MOUNT_ATTR_*`) on `tree`, and takes it out of propagation.
 pub(crate) fn mount_attributes(tree: impl AsFd, set: u64, reach: Reach) -> Result<(), Errno> {
-    let attributes = libc::mount_attr {
-        attr_set: set,
-        attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     let recursive = match reach {
         Reach::This => 0,
         Reach::Tree => libc::AT_RECURSIVE,
@@ -88,9 +83,7 @@ pub(crate) fn unshare_time() -> Result<(), Errno> {
 /// A user and a mount namespace below the present ones.
 pub(crate) fn unshare_locked() -> Result<(), Errno> {
     // SAFETY: the process has one thread; no memory or descriptor table is unshared.
-    check(libc::c_long::from(unsafe {
-        libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)
-    }))
+    check(libc::c_long::from(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) }))
 }
 
 /// `getcwd` into a buffer, cut at its end.
@@ -108,13 +101,7 @@ pub(crate) fn working_directory(buffer: &mut [u8]) -> Result<usize, Errno> {
 /// The kernel's Landlock ABI, 0 if it has none or does not use it.
 pub(crate) fn landlock_abi() -> u32 {
     // SAFETY: with LANDLOCK_CREATE_RULESET_VERSION no pointer is read.
-    let version = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            std::ptr::null::<libc::c_void>(),
-            0usize,
-            1u32,
-        )
-    };
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0usize, 1u32) };
     u32::try_from(version).unwrap_or(0)
 }
