@@ -82,13 +82,9 @@ impl Launcher {
         let (report, reporter) =
             pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT).map_err(launcher("making the report pipe"))?;
         rustix::io::ioctl_fionbio(&report, true).map_err(launcher("making the report pipe"))?;
-        let (log, descriptors) = streams(stdio, slot).map_err(launcher("making the log pipe"))?;
-        let [input, output, errors] = &descriptors;
-        let mut carried = [body.as_fd(); Carried::COUNT];
-        carried[Carried::REPORT] = reporter.as_fd();
-        carried[Carried::STDIO] = input.as_fd();
-        carried[Carried::STDIO + 1] = output.as_fd();
-        carried[Carried::STDIO + 2] = errors.as_fd();
+        let (log, streams) = streams(stdio, slot).map_err(launcher("making the log pipe"))?;
+        let mut carried = vec![body.as_fd(), reporter.as_fd()];
+        carried.extend(streams.iter().map(AsFd::as_fd));
         let (reply, pidfd) = self.ask(&carried).map_err(launcher("asking it for a sandbox"))?;
         match (reply, pidfd) {
             (Reply::Started, Some(pidfd)) => Ok(Running::new(plan, started, pidfd, report, log)),
@@ -157,20 +153,18 @@ fn sealed(name: &std::ffi::CStr, bytes: &[u8], kind: MemfdFlags) -> Result<Owned
     Ok(memory)
 }
 
-fn streams(stdio: Stdio, slot: &Slot) -> Result<(Option<OwnedFd>, [OwnedFd; 3]), Errno> {
+fn streams(stdio: Stdio, slot: &Slot) -> Result<(Option<OwnedFd>, Vec<OwnedFd>), Errno> {
     match stdio {
         Stdio::Log => {
-            let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
             let (log, writer) = pipe_with(PipeFlags::CLOEXEC)?;
             // Payloads open /dev/stdout and /dev/stderr, which asks for rights on the pipe itself.
             rustix::fs::fchown(&writer, Some(Uid::from_raw(slot.uid())), Some(Gid::from_raw(slot.gid())))?;
             rustix::io::ioctl_fionbio(&log, true)?;
-            let errors = rustix::io::fcntl_dupfd_cloexec(&writer, 3)?;
-            Ok((Some(log), [null, writer, errors]))
+            Ok((Some(log), vec![writer]))
         }
         Stdio::Inherit => Ok((
             None,
-            [
+            vec![
                 rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?,
                 rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)?,
                 rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3)?,

@@ -26,7 +26,7 @@ use crate::sys::{self, Fork, Program, StringArray};
 pub(crate) struct Task<'a> {
     pub(crate) request: &'a Request,
     pub(crate) trees: &'a [Option<OwnedFd>],
-    pub(crate) stdio: &'a [OwnedFd],
+    pub(crate) streams: &'a [OwnedFd],
     pub(crate) argv: StringArray<'a>,
     pub(crate) env: StringArray<'a>,
     pub(crate) filter: Program,
@@ -40,7 +40,7 @@ impl<'a> Task<'a> {
     pub(crate) fn prepare(
         request: &'a Request,
         trees: &'a [Option<OwnedFd>],
-        stdio: &'a [OwnedFd],
+        streams: &'a [OwnedFd],
         report: &'a OwnedFd,
         released: &'a OwnedFd,
         launcher: &'a OwnedFd,
@@ -48,7 +48,7 @@ impl<'a> Task<'a> {
         let mut task = Self {
             request,
             trees,
-            stdio,
+            streams,
             argv: StringArray::new(&[]),
             env: StringArray::new(&[]),
             filter: Program::new(&[]),
@@ -138,6 +138,9 @@ fn take_ids(task: &Task<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    // New ids made this process undumpable and its /proc files root's; the clocks' file is among them. Until
+    // `Step::Drop` there is nobody inside to look.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     // Changing ids cleared it: PR_SET_PDEATHSIG(2const). A pidfd becomes readable when its process has ended.
     die_with_launcher()?;
     let mut launcher = [PollFd::new(task.launcher.as_fd(), PollFlags::POLLIN)];

@@ -6,6 +6,7 @@
 //! anything can see it.
 
 use std::ffi::CStr;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
@@ -185,7 +186,7 @@ impl Mounts {
         let kind = match source {
             Source::Link { text } => {
                 let (parent, name) = self.parent(target)?;
-                return rustix::fs::symlinkat(text.as_c_str(), &parent, name);
+                return make_link(text, &parent, name);
             }
             Source::Tree { kind, .. } => *kind,
         };
@@ -196,10 +197,12 @@ impl Mounts {
         }
     }
 
-    /// A tmpfs that lies below the new root, out of reach: what is bound from it outlives the path.
+    /// A tmpfs that `/dev` will hide: what is bound from it outlives its path. Not below the new root, where the one
+    /// unmount after the pivot would take it away instead of the host's root.
     fn make_scratch(&mut self) -> Result<(), Errno> {
+        let (parent, name) = self.place(c"dev", Kind::Directory)?;
         let scratch = tmpfs(1 << 20, 64, 0o755, NOSUID | NODEV | NOEXEC)?;
-        attach(&scratch, CWD, c"/")?;
+        attach(&scratch, &parent, name)?;
         make_directory(&scratch, b"directory")?;
         write_new(&scratch, c"file", b"")?;
         self.scratch = Some(scratch);
@@ -302,7 +305,8 @@ impl Mounts {
 
     fn pivot(&self) -> Result<(), Errno> {
         rustix::process::fchdir(self.root()?)?;
-        // The old root now lies over the new one, so no directory is needed for it: pivot_root(2), NOTES.
+        // The old root now lies over the new one, so no directory is needed for it: pivot_root(2), NOTES. `.` is the
+        // topmost of what is stacked there, so nothing else may have been mounted over the old root.
         rustix::process::pivot_root(c".", c".")?;
         rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
         rustix::process::chdir(c"/")
@@ -331,6 +335,18 @@ fn make_directory(at: impl AsFd, name: &[u8]) -> Result<(), Errno> {
     match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno),
+    }
+}
+
+/// In a writable directory that was used before it may be there already.
+fn make_link(text: &CStr, at: impl AsFd, name: &CStr) -> Result<(), Errno> {
+    match rustix::fs::symlinkat(text, &at, name) {
+        Err(Errno::EXIST) => {
+            let mut buffer = [MaybeUninit::uninit(); libc::PATH_MAX as usize];
+            let (there, _) = rustix::fs::readlinkat_raw(&at, name, &mut buffer[..])?;
+            if *there == *text.to_bytes() { Ok(()) } else { Err(Errno::EXIST) }
+        }
+        other => other,
     }
 }
 

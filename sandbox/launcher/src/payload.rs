@@ -3,15 +3,13 @@
 //! Runs in the finished sandbox as the payload's user, without capabilities, with no-new-privs. Order matters: limits
 //! and Landlock before the filter, the filter last, so that it need not allow what setup calls.
 
-use std::ffi::CStr;
-
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use rustix::process::{DumpableBehavior, Resource as RlimitOf, Rlimit as RustixRlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet};
 
-use crate::init::{Task, write_file};
+use crate::init::{Task, Text, write_file};
 use crate::protocol::{Place, Report, Resource, Rlimit, Step};
 use crate::{facts, landlock, sys};
 
@@ -30,15 +28,24 @@ pub(crate) fn run(task: &Task<'_>) -> ! {
 
 fn perform(task: &Task<'_>, step: &Step) -> Result<(), Errno> {
     match step {
-        Step::Lock => lock_mounts(),
+        Step::Lock { uid, gid } => lock_mounts(*uid, *gid),
         Step::Session => {
             rustix::process::setsid()?;
-            let [input, output, errors] = task.stdio else {
-                return Err(Errno::PROTO);
-            };
-            rustix::stdio::dup2_stdin(input)?;
-            rustix::stdio::dup2_stdout(output)?;
-            rustix::stdio::dup2_stderr(errors)?;
+            match task.streams {
+                [log] => {
+                    // Not the host's: a descriptor is also a way back to the mount that it was opened on.
+                    let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                    rustix::stdio::dup2_stdin(&null)?;
+                    rustix::stdio::dup2_stdout(log)?;
+                    rustix::stdio::dup2_stderr(log)?;
+                }
+                [input, output, errors] => {
+                    rustix::stdio::dup2_stdin(input)?;
+                    rustix::stdio::dup2_stdout(output)?;
+                    rustix::stdio::dup2_stderr(errors)?;
+                }
+                _ => return Err(Errno::PROTO),
+            }
             // The launcher ignores it; a pipeline must not inherit that.
             sys::default_signal(libc::SIGPIPE);
             // Not closed yet: failures are still to be reported.
@@ -103,14 +110,15 @@ const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
 
 /// Mounts that were made in a more privileged user namespace can be neither undone nor changed from a lesser one:
 /// mount_namespaces(7). Checked here, since everything rests on it.
-fn lock_mounts() -> Result<(), Errno> {
+fn lock_mounts(uid: u32, gid: u32) -> Result<(), Errno> {
     sys::unshare_locked()?;
     // New credentials made this process undumpable, and its /proc files root's. Nobody is here yet to look.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
-    let files: [(&CStr, &[u8]); 3] =
-        [(c"/proc/self/setgroups", b"deny"), (c"/proc/self/uid_map", b"0 0 1"), (c"/proc/self/gid_map", b"0 0 1")];
-    for (path, text) in files {
-        write_file(path, text)?;
+    write_file(c"/proc/self/setgroups", b"deny")?;
+    for (path, id) in [(c"/proc/self/uid_map", uid), (c"/proc/self/gid_map", gid)] {
+        let mut map = Text::<32>::default();
+        map.line(format_args!("0 {id} 1"))?;
+        write_file(path, map.bytes())?;
     }
     if rustix::mount::unmount(c"/dev", UnmountFlags::empty()) != Err(Errno::INVAL)
         || sys::unshare_locked() != Err(Errno::NOSPC)

@@ -21,9 +21,9 @@ impl Carried {
     pub const BODY: usize = 0;
     /// Write end of the report pipe.
     pub const REPORT: usize = 1;
-    /// The payload's descriptors 0, 1 and 2.
-    pub const STDIO: usize = 2;
-    /// How many there are.
+    /// The payload's streams: one descriptor for 1 and 2, with the sandbox's own `/dev/null` for 0, or one for each.
+    pub const STREAMS: usize = 2;
+    /// How many there are at most.
     pub const COUNT: usize = 5;
 }
 
@@ -263,8 +263,14 @@ pub enum Step {
     Drop,
     /// Start the payload's process; pid 1 takes the filter too, reaps and reports.
     Fork,
-    /// A second user and mount namespace: every mount is locked, capabilities reach no further than own files.
-    Lock,
+    /// A second user and mount namespace, with root's ids: every mount is locked, capabilities reach no further than
+    /// own files.
+    Lock {
+        /// The first namespace's user id, here 0.
+        uid: u32,
+        /// The first namespace's group id, here 0.
+        gid: u32,
+    },
     /// Own session, no terminal, descriptors 0 to 2 only.
     Session,
     /// Resource limits.
@@ -327,9 +333,9 @@ impl Step {
             | Self::FirstPid { .. }
             | Self::Nesting { .. }
             | Self::Private
-            | Self::Scratch
             | Self::EmptyRoot { .. }
             | Self::TreeRoot { .. }
+            | Self::Scratch
             | Self::Dev
             | Self::Proc { .. }
             | Self::Cover { .. }
@@ -344,7 +350,7 @@ impl Step {
             | Self::Pivot
             | Self::Drop
             | Self::Fork => Place::Init,
-            Self::Lock
+            Self::Lock { .. }
             | Self::Session
             | Self::Limits { .. }
             | Self::Personality { .. }
@@ -380,9 +386,9 @@ impl Step {
             | Self::FirstPid { .. }
             | Self::Nesting { .. }
             | Self::Private
-            | Self::Scratch
             | Self::EmptyRoot { .. }
             | Self::TreeRoot { .. }
+            | Self::Scratch
             | Self::Dev
             | Self::Proc { .. }
             | Self::Sys { .. }
@@ -390,7 +396,7 @@ impl Step {
             | Self::Pivot
             | Self::Drop
             | Self::Fork
-            | Self::Lock
+            | Self::Lock { .. }
             | Self::Session
             | Self::Limits { .. }
             | Self::Personality { .. }
@@ -455,7 +461,7 @@ impl fmt::Display for Step {
             Self::Pivot => f.write_str("pivot"),
             Self::Drop => f.write_str("drop capabilities, no new privileges, undumpable"),
             Self::Fork => f.write_str("fork"),
-            Self::Lock => f.write_str("lock mounts in a second user namespace"),
+            Self::Lock { uid, gid } => write!(f, "lock mounts, {uid}:{gid} is 0:0 in a second user namespace"),
             Self::Session => f.write_str("session, descriptors 0-2"),
             Self::Limits { limits } => {
                 f.write_str("limits")?;

@@ -1,0 +1,506 @@
+//! The isolation is the claim: a small static program runs inside, tries, and is judged outside. One test per promise.
+//!
+//! Runs as whoever runs it, root and ordinary users alike. What a host cannot carry is skipped with the reason
+//! printed; with `MUST_ISOLATE=1` that fails.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio as ProcessStdio};
+use std::time::{Duration, Instant};
+
+use harness::{Run, alive, bench, owner};
+use kiln_sandbox::{
+    Aslr, Filter, How, Ids, Input, Kernel, ProcMode, Root, SetupError, Spec, Stdio, TimeBase, Which, plan, probe,
+};
+
+/// The probe found nothing that it should not.
+#[track_caller]
+fn passes(run: &Run) {
+    assert_eq!(run.ended.how, How::Exited(0), "\n{}", run.log);
+}
+
+#[test]
+fn a_program_runs_and_its_output_and_exit_code_come_back() {
+    let Some(bench) = bench() else { return };
+    let run = bench.run(&bench.spec("hello", &["7"]));
+    assert_eq!(run.ended.how, How::Exited(7), "{}", run.log);
+    assert_eq!(run.log, "to stdout\nto stderr\n");
+    assert!(run.ended.achieved.kuid_nonzero);
+    assert!(run.ended.usage.peak_memory.is_some_and(|bytes| bytes > 0));
+}
+
+#[test]
+fn a_signal_that_ends_the_payload_is_told() {
+    let Some(bench) = bench() else { return };
+    assert_eq!(bench.run(&bench.spec("hello", &["signal"])).ended.how, How::Signaled(6));
+}
+
+#[test]
+fn no_network_is_reachable_and_loopback_is_up() {
+    let Some(bench) = bench() else { return };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    passes(&bench.run(&bench.spec("network", &[&port])));
+}
+
+#[test]
+fn vsock_packet_key_and_crypto_sockets_are_refused() {
+    let Some(bench) = bench() else { return };
+    passes(&bench.run(&bench.spec("sockets", &[])));
+}
+
+#[test]
+fn the_root_holds_what_was_named_and_nothing_of_the_host() {
+    let Some(bench) = bench() else { return };
+    let run = bench.run(&bench.spec("list", &["/"]));
+    passes(&run);
+    let names: Vec<&str> = run.log.lines().collect();
+    assert_eq!(names, ["build", "dev", "etc", "nix", "probe", "proc", "tmp"]);
+    let store = bench.run(&bench.spec("list", &["/nix/store"]));
+    assert_eq!(store.log.lines().collect::<Vec<_>>(), ["input", "link", "single"]);
+    let host = bench.path("input");
+    passes(
+        &bench.run(&bench.spec("absent", &[host.to_str().unwrap(), "/home", "/root", "/usr", "/etc/shadow", "/sys"])),
+    );
+}
+
+/// Once a file system stacked on the host's root took the unmount that was meant for it.
+#[test]
+fn the_host_s_root_is_unmounted_and_not_only_hidden() {
+    let Some(bench) = bench() else { return };
+    for spec in [bench.spec("mounts", &[]), bench.tree_spec("mounts", &[], Root::Tree)] {
+        passes(&bench.run(&spec));
+    }
+}
+
+#[test]
+fn etc_is_nix_s_to_the_byte_on_an_empty_root_and_over_a_tree_s_own() {
+    let Some(bench) = bench() else { return };
+    for spec in [bench.spec("cat", &["/etc/passwd"]), bench.tree_spec("cat", &["/etc/passwd"], Root::Tree)] {
+        let run = bench.run(&spec);
+        assert_eq!(
+            run.log,
+            "root:x:0:0:Nix build user:/build:/noshell\nnixbld:x:1000:100:Nix build user:/build:/noshell\n\
+             nobody:x:65534:65534:Nobody:/:/noshell\n"
+        );
+    }
+    assert_eq!(bench.run(&bench.tree_spec("cat", &["/etc/own"], Root::Tree)).log, "the tree's\n");
+}
+
+#[test]
+fn a_tree_as_root_is_read_only_and_a_writable_one_keeps_what_is_written() {
+    let Some(bench) = bench() else { return };
+    let run = bench.run(&bench.tree_spec("touch", &["/made"], Root::Tree));
+    assert_eq!(run.ended.how, How::Exited(1), "{}", run.log);
+    assert!(run.log.contains("Read-only file system"), "{}", run.log);
+    passes(&bench.run(&bench.tree_spec("touch", &["/made"], Root::WritableTree)));
+    assert_eq!(owner(&bench.path("tree/made")), bench.slot.uid());
+}
+
+#[test]
+fn only_descriptors_0_to_2_are_open_whatever_the_caller_had_open() {
+    let Some(bench) = bench() else { return };
+    use rustix::fs::{Mode, OFlags, open};
+    // Without close-on-exec, as a careless caller would; the launcher of this bench is started with them open.
+    let careless: Vec<_> = (0..40).map(|_| open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap()).collect();
+    let Some(late) = harness::bench() else { return };
+    passes(&late.run(&late.spec("descriptors", &[])));
+    passes(&bench.run(&bench.spec("descriptors", &[])));
+    drop(careless);
+}
+
+#[test]
+fn the_host_s_root_is_never_mapped_and_sysctls_cannot_be_written() {
+    let Some(bench) = bench() else { return };
+    for mode in [ProcMode::Compat, ProcMode::Strict] {
+        let mut spec = bench.spec("sysctls", &[]);
+        spec.proc_mode = mode;
+        let run = bench.run(&spec);
+        passes(&run);
+        assert_ne!(bench.slot.uid(), 0);
+        // Seen from inside, the outer id is the host's: the slot's.
+        assert!(run.log.contains(&format!("uid_map {}\n", bench.slot.uid())), "{}", run.log);
+    }
+}
+
+#[test]
+fn no_call_makes_a_setuid_file_a_device_or_an_attribute() {
+    let Some(bench) = bench() else { return };
+    passes(&bench.run(&bench.spec("setuid", &[])));
+    for entry in fs::read_dir(bench.path("build")).unwrap() {
+        let mode = entry.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o6000, 0);
+    }
+}
+
+#[test]
+fn nested_namespaces_mounts_io_uring_keys_and_the_rest_of_the_list_are_refused() {
+    let Some(bench) = bench() else { return };
+    passes(&bench.run(&bench.spec("kernel", &[])));
+}
+
+#[test]
+fn calls_of_another_architecture_kill() {
+    let Some(bench) = bench() else { return };
+    for command in ["i386", "x32"] {
+        let run = bench.run(&bench.spec(command, &[]));
+        // A kernel without 32-bit emulation kills by its own means.
+        assert!(matches!(run.ended.how, How::Signaled(31 | 11)), "{command}: {:?}", run.ended.how);
+    }
+}
+
+#[test]
+fn pid_1_can_be_neither_traced_nor_looked_into_nor_killed() {
+    let Some(bench) = bench() else { return };
+    passes(&bench.run(&bench.spec("pid1", &[])));
+}
+
+#[test]
+fn proc_tells_nothing_of_the_host_s_hardware_keys_and_load() {
+    let Some(bench) = bench() else { return };
+    passes(&bench.run(&bench.spec("masked", &[])));
+    let mut spec = bench.spec("absent", &["/proc/meminfo", "/proc/sys", "/proc/cpuinfo"]);
+    spec.proc_mode = ProcMode::Strict;
+    passes(&bench.run(&spec));
+    let mut spec = bench.spec("absent", &["/proc/self"]);
+    spec.proc_mode = ProcMode::None;
+    passes(&bench.run(&spec));
+}
+
+#[test]
+fn devices_are_the_fixed_few_and_standard_streams_can_be_opened_by_name() {
+    let Some(bench) = bench() else { return };
+    passes(&bench.run(&bench.spec("devices", &[])));
+}
+
+#[test]
+fn inputs_stay_as_they_were_and_outputs_arrive() {
+    let Some(bench) = bench() else { return };
+    passes(&bench.run(&bench.spec("read-only", &[])));
+    assert_eq!(fs::read_to_string(bench.path("input/file")).unwrap(), "pinned\n");
+    assert_eq!(fs::read_to_string(bench.path("store/out")).unwrap(), "made\n");
+    assert_eq!(owner(&bench.path("store/out")), bench.slot.uid());
+    bench.slot.reclaim_tree(&bench.path("store")).unwrap();
+    assert_eq!(owner(&bench.path("store/out")), rustix::process::geteuid().as_raw());
+}
+
+#[test]
+fn what_the_process_saw_is_what_was_asked_for() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("facts", &[]);
+    spec.surface.hostname = "elsewhere".into();
+    spec.surface.domain = "example".into();
+    spec.ids = Ids::One { uid: 1234, gid: 567 };
+    spec.process.umask = 0o077;
+    spec.process.first_pid = Some(5001);
+    spec.process.personality = Kernel::Uname26;
+    let all: Vec<usize> = all_cpus();
+    spec.process.affinity = Some(vec![*all.last().unwrap()]);
+    spec.time_offsets = Some(TimeBase { seconds: 5_000_000 });
+    let run = bench.run(&spec);
+    passes(&run);
+    let seen = run.ended.observed.unwrap();
+    assert_eq!((seen.hostname.as_str(), seen.domain.as_str()), ("elsewhere", "example"));
+    assert_eq!((seen.uid, seen.gid, seen.umask, seen.pid), (1234, 567, 0o077, 5001));
+    assert_eq!((seen.cwd.as_str(), seen.aslr), ("/build", Aslr::Fixed));
+    assert_eq!(seen.cpus, [*all.last().unwrap()]);
+    assert!(seen.release.starts_with("2.6."), "{}", seen.release);
+    assert!((5_000_000..5_000_060).contains(&seen.boot_seconds));
+    // And the program itself sees the same.
+    for line in
+        ["hostname elsewhere", "domain example", "uid 1234", "gid 567", "pid 5001", "umask 077", "cpus 1", "groups 0"]
+    {
+        assert!(run.log.lines().any(|seen| seen == line), "{line} in\n{}", run.log);
+    }
+    assert!(run.log.contains("personality 0x60000"), "{}", run.log);
+    assert!(run.log.contains("release 2.6."), "{}", run.log);
+    assert!(run.log.contains("boot 50000"), "{}", run.log);
+    assert!(run.log.contains("core 0"), "{}", run.log);
+}
+
+fn all_cpus() -> Vec<usize> {
+    let set = rustix::thread::sched_getaffinity(None).unwrap();
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
+}
+
+#[test]
+fn addresses_are_fixed_unless_released() {
+    let Some(bench) = bench() else { return };
+    let stack = |aslr| {
+        let mut spec = bench.spec("facts", &[]);
+        spec.process.aslr = aslr;
+        let run = bench.run(&spec);
+        assert_eq!(run.ended.observed.unwrap().aslr, aslr);
+        run.log.lines().find(|line| line.starts_with("stack")).unwrap().to_owned()
+    };
+    assert_eq!(stack(Aslr::Fixed), stack(Aslr::Fixed));
+    assert_ne!(stack(Aslr::Random), stack(Aslr::Random));
+}
+
+#[test]
+fn a_payload_with_one_processor_sees_one_everywhere() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("one-cpu", &[]);
+    spec.process.affinity = Some(vec![all_cpus()[0]]);
+    passes(&bench.run(&spec));
+}
+
+#[test]
+fn the_environment_is_exactly_the_one_given() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("cat", &["/proc/self/environ"]);
+    spec.process.env = vec!["B=2".into(), "A=1".into()];
+    assert_eq!(bench.run(&spec).log, "B=2\0A=1\0".split('\0').next().unwrap());
+}
+
+#[test]
+fn a_daemon_left_behind_is_dead_when_wait_returns() {
+    let Some(bench) = bench() else { return };
+    let mark = mark("daemon");
+    let started = Instant::now();
+    passes(&bench.run(&bench.spec("daemon", &[&mark])));
+    assert_eq!(alive(&mark), [0i32; 0]);
+    assert!(started.elapsed() < Duration::from_secs(30), "the daemon held the log open");
+}
+
+/// A word that no other process on this machine has in its command line.
+fn mark(name: &str) -> String {
+    format!("mark-{name}-{}", std::process::id())
+}
+
+#[test]
+fn the_deadline_ends_a_program_that_listens_and_kills_one_that_does_not() {
+    let Some(bench) = bench() else { return };
+    for (command, says) in [("on-term", "asleep\ntold to end\n"), ("stubborn", "asleep\n")] {
+        let mark = mark(command);
+        let mut spec = bench.spec(command, &[&mark]);
+        spec.limits.wall = Some(Duration::from_millis(300));
+        spec.limits.grace = Duration::from_millis(200);
+        let run = bench.run(&spec);
+        assert_eq!((run.ended.how, run.log.as_str()), (How::TimedOut, says));
+        assert_eq!(alive(&mark), [0i32; 0]);
+    }
+}
+
+#[test]
+fn a_flood_of_log_is_cut_and_ends_the_payload() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("flood", &[]);
+    spec.limits.log_bytes = Some(1_000_000);
+    spec.limits.grace = Duration::from_millis(100);
+    let run = bench.run(&spec);
+    assert_eq!(run.ended.how, How::LimitExceeded(Which::Log));
+    assert_eq!(run.log.len(), 1_000_000);
+}
+
+#[test]
+fn a_fork_bomb_meets_the_limit_and_a_neighbour_does_not_notice() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("fork-bomb", &[]);
+    spec.limits.processes = Some(50);
+    let bomb = plan(&spec, &probe()).unwrap();
+    let first = bench.launcher.spawn(&bomb, &bench.slot, Stdio::Log).unwrap();
+    let second = bench.launcher.spawn(&bomb, &bench.slot, Stdio::Log).unwrap();
+    for running in [first, second] {
+        let mut log = Vec::new();
+        let ended = running.wait(&mut |bytes| log.extend_from_slice(bytes)).unwrap();
+        let log = String::from_utf8(log).unwrap();
+        assert_eq!(ended.how, How::Exited(0), "{log}");
+        let made: u32 = log.trim().strip_prefix("made ").unwrap().parse().unwrap();
+        assert!((40..=50).contains(&made), "{made}");
+    }
+}
+
+#[test]
+fn cpu_time_and_file_size_have_limits_that_are_named() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("spin", &[]);
+    spec.limits.cpu = Some(1);
+    assert_eq!(bench.run(&spec).ended.how, How::LimitExceeded(Which::Cpu));
+    let mut spec = bench.spec("big-file", &[]);
+    spec.limits.file_size = Some(1 << 20);
+    assert_eq!(bench.run(&spec).ended.how, How::LimitExceeded(Which::FileSize));
+    assert_eq!(fs::metadata(bench.path("build/big")).unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn cancelling_kills_the_tree() {
+    let Some(bench) = bench() else { return };
+    let mark = mark("cancel");
+    let spec = bench.spec("sleep", &[&mark]);
+    let running = bench.launcher.spawn(&plan(&spec, &probe()).unwrap(), &bench.slot, Stdio::Log).unwrap();
+    let canceller = running.canceller();
+    let mut cancel_once = |_: &[u8]| canceller.cancel();
+    let ended = running.wait(&mut cancel_once).unwrap();
+    assert_eq!(ended.how, How::Cancelled);
+    assert_eq!(alive(&mark), [0i32; 0]);
+}
+
+#[test]
+fn dropping_a_running_sandbox_or_the_launcher_kills_it() {
+    let Some(bench) = bench() else { return };
+    let mark = mark("drop");
+    let spec = bench.spec("sleep", &[&mark]);
+    let plan = plan(&spec, &probe()).unwrap();
+    drop(bench.launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap());
+    gone(&mark);
+    let launcher = kiln_sandbox::Launcher::start().unwrap();
+    let running = launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+    drop(launcher);
+    assert!(matches!(running.wait(&mut |_| {}), Err(SetupError::Lost)));
+    gone(&mark);
+}
+
+/// Waits for the kernel to finish killing.
+fn gone(mark: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !alive(mark).is_empty() {
+        assert!(Instant::now() < deadline, "{:?} still run", alive(mark));
+        std::thread::yield_now();
+    }
+}
+
+/// A kiln of its own, for the tests below.
+#[test]
+#[ignore = "started by the tests that kill it or read its output"]
+fn another_kiln() {
+    let mark = std::env::var_os("KILN_TEST_MARK").unwrap();
+    let bench = bench().unwrap();
+    if mark == "streams" {
+        let spec = bench.spec("hello", &["0"]);
+        let running = bench.launcher.spawn(&plan(&spec, &probe()).unwrap(), &bench.slot, Stdio::Inherit).unwrap();
+        assert_eq!(running.wait(&mut |_| panic!("there is no log")).unwrap().how, How::Exited(0));
+        return;
+    }
+    let spec = bench.spec("sleep", &[mark.to_str().unwrap()]);
+    let running = bench.launcher.spawn(&plan(&spec, &probe()).unwrap(), &bench.slot, Stdio::Log).unwrap();
+    let _ = running.wait(&mut |_| println!("asleep"));
+}
+
+fn start_another_kiln(mark: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "another_kiln", "--nocapture", "--ignored"])
+        .env("KILN_TEST_MARK", mark)
+        .stdin(ProcessStdio::null())
+        .stdout(ProcessStdio::piped())
+        .stderr(ProcessStdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn inherited_streams_are_the_caller_s_own() {
+    if bench().is_none() {
+        return;
+    }
+    let output = start_another_kiln("streams").wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("to stdout\n"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("to stderr\n"));
+}
+
+#[test]
+fn a_killed_kiln_leaves_no_process() {
+    if bench().is_none() {
+        return;
+    }
+    let mark = mark("victim");
+    let mut victim = start_another_kiln(&mark);
+    let mut output = victim.stdout.take().unwrap();
+    let mut seen = String::new();
+    let mut byte = [0];
+    while !seen.contains("asleep") {
+        assert_eq!(output.read(&mut byte).unwrap(), 1, "the victim ended: {seen}");
+        seen.push(byte[0] as char);
+    }
+    assert_eq!(alive(&mark).len(), 1);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    gone(&mark);
+}
+
+#[test]
+fn a_fake_root_believes_and_the_files_stay_the_slot_s() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.tree_spec("fake-root", &[], Root::WritableTree);
+    spec.filter = Filter::FakeRoot;
+    spec.ids = Ids::FakeRoot;
+    let run = bench.run(&spec);
+    passes(&run);
+    assert_eq!(owner(&bench.path("build/file")), bench.slot.uid());
+    assert_eq!(fs::metadata(bench.path("build/file")).unwrap().permissions().mode() & 0o6000, 0);
+    assert!(!bench.path("build/device").exists());
+}
+
+#[test]
+fn a_program_that_does_not_exist_is_a_setup_error_that_names_it() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("hello", &["0"]);
+    spec.process.program = "/nowhere".into();
+    let Err(SetupError::Step { step, path, error }) = bench.try_run(&spec) else { panic!("it ran") };
+    assert!(step.contains("execute /nowhere"), "{step}");
+    assert_eq!(path, Some(PathBuf::from("/nowhere")));
+    assert_eq!(error.raw_os_error(), Some(2));
+}
+
+#[test]
+fn a_missing_source_and_a_missing_mount_point_are_named() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("hello", &["0"]);
+    spec.inputs.push(Input { source: bench.path("missing"), target: "/x".into() });
+    let Err(SetupError::Source { path, .. }) = bench.try_run(&spec) else { panic!("it ran") };
+    assert_eq!(path, bench.path("missing"));
+
+    let mut spec = bench.tree_spec("hello", &["0"], Root::Tree);
+    spec.inputs.push(Input { source: bench.path("input"), target: "/not/there".into() });
+    let Err(SetupError::Step { step, path, error }) = bench.try_run(&spec) else { panic!("it ran") };
+    assert!(step.contains("bind not/there"), "{step}");
+    assert_eq!(path, Some(bench.path("input")));
+    assert_eq!(error.raw_os_error(), Some(30));
+}
+
+#[test]
+fn a_symlink_in_a_root_cannot_redirect_a_mount() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.tree_spec("hello", &["0"], Root::Tree);
+    let tree = bench.path("tree");
+    fs::remove_dir(tree.join("build")).unwrap();
+    std::os::unix::fs::symlink("/tmp", tree.join("build")).unwrap();
+    spec.process.cwd = "/".into();
+    let Err(SetupError::Step { step, .. }) = bench.try_run(&spec) else { panic!("it ran") };
+    assert!(step.contains("bind build"), "{step}");
+}
+
+#[test]
+fn many_sandboxes_share_a_launcher_and_each_gets_its_own_end() {
+    let Some(bench) = bench() else { return };
+    std::thread::scope(|scope| {
+        for code in 0..16u8 {
+            let bench = &bench;
+            scope.spawn(move || {
+                let mut spec = Spec::new("/probe");
+                spec.process.argv = ["probe", "hello", &code.to_string()].map(Into::into).into();
+                spec.inputs.push(Input { source: bench.path("probe"), target: "/probe".into() });
+                let run = bench.run(&spec);
+                assert_eq!(run.ended.how, How::Exited(code), "{}", run.log);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_thousand_inputs_are_mounted() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("list", &["/nix/store"]);
+    for number in 0..1000 {
+        spec.inputs.push(Input { source: bench.path("input"), target: format!("/nix/store/n{number:04}").into() });
+    }
+    let run = bench.run(&spec);
+    passes(&run);
+    assert_eq!(run.log.lines().count(), 1003);
+}
