@@ -12,3 +12,4 @@ pub mod recipe_dir;
 pub mod pin;
 
 pub mod fetch;
+pub mod store;

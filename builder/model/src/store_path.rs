@@ -169,6 +169,16 @@ impl StorePath {
         self.name().strip_suffix(".drv").and_then(|name| name.parse().ok())
     }
 
+    /// How a narinfo spells the content address of a tree whose path is [`StorePath::source`].
+    pub fn source_address(nar_hash: &NarHash) -> String {
+        CAHash::Nar(NixHash::Sha256(*nar_hash.digest().as_bytes())).to_nix_string()
+    }
+
+    /// How a narinfo spells the content address of a text whose path is [`StorePath::text`].
+    pub fn text_address(contents: &[u8]) -> String {
+        CAHash::Text(*Digest::of(contents).as_bytes()).to_nix_string()
+    }
+
     fn from_upstream(path: upstream::StorePath) -> Self {
         Self(path.to_basename().into())
     }

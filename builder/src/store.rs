@@ -1,0 +1,242 @@
+//! The store: trees by content, what builds left behind, and what is known of both.
+//!
+//! Logically everything lies at `/nix/store`, on disk below the user's own root (ARCHITECTURE.md, decision 2):
+//!
+//! ```text
+//! schema          version of all this            nix/store/      canonical trees, mounted at /nix/store inside
+//! meta/           a record per valid path        outcomes/       records of builds, and the trees they speak of
+//! files/          downloads, by sha256           environments/   root file systems as they are mounted
+//! index.sqlite    made from the records          logs/ roots/ locks/ sessions/ tmp/
+//! ```
+//!
+//! A path is valid when its record exists: the tree is moved into place and synced first, then the record, then the index;
+//! removal goes the other way round. So a crash at any instruction leaves no half-valid path and loses no finished build.
+//! Several processes may use one store at once. The store knows nothing of recipes, sandboxes or verdicts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_model::derivation::Derivation;
+use kiln_model::digest::NarHash;
+use kiln_model::name::Name;
+use kiln_model::store_path::StorePath;
+
+mod add;
+mod copy;
+mod digester;
+mod durable;
+mod environment;
+mod error;
+mod file;
+mod fingerprint;
+mod gc;
+mod index;
+mod layout;
+mod lock;
+mod log;
+mod outcome;
+mod record;
+mod session;
+mod verify;
+
+pub use add::Added;
+pub use copy::{Origin, Source, TreeLimits};
+pub use digester::Digests;
+pub use error::{ErrorKind, Refusal, StoreError, TreeError};
+pub use fingerprint::Fingerprint;
+pub use gc::{Budget, Collected};
+pub use layout::SCHEMA;
+pub use lock::Lock;
+pub use log::LogWriter;
+pub use outcome::Taken;
+pub use record::PathInfo;
+pub use session::PrivateDir;
+pub use verify::{Problem, Trust, Verified};
+
+use error::failed;
+use index::{Contents, Index};
+use layout::Layout;
+use session::Session;
+
+/// A store, open.
+pub struct Store {
+    layout: Layout,
+    index: Index,
+    session: Arc<Session>,
+    /// Where copies are made before they have a name.
+    tmp: File,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.root()).finish()
+    }
+}
+
+/// The user's store: `$KILN_STORE`, else `$XDG_DATA_HOME/kiln`, else `~/.local/share/kiln`. `None` without any of the
+/// three variables.
+pub fn default_root(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
+    let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("KILN_STORE")
+        .or_else(|| set("XDG_DATA_HOME").map(|data| data.join("kiln")))
+        .or_else(|| set("HOME").map(|home| home.join(".local/share/kiln")))
+}
+
+impl Store {
+    /// Opens the store at `root`, makes it if there is none, and cleans up after processes that died.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let layout = Layout::open(root)?;
+        let session = Arc::new(Session::start(&layout)?);
+        let index = Index::open(&layout.index(), || contents(&layout))?;
+        let tmp = File::open(layout.tmp()).map_err(failed("opening", &layout.tmp()))?;
+        Ok(Self { layout, index, session, tmp })
+    }
+
+    /// Where the store lies.
+    pub fn root(&self) -> &Path {
+        self.layout.root()
+    }
+
+    /// What is known of `path`, if it is valid.
+    pub fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>, StoreError> {
+        if self.physical(path).symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        if let Some(info) = self.index.path(path)? {
+            return Ok(Some(info));
+        }
+        // A process that was killed between record and index.
+        let info: Option<PathInfo> = record::read(&self.layout.record(path))?;
+        if let Some(info) = &info {
+            self.index.add_paths([info])?;
+        }
+        Ok(info)
+    }
+
+    /// Where `path` lies on disk, valid or not.
+    pub fn physical(&self, path: &StorePath) -> PathBuf {
+        self.layout.tree(path)
+    }
+
+    /// The directory that holds all trees: what is `/nix/store` to those who read them.
+    pub fn physical_store(&self) -> PathBuf {
+        self.layout.trees()
+    }
+
+    /// All valid paths, sorted.
+    pub fn paths(&self) -> Result<Vec<PathInfo>, StoreError> {
+        self.index.paths()
+    }
+
+    /// Valid paths that name `path`.
+    pub fn referrers(&self, path: &StorePath) -> Result<BTreeSet<StorePath>, StoreError> {
+        self.index.referrers(path)
+    }
+
+    /// `paths` and all they name, directly or not. All must be valid.
+    pub fn closure(&self, paths: &BTreeSet<StorePath>) -> Result<BTreeMap<StorePath, PathInfo>, StoreError> {
+        let mut closure = BTreeMap::new();
+        let mut open: Vec<StorePath> = paths.iter().cloned().collect();
+        while let Some(path) = open.pop() {
+            if closure.contains_key(&path) {
+                continue;
+            }
+            let info = self.path_info(&path)?.ok_or_else(|| StoreError::NotValid { path: path.clone() })?;
+            open.extend(info.references.iter().cloned());
+            closure.insert(path, info);
+        }
+        Ok(closure)
+    }
+
+    /// The outputs of a derivation, if all are valid; they are held then. This is all that building again an unchanged
+    /// recipe needs.
+    pub fn valid_outputs(&self, derivation: &Derivation) -> Result<Option<BTreeMap<Name, PathInfo>>, StoreError> {
+        let _shared = self.share_with_gc()?;
+        let mut outputs = BTreeMap::new();
+        for (name, output) in &derivation.outputs {
+            let Some(path) = output.path() else { return Ok(None) };
+            let Some(info) = self.path_info(path)? else { return Ok(None) };
+            self.hold_line(path.base_name())?;
+            outputs.insert(name.clone(), info);
+        }
+        Ok(Some(outputs))
+    }
+
+    /// Keeps valid paths from being collected for as long as this store is open.
+    pub fn hold(&self, paths: &BTreeSet<StorePath>) -> Result<(), StoreError> {
+        let _shared = self.share_with_gc()?;
+        for path in paths {
+            if self.path_info(path)?.is_none() {
+                return Err(StoreError::NotValid { path: path.clone() });
+            }
+            self.hold_line(path.base_name())?;
+        }
+        Ok(())
+    }
+
+    /// A private directory (0700) on the store's file system, gone when dropped.
+    pub fn private_dir(&self) -> Result<PrivateDir, StoreError> {
+        self.session.private_dir()
+    }
+
+    /// Makes the index again from the records.
+    pub fn rebuild_index(&self) -> Result<(), StoreError> {
+        self.index.rebuild(&|| contents(&self.layout))
+    }
+
+    fn hold_line(&self, line: &str) -> Result<(), StoreError> {
+        self.session.hold(line)
+    }
+
+    /// Fails if the tree or its record is gone.
+    fn record_of(&self, path: &StorePath) -> Result<PathInfo, StoreError> {
+        self.path_info(path)?.ok_or_else(|| StoreError::NotValid { path: path.clone() })
+    }
+}
+
+/// Everything on disk that the index is made from.
+fn contents(layout: &Layout) -> Result<Contents, StoreError> {
+    let mut contents = Contents::default();
+    for file in names_in(&layout.meta())? {
+        let Some(info) = record::read::<PathInfo>(&layout.meta().join(&file))? else { continue };
+        if layout.tree(&info.path).symlink_metadata().is_ok() {
+            contents.paths.push(info);
+        }
+    }
+    for file in names_in(&layout.outcome_trees())?.into_iter().filter(|file| file.ends_with(".json")) {
+        let tree = layout.outcome_trees().join(&file);
+        let Some(record) = record::read::<record::TreeRecord>(&tree)? else { continue };
+        if layout.outcome_tree(&record.nar_hash).symlink_metadata().is_ok() {
+            contents.trees.push(record);
+        }
+    }
+    for derivation in names_in(&layout.outcome_records())? {
+        let directory = layout.outcome_records().join(derivation);
+        for file in names_in(&directory)? {
+            let path = directory.join(&file);
+            let json = std::fs::read(&path).map_err(failed("reading", &path))?;
+            let filed = outcome::Filed::parse(file.trim_end_matches(".json"), &json)
+                .map_err(|error| StoreError::Damaged { path, reason: error.to_string() })?;
+            contents.outcomes.push(filed);
+        }
+    }
+    Ok(contents)
+}
+
+/// Names in one of the store's own directories, sorted. All of them are ASCII; what is not is none of the store's.
+fn names_in(directory: &Path) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed("listing", directory))? {
+        let entry = entry.map_err(failed("listing", directory))?;
+        names.extend(entry.file_name().into_string().ok());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// A NAR hash from the name of a kept tree or environment.
+fn nar_hash_of(file: &str) -> Option<NarHash> {
+    file.parse().ok().map(NarHash::new)
+}

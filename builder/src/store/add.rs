@@ -1,0 +1,286 @@
+//! Ways into the store: copy to a private name, hash on the way, move into place, sync, record.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use kiln_model::derivation::Derivation;
+use kiln_model::digest::NarHash;
+use kiln_model::name::Name;
+use kiln_model::store_path::StorePath;
+use kiln_model::tree::Manifest;
+
+use super::copy::{Destination, Files, Origin, Root, Source, TreeLimits, Walked, Wanted, seal_root, walk};
+use super::digester::Digests;
+use super::error::{StoreError, TreeError, failed};
+use super::fingerprint::Fingerprint;
+use super::outcome::{Location, Taken};
+use super::record::{self, PathInfo};
+use super::session::remove_tree;
+use super::{Store, durable};
+
+/// A tree that is in the store now.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// What is known of it.
+    pub info: PathInfo,
+    /// What is in it, if that was asked for.
+    pub manifest: Option<Manifest>,
+}
+
+/// A canonical copy under a private name.
+pub(super) struct Staged {
+    path: PathBuf,
+    pub(super) walked: Walked,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // Gone if it was moved into place; else the next session tries again.
+        remove_tree(&self.path).ok();
+    }
+}
+
+impl Store {
+    /// Adds a copy of the tree at `source`, addressed by its contents. The last component is not followed if it is a link.
+    pub fn add_tree(&self, name: &Name, source: &Path, digests: Digests) -> Result<Added, StoreError> {
+        let (directory, base) = split(source)?;
+        let source = Source { directory: directory.as_fd(), name: &base, shown: source, origin: Origin::Given };
+        self.add_source(name, &Root::Tree(source), digests)
+    }
+
+    /// As [`Store::add_tree`], for a tree in a directory that is held open.
+    pub fn add_tree_at(&self, name: &Name, source: Source<'_>, digests: Digests) -> Result<Added, StoreError> {
+        self.add_source(name, &Root::Tree(source), digests)
+    }
+
+    /// Adds a directory of files under their original names: `(name, where it lies now)`. Blocks are shared where the file
+    /// system can, inodes never.
+    pub fn add_files(&self, name: &Name, files: &[(String, PathBuf)]) -> Result<Added, StoreError> {
+        let mut opened = Files::new();
+        for (file_name, path) in files {
+            let good = !matches!(file_name.as_str(), "" | "." | "..") && !file_name.contains(['/', '\0']);
+            let key = CString::new(file_name.as_str()).ok().filter(|_| good);
+            let file = File::open(path).map_err(failed("opening", path))?;
+            let regular = file.metadata().map_err(failed("looking at", path))?.is_file();
+            if let (Some(key), true) = (key, regular)
+                && !opened.contains_key(&key)
+            {
+                opened.insert(key, file);
+            } else {
+                let source = std::io::Error::other("expected a regular file, and a file name used once");
+                return Err(TreeError::Read { entry: file_name.as_str().into(), source }.into());
+            }
+        }
+        self.add_source(name, &Root::Files(&opened), Digests::Nar)
+    }
+
+    fn add_source(&self, name: &Name, root: &Root<'_>, digests: Digests) -> Result<Added, StoreError> {
+        let mut staged = self.stage_root(root, digests, None, TreeLimits::default())?;
+        let nar_hash = staged.walked.nar_hash;
+        let manifest = staged.walked.manifest.take();
+        let path = StorePath::source(name, &nar_hash, &BTreeSet::new());
+        let ca = Some(StorePath::source_address(&nar_hash));
+        let info = self.publish(staged, path, BTreeSet::new(), None, ca)?;
+        Ok(Added { info, manifest })
+    }
+
+    /// Adds the text of a derivation, and says its path. Its inputs need not be valid.
+    pub fn add_derivation(&self, name: &Name, bytes: &[u8]) -> Result<StorePath, StoreError> {
+        let derivation = Derivation::parse(name.clone(), bytes)?;
+        let path = derivation.path()?;
+        if self.path_info(&path)?.is_some() {
+            self.hold(&BTreeSet::from([path.clone()]))?;
+            return Ok(path);
+        }
+        let private = self.private_dir()?;
+        let file = private.path().join("text");
+        std::fs::write(&file, bytes).map_err(failed("writing", &file))?;
+        let (directory, base) = split(&file)?;
+        let source = Source { directory: directory.as_fd(), name: &base, shown: &file, origin: Origin::Given };
+        let staged = self.stage(source, Digests::Nar, None, TreeLimits::default())?;
+        let references = derivation.input_sources.into_iter().chain(derivation.input_derivations.into_keys()).collect();
+        self.publish(staged, path.clone(), references, None, Some(StorePath::text_address(bytes)))?;
+        Ok(path)
+    }
+
+    /// The text of a derivation in the store.
+    pub fn derivation(&self, path: &StorePath) -> Result<Derivation, StoreError> {
+        self.record_of(path)?;
+        let file = self.physical(path);
+        let bytes = std::fs::read(&file).map_err(failed("reading", &file))?;
+        Ok(Derivation::parse_at(path, &bytes)?)
+    }
+
+    /// Makes what an unvaried build left behind the valid `path`. A path that is valid already stays as it is, and is what
+    /// is returned: compare its NAR hash.
+    pub fn register_output(
+        &self,
+        path: &StorePath,
+        taken: &Taken,
+        deriver: &StorePath,
+    ) -> Result<PathInfo, StoreError> {
+        let _shared = self.share_with_gc()?;
+        self.hold_line(path.base_name())?;
+        let _lock = self.lock_path(path)?;
+        if let Some(info) = self.path_info(path)? {
+            return Ok(info);
+        }
+        let _tree_lock = self.lock_name(&format!("tree-{}", taken.nar_hash.digest()))?;
+        let place = self.physical(path);
+        let not_kept = || StoreError::Outcome(format!("the tree {} is not kept any more", taken.nar_hash));
+        let fingerprint = match self.tree_location(&taken.nar_hash)?.ok_or_else(not_kept)? {
+            Location::Kept => {
+                let kept = self.layout.outcome_tree(&taken.nar_hash);
+                move_tree(&kept, &place)?;
+                self.forget_tree(&taken.nar_hash)?;
+                durable::sync_all(self.root())?;
+                fingerprint_of(&place)?
+            }
+            Location::Valid(other) => {
+                let from = self.physical(&other);
+                let (directory, base) = split(&from)?;
+                let source = Source { directory: directory.as_fd(), name: &base, shown: &from, origin: Origin::Given };
+                let staged = self.stage(source, Digests::Nar, None, TreeLimits::default())?;
+                if staged.walked.nar_hash != taken.nar_hash {
+                    let (expected, found) = (taken.nar_hash, staged.walked.nar_hash);
+                    return Err(StoreError::Tampered { path: from, expected, found });
+                }
+                self.settle(staged, &place)?
+            }
+        };
+        let info = PathInfo {
+            path: path.clone(),
+            nar_hash: taken.nar_hash,
+            nar_size: taken.nar_size,
+            references: taken.references.clone(),
+            deriver: Some(deriver.clone()),
+            ca: None,
+            registered: record::now(),
+            fingerprint,
+        };
+        self.record(&info)?;
+        Ok(info)
+    }
+
+    /// Digest and size of the NAR of any tree, and what is in it if that is asked for. Nothing is written.
+    pub fn digest_tree(
+        source: Source<'_>,
+        digests: Digests,
+        limits: TreeLimits,
+    ) -> Result<(NarHash, u64, Option<Manifest>), StoreError> {
+        let walked = walk(&Root::Tree(source), None, &Wanted { digests, candidates: None, limits })?;
+        Ok((walked.nar_hash, walked.nar_size, walked.manifest))
+    }
+
+    pub(super) fn stage(
+        &self,
+        source: Source<'_>,
+        digests: Digests,
+        candidates: Option<&BTreeSet<StorePath>>,
+        limits: TreeLimits,
+    ) -> Result<Staged, StoreError> {
+        self.stage_root(&Root::Tree(source), digests, candidates, limits)
+    }
+
+    fn stage_root(
+        &self,
+        root: &Root<'_>,
+        digests: Digests,
+        candidates: Option<&BTreeSet<StorePath>>,
+        limits: TreeLimits,
+    ) -> Result<Staged, StoreError> {
+        let path = self.session.private_name();
+        let name = c_name(&path);
+        let destination = Destination { directory: self.tmp.as_fd(), name: &name, shown: path.clone() };
+        match walk(root, Some(destination), &Wanted { digests, candidates, limits }) {
+            Ok(walked) => Ok(Staged { path, walked }),
+            Err(error) => {
+                remove_tree(&path).ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// Moves a staged tree to `place`, replacing a leftover without a record, and waits until it is on the disk.
+    pub(super) fn settle(&self, mut staged: Staged, place: &Path) -> Result<Fingerprint, StoreError> {
+        move_tree(&staged.path, place)?;
+        durable::sync_all(self.root())?;
+        let parent = place.parent().expect("paths of the store have a parent");
+        let directory = File::open(parent).map_err(failed("opening", parent))?;
+        let stats = std::mem::take(&mut staged.walked.stats);
+        stats.finish(directory.as_fd(), &c_name(place)).map_err(failed("looking at", place))
+    }
+
+    fn publish(
+        &self,
+        staged: Staged,
+        path: StorePath,
+        references: BTreeSet<StorePath>,
+        deriver: Option<StorePath>,
+        ca: Option<String>,
+    ) -> Result<PathInfo, StoreError> {
+        let _shared = self.share_with_gc()?;
+        self.hold_line(path.base_name())?;
+        let _lock = self.lock_path(&path)?;
+        if let Some(info) = self.path_info(&path)? {
+            return Ok(info);
+        }
+        let (nar_hash, nar_size) = (staged.walked.nar_hash, staged.walked.nar_size);
+        let fingerprint = self.settle(staged, &self.physical(&path))?;
+        let registered = record::now();
+        let info = PathInfo { path, nar_hash, nar_size, references, deriver, ca, registered, fingerprint };
+        self.record(&info)?;
+        Ok(info)
+    }
+
+    /// The tree is in its place and on the disk: now it becomes valid.
+    pub(super) fn record(&self, info: &PathInfo) -> Result<(), StoreError> {
+        durable::write(&self.session, &self.layout.record(&info.path), &record::print(info))?;
+        self.index.add_paths([info])
+    }
+}
+
+/// Moves a canonical tree. The caller holds the lock of `to`, and nothing valid is there.
+pub(super) fn move_tree(from: &Path, to: &Path) -> Result<(), StoreError> {
+    remove_tree(to)?;
+    if from.symlink_metadata().map_err(failed("looking at", from))?.is_dir() {
+        // Moving a directory to another one rewrites its "..", for which it must be writable (rename(2), EACCES).
+        let writable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(from, writable).map_err(failed("changing the mode of", from))?;
+    }
+    std::fs::rename(from, to).map_err(failed("renaming to", to))?;
+    let (directory, name) = split(to)?;
+    seal_root(directory.as_fd(), &name, to)
+}
+
+pub(super) fn fingerprint_of(path: &Path) -> Result<Fingerprint, StoreError> {
+    let (directory, name) = split(path)?;
+    super::fingerprint::fingerprint(directory.as_fd(), &name).map_err(failed("looking at", path))
+}
+
+/// The open parent of a path, and the last component.
+pub(super) fn split(path: &Path) -> Result<(File, CString), StoreError> {
+    let canonical;
+    let path = if path.file_name().is_some() {
+        path
+    } else {
+        // `.` and `..` have no name of their own.
+        canonical = path.canonicalize().map_err(failed("locating", path))?;
+        &canonical
+    };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = File::open(parent).map_err(failed("opening", parent))?;
+    let name = path.file_name().map(|name| name.as_bytes()).unwrap_or(b".");
+    let name = CString::new(name).map_err(|error| failed("opening", path)(std::io::Error::from(error)))?;
+    Ok((directory, name))
+}
+
+fn c_name(path: &Path) -> CString {
+    let name = path.file_name().expect("paths of the store have a name");
+    CString::new(name.as_bytes()).expect("names of the store are ASCII")
+}

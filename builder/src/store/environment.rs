@@ -1,0 +1,78 @@
+//! Materialised environments: root file systems as they are mounted, by NAR digest.
+//!
+//! What they look like (modes, times) is the business of whoever makes them; the store gives the place, sees to it that
+//! each is there whole or not at all, and removes those that nothing needs.
+
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use kiln_model::digest::NarHash;
+
+use super::add::{fingerprint_of, split};
+use super::copy::{Origin, Source, TreeLimits};
+use super::digester::Digests;
+use super::error::{StoreError, failed};
+use super::record::{self, EnvironmentRecord};
+use super::session::remove_tree;
+use super::verify::Trust;
+use super::{Store, durable};
+
+impl Store {
+    /// Where the environment with this digest lies, if it was materialised; it is held then. Its bytes are held against the
+    /// digest as far as `trust` says.
+    pub fn environment(&self, nar_hash: &NarHash, trust: Trust) -> Result<Option<PathBuf>, StoreError> {
+        let _shared = self.share_with_gc()?;
+        let place = self.layout.environment(nar_hash);
+        let Some(mut record) = record::read::<EnvironmentRecord>(&place.with_extension("json"))? else {
+            return Ok(None);
+        };
+        if !place.is_dir() {
+            return Ok(None);
+        }
+        self.hold_line(&environment_line(nar_hash))?;
+        let found = fingerprint_of(&place)?;
+        if trust == Trust::Bytes || found != record.fingerprint {
+            let (directory, name) = split(&place)?;
+            let source = Source { directory: directory.as_fd(), name: &name, shown: &place, origin: Origin::Given };
+            let (digest, _, _) = Self::digest_tree(source, Digests::Nar, TreeLimits::default())?;
+            if digest != *nar_hash {
+                return Err(StoreError::Tampered { path: place, expected: *nar_hash, found: digest });
+            }
+            record.fingerprint = found;
+            durable::write(&self.session, &place.with_extension("json"), &record::print(&record))?;
+        }
+        Ok(Some(place))
+    }
+
+    /// Moves the directory `made`, which lies in a [private directory](Store::private_dir), to the place of the environment
+    /// with this digest. If another process was faster, its copy stays. On return it is on the disk.
+    pub fn add_environment(&self, nar_hash: &NarHash, made: &Path) -> Result<PathBuf, StoreError> {
+        let _shared = self.share_with_gc()?;
+        self.hold_line(&environment_line(nar_hash))?;
+        let _lock = self.lock_name(&format!("environment-{}", nar_hash.digest()))?;
+        let place = self.layout.environment(nar_hash);
+        let record_path = place.with_extension("json");
+        if record::read::<EnvironmentRecord>(&record_path)?.is_some() && place.is_dir() {
+            return Ok(place);
+        }
+        remove_tree(&place)?;
+        std::fs::rename(made, &place).map_err(failed("renaming to", &place))?;
+        durable::sync_all(self.root())?;
+        let fingerprint = fingerprint_of(&place)?;
+        let record = EnvironmentRecord { nar_hash: *nar_hash, made: record::now(), fingerprint };
+        durable::write(&self.session, &record_path, &record::print(&record))?;
+        Ok(place)
+    }
+
+    /// Removes a materialised environment, so that it can be made again.
+    pub fn remove_environment(&self, nar_hash: &NarHash) -> Result<(), StoreError> {
+        let _lock = self.lock_name(&format!("environment-{}", nar_hash.digest()))?;
+        let place = self.layout.environment(nar_hash);
+        durable::remove(&place.with_extension("json"))?;
+        remove_tree(&place)
+    }
+}
+
+pub(super) fn environment_line(nar_hash: &NarHash) -> String {
+    format!("environment {nar_hash}")
+}

@@ -1,0 +1,224 @@
+//! Why the store could not do something, and whose business that is.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_model::derivation::DerivationError;
+use kiln_model::digest::{Digest, NarHash};
+use kiln_model::store_path::StorePath;
+use kiln_model::tree::Bytes;
+
+/// Who has to act on an error; the command line maps it to an exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// What was given is wrong.
+    BadInput,
+    /// Bytes are not those that a digest promises.
+    Tampered,
+    /// The machine: disk full, no permission, read-only.
+    Host,
+}
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A call to the system failed.
+    #[error("{act} {}", path.display())]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// No space left.
+    #[error("no space left for {}: run `kiln store gc`, or set KILN_STORE to a larger file system", path.display())]
+    Full {
+        /// What was being written.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The store cannot be written.
+    #[error("the store is read-only at {}: set KILN_STORE to a directory that can be written", path.display())]
+    ReadOnly {
+        /// What was being written.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// A newer kiln made the store.
+    #[error("the store {} has schema {found}, this kiln knows up to {known}: use a newer kiln, or another store", path.display())]
+    NewerSchema {
+        /// The store.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+        /// What is known.
+        known: u32,
+    },
+    /// A file of the store's own that does not parse.
+    #[error("{} is damaged ({reason}): remove it, then run `kiln store verify --rebuild-index`", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The index failed.
+    #[error("the store's index")]
+    Index(#[from] rusqlite::Error),
+    /// Not in the store.
+    #[error("{path} is not in the store")]
+    NotValid {
+        /// What was asked for.
+        path: StorePath,
+    },
+    /// A tree of another digest than recorded.
+    #[error("{}: its NAR hash is {found}, expected {expected}: it was altered on disk; run `kiln store verify`", path.display())]
+    Tampered {
+        /// The tree.
+        path: PathBuf,
+        /// As recorded.
+        expected: NarHash,
+        /// As it is.
+        found: NarHash,
+    },
+    /// A file of another digest than asked for.
+    #[error("{what}: its sha256 is {found}, expected {expected}")]
+    WrongFile {
+        /// Which file.
+        what: String,
+        /// As asked for.
+        expected: Digest,
+        /// As it is.
+        found: Digest,
+    },
+    /// An outcome that the store cannot file.
+    #[error("not an outcome: {0}")]
+    Outcome(String),
+    /// A derivation that is not one.
+    #[error("adding a derivation")]
+    Derivation(#[from] DerivationError),
+    /// A tree that is not taken.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+/// Why a tree is not taken into the store.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// Nothing is there.
+    #[error("{} was not made", path.display())]
+    Missing {
+        /// What should be there.
+        path: PathBuf,
+    },
+    /// An entry that a NAR cannot hold, or that must not leave a sandbox.
+    #[error("{entry:?} is {what}: only regular files, directories and symbolic links are taken")]
+    Refused {
+        /// Path relative to the tree's root; empty for the root itself.
+        entry: Bytes,
+        /// What it is.
+        what: Refusal,
+    },
+    /// Something wrote to it meanwhile.
+    #[error("{entry:?} changed while it was read")]
+    Changed {
+        /// Path relative to the tree's root.
+        entry: Bytes,
+    },
+    /// More than the limit.
+    #[error("the tree holds more than {limit} {what}")]
+    TooLarge {
+        /// Bytes or entries.
+        what: &'static str,
+        /// How many are taken.
+        limit: u64,
+    },
+    /// Reading it failed.
+    #[error("reading {entry:?}")]
+    Read {
+        /// Path relative to the tree's root.
+        entry: Bytes,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What an entry is that is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character or block device.
+    Device,
+    /// Character device 0:0, overlayfs' mark of a deleted file.
+    Whiteout,
+    /// A file with the set-user-id or set-group-id bit.
+    SetId,
+    /// A file or directory with attributes in the `security` namespace, such as capabilities.
+    SecurityAttribute,
+    /// Below more directories than a NAR may nest.
+    TooDeep,
+    /// On another file system than the tree's root.
+    OtherFileSystem,
+    /// A root that others may write.
+    WritableRoot,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Fifo => "a named pipe",
+            Self::Socket => "a socket",
+            Self::Device => "a device",
+            Self::Whiteout => "an overlay's whiteout",
+            Self::SetId => "set-user-id or set-group-id",
+            Self::SecurityAttribute => "marked with a security attribute",
+            Self::TooDeep => "nested deeper than 64 levels",
+            Self::OtherFileSystem => "on another file system",
+            Self::WritableRoot => "writable by group or others",
+        })
+    }
+}
+
+impl StoreError {
+    /// Who has to act on it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { .. } | Self::Full { .. } | Self::ReadOnly { .. } | Self::Index(_) | Self::Damaged { .. } => {
+                ErrorKind::Host
+            }
+            Self::Tampered { .. } | Self::WrongFile { .. } => ErrorKind::Tampered,
+            Self::Derivation(error) if error.is_tampering() => ErrorKind::Tampered,
+            Self::Tree(TreeError::Read { .. }) => ErrorKind::Host,
+            Self::NewerSchema { .. }
+            | Self::NotValid { .. }
+            | Self::Outcome(_)
+            | Self::Derivation(_)
+            | Self::Tree(
+                TreeError::Missing { .. }
+                | TreeError::Refused { .. }
+                | TreeError::Changed { .. }
+                | TreeError::TooLarge { .. },
+            ) => ErrorKind::BadInput,
+        }
+    }
+}
+
+/// Turns an error of the system into a [`StoreError`] that says what was tried on what.
+pub(super) fn failed<E: Into<io::Error>>(act: &'static str, path: &Path) -> impl FnOnce(E) -> StoreError {
+    let path = path.to_owned();
+    move |error| {
+        let source: io::Error = error.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { path, source },
+            io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { path, source },
+            _ => StoreError::Io { act, path, source },
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Garbage collection: removes what no root, no running process and no budget keeps.
+//!
+//! While it decides, nobody can start to need something (the lock `gc`, shared by all who add or hold). Validity ends before
+//! bytes go: index, record, then the tree is moved aside, and deleted once others may go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use kiln_model::digest::{Digest, NarHash};
+use kiln_model::name::Name;
+use kiln_model::store_path::StorePath;
+
+use super::add::split;
+use super::environment::environment_line;
+use super::error::{StoreError, failed};
+use super::file::file_line;
+use super::outcome::tree_line;
+use super::record::PathInfo;
+use super::session::{Session, remove_tree};
+use super::{Store, durable, names_in, nar_hash_of};
+
+/// How many bytes may stay although nothing holds them; the newest stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Budget {
+    /// Of valid paths that no root reaches.
+    pub paths: u64,
+    /// Of trees kept for outcomes.
+    pub trees: u64,
+    /// Of downloaded files.
+    pub files: u64,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Collected {
+    /// Paths that are no longer valid.
+    pub paths: BTreeSet<StorePath>,
+    /// Trees no longer kept for outcomes.
+    pub trees: BTreeSet<NarHash>,
+    /// Materialised environments.
+    pub environments: BTreeSet<NarHash>,
+    /// Downloaded files.
+    pub files: BTreeSet<Digest>,
+    /// Bytes of NAR or file that all of these had.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Keeps `path` and all it names until the root is removed; a root of this name is replaced.
+    pub fn add_root(&self, name: &Name, path: &StorePath) -> Result<(), StoreError> {
+        let _shared = self.share_with_gc()?;
+        self.record_of(path)?;
+        durable::write(&self.session, &self.layout.roots().join(name.as_str()), format!("{path}\n").as_bytes())
+    }
+
+    /// Removes a root, if it is there.
+    pub fn remove_root(&self, name: &Name) -> Result<(), StoreError> {
+        durable::remove(&self.layout.roots().join(name.as_str()))
+    }
+
+    /// All roots.
+    pub fn roots(&self) -> Result<BTreeMap<String, StorePath>, StoreError> {
+        let mut roots = BTreeMap::new();
+        for name in names_in(&self.layout.roots())? {
+            let file = self.layout.roots().join(&name);
+            let text = std::fs::read_to_string(&file).map_err(failed("reading", &file))?;
+            let path = text
+                .trim_end()
+                .parse()
+                // A root that cannot be read might hold anything: collecting on would be a guess.
+                .map_err(|error| StoreError::Damaged { path: file, reason: format!("{error}") })?;
+            roots.insert(name, path);
+        }
+        Ok(roots)
+    }
+
+    /// Removes what is not kept.
+    pub fn gc(&self, budget: &Budget) -> Result<Collected, StoreError> {
+        let mut collected = Collected::default();
+        let mut trash = Vec::new();
+        let excluded = self.exclude_for_gc()?;
+        let held: BTreeSet<String> = Session::held(&self.layout)?.into_iter().collect();
+        self.collect_paths(budget.paths, &held, &mut collected, &mut trash)?;
+        self.collect_trees(budget.trees, &held, &mut collected, &mut trash)?;
+        self.collect_environments(&held, &mut collected, &mut trash)?;
+        self.collect_files(budget.files, &held, &mut collected)?;
+        drop(excluded);
+        trash.iter().try_for_each(|path| remove_tree(path))?;
+        Ok(collected)
+    }
+
+    fn collect_paths(
+        &self,
+        budget: u64,
+        held: &BTreeSet<String>,
+        collected: &mut Collected,
+        trash: &mut Vec<PathBuf>,
+    ) -> Result<(), StoreError> {
+        // From the records: an index without a row must not cost a path.
+        let infos: BTreeMap<StorePath, PathInfo> =
+            super::contents(&self.layout)?.paths.into_iter().map(|info| (info.path.clone(), info)).collect();
+        let mut live = BTreeSet::new();
+        let mut open: Vec<StorePath> = self.roots()?.into_values().collect();
+        open.extend(infos.keys().filter(|path| held.contains(path.base_name())).cloned());
+        while let Some(path) = open.pop() {
+            let Some(info) = infos.get(&path) else { continue };
+            if live.insert(path) {
+                open.extend(info.references.iter().cloned());
+            }
+        }
+        let mut dead: Vec<&PathInfo> = infos.values().filter(|info| !live.contains(&info.path)).collect();
+        dead.sort_by_key(|info| (info.registered, &info.path));
+        let mut size: u64 = dead.iter().map(|info| info.nar_size).sum();
+        let mut gone = BTreeSet::new();
+        for info in dead {
+            if size <= budget {
+                break;
+            }
+            // What names a removed path goes, too, and first.
+            for path in with_referrers(&infos, &info.path) {
+                if gone.insert(path.clone()) {
+                    let info = &infos[&path];
+                    size -= info.nar_size;
+                    collected.bytes += info.nar_size;
+                    self.index.remove_path(&path)?;
+                    durable::remove(&self.layout.record(&path))?;
+                    trash.push(self.set_aside(&self.physical(&path))?);
+                }
+            }
+        }
+        for base in names_in(&self.layout.trees())? {
+            let Ok(path) = StorePath::from_base_name(&base) else { continue };
+            // Without a record it is a leftover, unless somebody is just making it.
+            if !infos.contains_key(&path) && self.try_lock_path(&path)?.is_some() {
+                trash.push(self.set_aside(&self.physical(&path))?);
+            }
+        }
+        collected.paths = gone;
+        Ok(())
+    }
+
+    fn collect_trees(
+        &self,
+        budget: u64,
+        held: &BTreeSet<String>,
+        collected: &mut Collected,
+        trash: &mut Vec<PathBuf>,
+    ) -> Result<(), StoreError> {
+        let trees = self.index.trees_by_worth()?;
+        let mut size: u64 = trees.iter().map(|(_, size)| size).sum();
+        for (nar_hash, tree_size) in &trees {
+            if size <= budget {
+                break;
+            }
+            if held.contains(&tree_line(nar_hash)) {
+                continue;
+            }
+            self.forget_tree(nar_hash)?;
+            trash.push(self.set_aside(&self.layout.outcome_tree(nar_hash))?);
+            size -= tree_size;
+            collected.bytes += tree_size;
+            collected.trees.insert(*nar_hash);
+        }
+        let known: BTreeSet<NarHash> = trees.into_iter().map(|(nar_hash, _)| nar_hash).collect();
+        for file in names_in(&self.layout.outcome_trees())? {
+            let Some(nar_hash) = nar_hash_of(&file) else { continue };
+            let leftover = !known.contains(&nar_hash) && !held.contains(&tree_line(&nar_hash));
+            if leftover && !self.layout.outcome_trees().join(format!("{file}.json")).exists() {
+                trash.push(self.set_aside(&self.layout.outcome_tree(&nar_hash))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// An environment can always be materialised again from the valid path of the same digest: it goes with that.
+    fn collect_environments(
+        &self,
+        held: &BTreeSet<String>,
+        collected: &mut Collected,
+        trash: &mut Vec<PathBuf>,
+    ) -> Result<(), StoreError> {
+        for file in names_in(&self.layout.environments())? {
+            let Some(nar_hash) = nar_hash_of(&file) else { continue };
+            if held.contains(&environment_line(&nar_hash)) || !self.index.paths_with(&nar_hash)?.is_empty() {
+                continue;
+            }
+            let place = self.layout.environment(&nar_hash);
+            durable::remove(&place.with_extension("json"))?;
+            trash.push(self.set_aside(&place)?);
+            collected.environments.insert(nar_hash);
+        }
+        Ok(())
+    }
+
+    fn collect_files(&self, budget: u64, held: &BTreeSet<String>, collected: &mut Collected) -> Result<(), StoreError> {
+        let mut files = Vec::new();
+        for name in names_in(&self.layout.files())? {
+            let Ok(digest) = name.parse::<Digest>() else { continue };
+            let path = self.layout.file(&digest);
+            let metadata = path.metadata().map_err(failed("looking at", &path))?;
+            files.push((metadata.modified().map_err(failed("looking at", &path))?, digest, metadata.len()));
+        }
+        files.sort_unstable();
+        let mut size: u64 = files.iter().map(|(_, _, size)| size).sum();
+        for (_, digest, file_size) in files {
+            if size <= budget {
+                break;
+            }
+            if !held.contains(&file_line(&digest)) {
+                durable::remove(&self.layout.file(&digest))?;
+                size -= file_size;
+                collected.bytes += file_size;
+                collected.files.insert(digest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what is no longer valid to a private name.
+    fn set_aside(&self, place: &std::path::Path) -> Result<PathBuf, StoreError> {
+        let aside = self.session.private_name();
+        let (directory, name) = split(place)?;
+        let stat = rustix::fs::statat(&directory, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed("looking at", place))?;
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
+            let writable = rustix::fs::Mode::from_raw_mode(0o755);
+            rustix::fs::chmodat(&directory, &name, writable, rustix::fs::AtFlags::empty())
+                .map_err(failed("changing the mode of", place))?;
+        }
+        std::fs::rename(place, &aside).map_err(failed("moving away", place))?;
+        Ok(aside)
+    }
+}
+
+/// `path` after all that name it, directly or not.
+fn with_referrers(infos: &BTreeMap<StorePath, PathInfo>, path: &StorePath) -> Vec<StorePath> {
+    let mut found = vec![path.clone()];
+    let mut next = 0;
+    while next < found.len() {
+        let target = found[next].clone();
+        for info in infos.values() {
+            if info.references.contains(&target) && !found.contains(&info.path) {
+                found.push(info.path.clone());
+            }
+        }
+        next += 1;
+    }
+    found.reverse();
+    found
+}

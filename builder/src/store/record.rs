@@ -1,0 +1,78 @@
+//! The record beside each tree: what makes a path valid.
+//!
+//! A tree without a record is a leftover, whatever it holds. Records are written last and removed first; the index can be
+//! made from them alone.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use kiln_model::digest::NarHash;
+use kiln_model::store_path::StorePath;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::error::{StoreError, failed};
+use super::fingerprint::Fingerprint;
+
+/// What is known of a valid path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathInfo {
+    /// The path.
+    pub path: StorePath,
+    /// Digest of its NAR.
+    pub nar_hash: NarHash,
+    /// Bytes of its NAR.
+    pub nar_size: u64,
+    /// Paths it names, itself included if it does.
+    pub references: BTreeSet<StorePath>,
+    /// The derivation whose build made it.
+    pub deriver: Option<StorePath>,
+    /// Its content address as a narinfo spells it, if the path follows from the contents.
+    pub ca: Option<String>,
+    /// When it became valid, in seconds since the epoch.
+    pub registered: i64,
+    /// How it looked on disk when its digest was taken.
+    pub fingerprint: Fingerprint,
+}
+
+/// What is known of a tree that is kept for an outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TreeRecord {
+    pub(super) nar_hash: NarHash,
+    pub(super) nar_size: u64,
+    pub(super) references: BTreeSet<StorePath>,
+    pub(super) made: i64,
+    pub(super) fingerprint: Fingerprint,
+}
+
+/// What is known of a materialised environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnvironmentRecord {
+    pub(super) nar_hash: NarHash,
+    pub(super) made: i64,
+    pub(super) fingerprint: Fingerprint,
+}
+
+/// Reads a record; `None` if there is none.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        bytes => bytes.map_err(failed("reading", path))?,
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| StoreError::Damaged { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// A record's text.
+pub(super) fn print<T: Serialize>(record: &T) -> Vec<u8> {
+    serde_json::to_vec(record).expect("records have string keys only")
+}
+
+/// Seconds since the epoch.
+pub(super) fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}

@@ -1,0 +1,201 @@
+//! What one process has in a store while it runs: private names, and paths it needs.
+//!
+//! A session is a file that its owner keeps locked (flock(2), released by the kernel however the process ends). Private
+//! names carry the session's name, so that what a killed process left is told from what a running one needs. Paths that
+//! the session holds are lines of the file: garbage collection reads those of living sessions.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, flock};
+
+use super::copy::{open_directory, sorted_names};
+use super::error::{StoreError, failed};
+use super::layout::Layout;
+
+/// A running process's stake in the store.
+#[derive(Debug)]
+pub(super) struct Session {
+    layout: Layout,
+    name: String,
+    file: File,
+    next: AtomicU64,
+}
+
+/// A directory of mode 0700 on the store's file system, removed with all that is in it when dropped.
+#[derive(Debug)]
+pub struct PrivateDir {
+    path: PathBuf,
+    /// Keeps the session's lock, and so the name, for as long as the directory is used.
+    _session: Arc<Session>,
+}
+
+impl Session {
+    /// Starts a session, and cleans up after dead ones.
+    pub(super) fn start(layout: &Layout) -> Result<Self, StoreError> {
+        let directory = layout.sessions();
+        let session = loop {
+            let (file, path) = tempfile::Builder::new()
+                .prefix("")
+                .rand_bytes(16)
+                .make_in(&directory, |path| {
+                    OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(path)
+                })
+                .and_then(|file| file.keep().map_err(|error| error.error))
+                .map_err(failed("creating a session in", &directory))?;
+            flock(&file, FlockOperation::LockExclusive).map_err(failed("locking", &path))?;
+            // Between creation and lock another process may have taken it for a dead one's.
+            let mine = file.metadata().map_err(failed("looking at", &path))?.ino();
+            if std::fs::metadata(&path).is_ok_and(|found| found.ino() == mine) {
+                let name = path.file_name().and_then(|name| name.to_str()).expect("random names are ASCII").to_owned();
+                break Self { layout: layout.clone(), name, file, next: AtomicU64::new(0) };
+            }
+        };
+        session.bury_dead()?;
+        Ok(session)
+    }
+
+    /// A path below the store's `tmp` that nobody else uses. Nothing is created.
+    pub(super) fn private_name(&self) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.layout.tmp().join(format!("{}.{number}", self.name))
+    }
+
+    /// A private directory.
+    pub(super) fn private_dir(self: &Arc<Self>) -> Result<PrivateDir, StoreError> {
+        let path = self.private_name();
+        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed("creating", &path))?;
+        Ok(PrivateDir { path, _session: Arc::clone(self) })
+    }
+
+    /// Adds a line to what the session holds.
+    pub(super) fn hold(&self, line: &str) -> Result<(), StoreError> {
+        // One write: lines of threads do not mix (O_APPEND, write(2)).
+        (&self.file).write_all(format!("{line}\n").as_bytes()).map_err(failed("writing", &self.layout.sessions()))
+    }
+
+    /// What living sessions hold, this one included.
+    pub(super) fn held(layout: &Layout) -> Result<Vec<String>, StoreError> {
+        let mut held = Vec::new();
+        for path in entries(&layout.sessions())? {
+            if !is_dead(&path)? {
+                match std::fs::read_to_string(&path) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    text => held.extend(text.map_err(failed("reading", &path))?.lines().map(str::to_owned)),
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    fn bury_dead(&self) -> Result<(), StoreError> {
+        for path in entries(&self.layout.sessions())? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name == self.name || !is_dead(&path)? {
+                continue;
+            }
+            for leftover in entries(&self.layout.tmp())? {
+                let owner = leftover.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
+                if owner.is_some_and(|(owner, _)| owner == name) {
+                    remove_tree(&leftover)?;
+                }
+            }
+            // Last, so that an interruption leaves something to go on with.
+            std::fs::remove_file(&path).or_else(ignore_missing).map_err(failed("removing", &path))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Nothing to be done about a failure: the next session buries this one.
+        std::fs::remove_file(self.layout.sessions().join(&self.name)).ok();
+    }
+}
+
+impl PrivateDir {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for PrivateDir {
+    fn drop(&mut self) {
+        // As for a session: the next one tries again.
+        remove_tree(&self.path).ok();
+    }
+}
+
+fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+fn is_dead(path: &Path) -> Result<bool, StoreError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        file => file.map_err(failed("opening", path))?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(failed("locking", path)(error)),
+    }
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    std::fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
+        .map_err(failed("listing", directory))
+}
+
+/// Removes whatever `path` is, by descriptors, without following links; directories that their owner made unreadable or
+/// unwritable are made neither first. Nothing there is success.
+pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
+    let failed = || failed::<rustix::io::Errno>("removing", path);
+    let parent_path = path.parent().expect("paths of the store have a parent");
+    let name = CString::new(path.file_name().expect("paths of the store have a name").as_bytes())
+        .expect("paths from the system have no NUL");
+    let parent = match File::open(parent_path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        parent => parent.map_err(super::error::failed("opening", parent_path))?,
+    };
+    let writable = Mode::from_raw_mode(0o700);
+    let mut levels = Vec::new();
+    let mut here: (std::os::fd::OwnedFd, Vec<CString>) = (parent.into(), vec![name]);
+    loop {
+        let Some(name) = here.1.last() else {
+            let Some(above) = levels.pop() else { return Ok(()) };
+            here = above;
+            let emptied = here.1.pop().expect("it was entered by its name");
+            rustix::fs::unlinkat(&here.0, &emptied, AtFlags::REMOVEDIR).map_err(failed())?;
+            continue;
+        };
+        let stat = match rustix::fs::statat(&here.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(rustix::io::Errno::NOENT) => {
+                here.1.pop();
+                continue;
+            }
+            stat => stat.map_err(failed())?,
+        };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            if stat.st_mode & 0o700 != 0o700 {
+                // Not a link, see above; nobody else writes here any more.
+                rustix::fs::chmodat(&here.0, name, writable, AtFlags::empty()).map_err(failed())?;
+            }
+            let directory = open_directory(&here.0, name).map_err(failed())?;
+            let names = sorted_names(&directory).map_err(failed())?;
+            levels.push(std::mem::replace(&mut here, (directory, names)));
+        } else {
+            rustix::fs::unlinkat(&here.0, name, AtFlags::empty()).map_err(failed())?;
+            here.1.pop();
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Whether what is on disk is what was recorded.
+
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use kiln_model::digest::NarHash;
+use kiln_model::store_path::StorePath;
+use kiln_model::tree::Bytes;
+
+use super::add::{fingerprint_of, split};
+use super::copy::{Origin, Source, TreeLimits};
+use super::digester::Digests;
+use super::error::{StoreError, failed};
+use super::fingerprint::Fingerprint;
+use super::record::{self, PathInfo, TreeRecord};
+use super::{Store, names_in, nar_hash_of};
+
+/// How far the disk is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// A tree whose stat fingerprint is that of its record is as it was; another one is read.
+    Fingerprint,
+    /// Every byte is read.
+    Bytes,
+}
+
+/// What [`Store::verify`] saw.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// Trees looked at.
+    pub trees: u64,
+    /// Bytes of NAR that were hashed.
+    pub bytes: u64,
+    /// What is not as recorded.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that is not as recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// Its bytes changed.
+    Altered {
+        /// The tree, relative to the store's root.
+        tree: String,
+        /// Digest as recorded.
+        expected: NarHash,
+        /// Digest as it is.
+        found: NarHash,
+        /// Entries that were written since the digest was taken; empty if the medium failed silently.
+        entries: Vec<Bytes>,
+    },
+    /// It has a record and is not there.
+    Missing {
+        /// The tree, relative to the store's root.
+        tree: String,
+    },
+    /// It cannot be read, or holds what no tree may hold.
+    Unreadable {
+        /// The tree, relative to the store's root.
+        tree: String,
+        /// Why.
+        reason: String,
+    },
+    /// The index and the records differ: rebuild the index.
+    Index {
+        /// The path that only one of them has, or of which they say different things.
+        path: StorePath,
+    },
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Altered { tree, expected, found, entries } => {
+                write!(f, "{tree} was altered: NAR hash {found}, expected {expected}")?;
+                entries.iter().try_for_each(|entry| write!(f, "\n  written since: {tree}/{entry}"))
+            }
+            Self::Missing { tree } => write!(f, "{tree} is recorded and is not there"),
+            Self::Unreadable { tree, reason } => write!(f, "{tree} cannot be read: {reason}"),
+            Self::Index { path } => write!(f, "the index and the record of {path} differ"),
+        }
+    }
+}
+
+impl Store {
+    /// Fails unless `path` is valid and its tree is as recorded. Inputs of a build are checked with this on use.
+    pub fn check(&self, path: &StorePath, trust: Trust) -> Result<PathInfo, StoreError> {
+        let mut info = self.record_of(path)?;
+        let place = self.physical(path);
+        let seen = fingerprint_of(&place)?;
+        if trust == Trust::Bytes || seen != info.fingerprint {
+            let (found, _) = digest(&place)?;
+            if found != info.nar_hash {
+                return Err(StoreError::Tampered { path: place, expected: info.nar_hash, found });
+            }
+            if seen != info.fingerprint {
+                // The store was moved or restored: the bytes are right, remember how they look now.
+                info.fingerprint = seen;
+                let _lock = self.lock_path(path)?;
+                self.record(&info)?;
+            }
+        }
+        Ok(info)
+    }
+
+    /// Holds all trees against their records, and the index against both. Changes nothing.
+    pub fn verify(&self, trust: Trust) -> Result<Verified, StoreError> {
+        let mut seen = Verified::default();
+        let mut on_disk = super::contents(&self.layout)?.paths;
+        on_disk.sort_by(|a, b| a.path.cmp(&b.path));
+        for file in names_in(&self.layout.meta())? {
+            let Some(info) = record::read::<PathInfo>(&self.layout.meta().join(file))? else { continue };
+            let tree = format!("nix/store/{}", info.path.base_name());
+            self.verify_tree(&mut seen, tree, &info.nar_hash, &info.fingerprint, trust);
+        }
+        for file in names_in(&self.layout.outcome_trees())?.iter().filter(|file| file.ends_with(".json")) {
+            let record = record::read::<TreeRecord>(&self.layout.outcome_trees().join(file))?;
+            let Some(record) = record else { continue };
+            let tree = format!("outcomes/trees/{}", record.nar_hash.digest());
+            self.verify_tree(&mut seen, tree, &record.nar_hash, &record.fingerprint, trust);
+        }
+        for file in names_in(&self.layout.environments())?.iter().filter(|file| file.ends_with(".json")) {
+            let record = record::read::<record::EnvironmentRecord>(&self.layout.environments().join(file))?;
+            let Some(record) =
+                record.filter(|record| nar_hash_of(file.trim_end_matches(".json")) == Some(record.nar_hash))
+            else {
+                continue;
+            };
+            let tree = format!("environments/{}", record.nar_hash.digest());
+            self.verify_tree(&mut seen, tree, &record.nar_hash, &record.fingerprint, trust);
+        }
+        let indexed = self.index.paths()?;
+        for info in &on_disk {
+            if !indexed.contains(info) {
+                seen.problems.push(Problem::Index { path: info.path.clone() });
+            }
+        }
+        for info in &indexed {
+            if !on_disk.iter().any(|found| found.path == info.path) {
+                seen.problems.push(Problem::Index { path: info.path.clone() });
+            }
+        }
+        Ok(seen)
+    }
+
+    fn verify_tree(&self, seen: &mut Verified, tree: String, expected: &NarHash, recorded: &Fingerprint, trust: Trust) {
+        let place = self.root().join(&tree);
+        if place.symlink_metadata().is_err() {
+            seen.problems.push(Problem::Missing { tree });
+            return;
+        }
+        seen.trees += 1;
+        if trust == Trust::Fingerprint && fingerprint_of(&place).is_ok_and(|found| found == *recorded) {
+            return;
+        }
+        match digest(&place) {
+            Err(error) => seen.problems.push(Problem::Unreadable { tree, reason: chain(&error) }),
+            Ok((found, size)) => {
+                seen.bytes += size;
+                if found != *expected {
+                    let entries = written_since(&place, recorded.ctime).unwrap_or_default();
+                    seen.problems.push(Problem::Altered { tree, expected: *expected, found, entries });
+                }
+            }
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn digest(place: &Path) -> Result<(NarHash, u64), StoreError> {
+    let (directory, name) = split(place)?;
+    let source = Source { directory: directory.as_fd(), name: &name, shown: place, origin: Origin::Given };
+    let limits = TreeLimits { bytes: u64::MAX, entries: u64::MAX };
+    let (nar_hash, size, _) = Store::digest_tree(source, Digests::Nar, limits)?;
+    Ok((nar_hash, size))
+}
+
+/// Entries whose change time is later than the root's was when the digest was taken: nothing was written after that.
+fn written_since(place: &Path, ctime: (i64, i64)) -> Result<Vec<Bytes>, StoreError> {
+    let mut found = Vec::new();
+    let mut open = vec![place.to_owned()];
+    while let Some(path) = open.pop() {
+        let metadata = path.symlink_metadata().map_err(failed("looking at", &path))?;
+        if (metadata.ctime(), metadata.ctime_nsec()) > ctime {
+            let relative = path.strip_prefix(place).expect("it was found below");
+            found.push(Bytes::from(relative.as_os_str().as_bytes()));
+        }
+        if metadata.is_dir() {
+            for entry in std::fs::read_dir(&path).map_err(failed("listing", &path))? {
+                open.push(entry.map_err(failed("listing", &path))?.path());
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
