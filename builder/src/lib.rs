@@ -13,3 +13,5 @@ pub mod pin;
 
 pub mod fetch;
 pub mod store;
+
+pub mod environment;
