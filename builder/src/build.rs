@@ -5,6 +5,7 @@
 //! rest in parallel. Outcomes are values, failed builds included; errors are what this host could not do.
 
 pub mod artifact;
+mod enter;
 pub mod graph;
 pub mod host;
 pub mod provide;
@@ -21,7 +22,7 @@ use kiln_sandbox::{Host, Launcher, Refusal, SetupError, SlotError};
 use crate::environment::EnvironmentError;
 use crate::event::Events;
 use crate::exit::Kind;
-use crate::fetch::{Archives, FetchError};
+use crate::fetch::{Archives, FetchError, Network};
 use crate::interrupt::Interrupt;
 use crate::store::{Store, StoreError};
 
@@ -57,6 +58,8 @@ pub struct Settings {
     pub keep_failed: KeepFailed,
     /// Whether bytes of inputs are read before each use.
     pub inputs: Inputs,
+    /// Whether programs that bring inputs may use the network.
+    pub network: Network,
     /// Where a build's log is also written while it runs.
     pub echo: Option<&'static std::io::Stderr>,
 }
@@ -117,7 +120,23 @@ pub enum BuildError {
         /// The input.
         input: String,
         /// Why.
-        source: crate::pin::PinError,
+        source: Box<crate::pin::PinError>,
+    },
+    /// No failed build was kept.
+    #[error("no failed build of {recipe} was kept: run `kiln build --keep-failed {recipe}` first")]
+    NothingKept {
+        /// The recipe.
+        recipe: String,
+    },
+    /// Something that the target needs was not built.
+    #[error("{needed} is needed by {target} and was not built: {message}")]
+    Needs {
+        /// The target's recipe.
+        target: String,
+        /// The recipe that failed.
+        needed: String,
+        /// How it failed.
+        message: String,
     },
     /// This host cannot isolate.
     #[error(transparent)]
@@ -151,7 +170,8 @@ impl BuildError {
             Self::Fetch(e) => e.kind().into(),
             Self::Environment { source, .. } => source.kind(),
             Self::Digest { .. } => Kind::Tampered,
-            Self::PathChanged { .. } => Kind::BadInput,
+            Self::PathChanged { .. } | Self::NothingKept { .. } => Kind::BadInput,
+            Self::Needs { .. } => Kind::BuildFailed,
             Self::Input { source, .. } => source.kind(),
             Self::Refused(_) => Kind::CannotIsolate,
             Self::Setup(_) | Self::Slot(_) | Self::Io { .. } => Kind::Host,
@@ -164,4 +184,9 @@ impl BuildError {
 fn io(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BuildError {
     let path = path.to_path_buf();
     move |source| BuildError::Io { act, path, source }
+}
+
+/// Where root's sandbox identities are leased: one place for all stores, so that no two sandboxes share one.
+pub fn slots() -> PathBuf {
+    PathBuf::from("/run/kiln/slots")
 }

@@ -19,12 +19,12 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::fetch::{Archive, Host};
+use crate::fetch::{Archive, Host, Kind};
 
 /// The parsed file; default values where there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -34,6 +34,10 @@ pub struct Config {
     pub mirrors: Mirrors,
     /// How they are fetched.
     pub fetch: Fetch,
+    /// How recipes are pinned.
+    pub pin: Pin,
+    /// How builds are run.
+    pub build: Build,
     /// The file itself; relative directories are relative to where it is.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -53,6 +57,26 @@ pub struct Mirrors {
     pub pypi: Vec<String>,
     /// For files that a recipe names by address: asked by file name, before that address.
     pub url: Vec<String>,
+}
+
+/// How recipes are pinned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Pin {
+    /// Keyrings that sign archive indices, instead of the host's own.
+    pub keyrings: Vec<PathBuf>,
+}
+
+/// How builds are run. None of this is part of a build's identity.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Build {
+    /// Builds at once.
+    pub jobs: Option<NonZeroUsize>,
+    /// `NIX_BUILD_CORES`.
+    pub cores: Option<NonZeroU32>,
+    /// Bytes that trees of builds may take beside valid store paths, before the oldest are dropped.
+    pub outcome_budget: Option<u64>,
 }
 
 /// How files are fetched.
@@ -114,6 +138,15 @@ pub enum ConfigError {
         /// The known field nearest to an unknown one.
         nearest: Option<String>,
     },
+}
+
+impl ConfigError {
+    /// What sort of failure it is: the file is the user's in either case.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Unreadable { .. } | Self::Malformed { .. } => Kind::Input,
+        }
+    }
 }
 
 impl Config {

@@ -26,6 +26,8 @@ mod route;
 mod transfer;
 
 #[cfg(test)]
+mod promises;
+#[cfg(test)]
 mod server;
 
 pub use error::{FetchError, Kind, Refusal, Try, Unfetched};

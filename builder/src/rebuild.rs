@@ -54,16 +54,6 @@ pub enum CheckError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Something that the target needs was not built.
-    #[error("{needed} is needed by {target} and was not built: {message}")]
-    Needs {
-        /// The target's recipe.
-        target: String,
-        /// The recipe that failed.
-        needed: String,
-        /// How it failed.
-        message: String,
-    },
     /// Trees could not be compared.
     #[error("comparing the outputs")]
     Diff(#[from] DiffError),
@@ -75,7 +65,6 @@ impl CheckError {
         match self {
             Self::Build(e) => e.kind(),
             Self::Store(e) => e.kind().into(),
-            Self::Needs { .. } => Kind::BuildFailed,
             Self::Diff(DiffError::Read { .. }) => Kind::Host,
             Self::Diff(DiffError::NotAsRecorded { .. }) => Kind::Tampered,
         }
@@ -84,7 +73,7 @@ impl CheckError {
 
 /// Builds node `index` of `graph` under the control's conditions and under varied ones, and compares every byte.
 pub fn check(builder: &Builder<'_>, graph: &Graph, index: usize, options: &Options) -> Result<Report, CheckError> {
-    needs(builder, graph, index)?;
+    builder.needs(graph, index)?;
     let node = &graph.nodes[index];
     let recipe = &node.recipe.recipe;
     let provided = builder.provide(graph, index)?;
@@ -115,19 +104,6 @@ pub fn check(builder: &Builder<'_>, graph: &Graph, index: usize, options: &Optio
         origin: None,
     };
     Ok(Report::of(about, outcomes, &Reference::None, differences))
-}
-
-/// Builds what the target needs, from the store where it can.
-fn needs(builder: &Builder<'_>, graph: &Graph, index: usize) -> Result<(), CheckError> {
-    let wanted: Vec<usize> = graph.nodes[index].needs.iter().copied().collect();
-    let shown = |node: usize| graph.nodes[node].recipe.shown.display().to_string();
-    for (need, realised) in wanted.iter().zip(builder.realise_nodes(graph, &wanted)?) {
-        if realised.outcome.status != Status::Built {
-            let message = realised.outcome.failure.map(|f| f.message).unwrap_or_default();
-            return Err(CheckError::Needs { target: shown(index), needed: shown(*need), message });
-        }
-    }
-    Ok(())
 }
 
 fn means(builder: &Builder<'_>, provided: &Provided) -> Means {

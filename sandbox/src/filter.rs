@@ -353,3 +353,146 @@ pub(crate) fn fingerprint(filter: Filter) -> String {
     };
     format!("{name}-{}-{sum:016x}", program.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel would do, from the classic BPF subset that the assembler emits.
+    fn verdict(program: &[Instruction], arch: u32, call: u32, arguments: [u64; 6]) -> u32 {
+        let mut data = [0u32; 16];
+        data[0] = call;
+        data[1] = arch;
+        for (index, argument) in arguments.iter().enumerate() {
+            data[4 + 2 * index] = *argument as u32;
+            data[5 + 2 * index] = (*argument >> 32) as u32;
+        }
+        let (mut at, mut accumulator) = (0usize, 0u32);
+        loop {
+            let (code, jt, jf, k) = program[at];
+            at += 1;
+            let holds = match code {
+                LOAD => {
+                    accumulator = data[k as usize / 4];
+                    continue;
+                }
+                AND => {
+                    accumulator &= k;
+                    continue;
+                }
+                JUMP => {
+                    at += k as usize;
+                    continue;
+                }
+                RETURN => return k,
+                JUMP_EQUAL => accumulator == k,
+                JUMP_AT_LEAST => accumulator >= k,
+                JUMP_BITS => accumulator & k != 0,
+                other => panic!("no such instruction: {other:#x}"),
+            };
+            at += usize::from(if holds { jt } else { jf });
+        }
+    }
+
+    /// The table read in a line: what the search by halves must agree with.
+    fn meant(rules: &[Rule], call: u32, arguments: [u64; 6]) -> u32 {
+        if call >= X32 {
+            return KILL;
+        }
+        if call >= BEYOND {
+            return ERRNO | u32::from(ENOSYS);
+        }
+        let low = |argument: u32| arguments[argument as usize] as u32;
+        let checks = rules.iter().find(|rule| rule.call == call).map_or(&[][..], |rule| &rule.checks);
+        for check in checks {
+            let (hit, answer) = match *check {
+                Check::Always(answer) => (true, answer),
+                Check::Bits { argument, bits, answer } => (low(argument) & bits != 0, answer),
+                Check::BitsWith { argument, bits, also, also_bits, answer } => {
+                    (low(argument) & bits != 0 && low(also) & also_bits != 0, answer)
+                }
+                Check::Equal { argument, mask, value, answer } => (low(argument) & mask == value, answer),
+                Check::NoneOf { argument, values, answer } => (!values.contains(&low(argument)), answer),
+            };
+            if hit {
+                return ERRNO | u32::from(answer);
+            }
+        }
+        ALLOW
+    }
+
+    #[test]
+    fn the_search_by_halves_answers_every_call_as_the_table_does() {
+        let words = [
+            0,
+            1,
+            2,
+            10,
+            16,
+            17,
+            38,
+            40,
+            0o100,
+            0o2000,
+            0o4000,
+            0o4755,
+            0o755,
+            0o020_666,
+            0o060_000,
+            0o104_755,
+            0x80,
+            0x5412,
+            0x541c,
+            0x0002_0000,
+            0x0040_0000,
+            0x0040_4755,
+            0x1000_0000,
+            0x7c02_0000,
+            0x0004_0000,
+            0xffff_ffff,
+            0x1_0000_0000,
+            0x1_0000_5412,
+        ];
+        for filter in [Filter::Build, Filter::FakeRoot] {
+            let (program, rules) = (program(filter), rules(filter));
+            for call in (0..700).chain([X32, X32 | 39, u32::MAX]) {
+                for first in words {
+                    for second in words {
+                        let arguments = [first, second, first, second, 0, 0];
+                        assert_eq!(
+                            verdict(&program, ARCH, call, arguments),
+                            meant(&rules, call, arguments),
+                            "{filter:?} call {call} arguments {first:#x} {second:#x}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_architecture_kills_whatever_the_call() {
+        let i386 = 0x4000_0003;
+        for call in [0, 1, 20, 500] {
+            assert_eq!(verdict(&program(Filter::Build), i386, call, [0; 6]), KILL);
+        }
+    }
+
+    #[test]
+    fn a_fake_root_s_changes_of_owner_succeed_without_being_made() {
+        let (fake, build) = (program(Filter::FakeRoot), program(Filter::Build));
+        let chown = libc::SYS_fchownat as u32;
+        assert_eq!(verdict(&fake, ARCH, chown, [0; 6]), ERRNO);
+        assert_eq!(verdict(&build, ARCH, chown, [0; 6]), ALLOW);
+        let chmod = libc::SYS_fchmodat as u32;
+        assert_eq!(verdict(&fake, ARCH, chmod, [0, 0, 0o4755, 0, 0, 0]), ERRNO);
+        assert_eq!(verdict(&fake, ARCH, chmod, [0, 0, 0o755, 0, 0, 0]), ALLOW);
+    }
+
+    #[test]
+    fn the_program_fits_the_kernel_s_bound_of_4096_instructions() {
+        for filter in [Filter::Build, Filter::FakeRoot] {
+            assert!(program(filter).len() < 1024);
+        }
+    }
+}

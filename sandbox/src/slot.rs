@@ -221,4 +221,49 @@ mod tests {
         assert!(mapped(container, FIRST_IN_CONTAINER));
         assert!(!mapped("0 1000 1\n", FIRST_IN_CONTAINER));
     }
+
+    #[test]
+    fn root_s_slots_are_distinct_while_held_and_never_root() {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let first = Slot::lease(directory.path()).expect("free");
+        let second = Slot::lease(directory.path()).expect("free");
+        assert_ne!(first.uid(), 0);
+        if rustix::process::geteuid().is_root() {
+            assert_ne!(first.uid(), second.uid());
+            let held = first.uid();
+            drop(first);
+            assert_eq!(Slot::lease(directory.path()).expect("free again").uid(), held);
+        } else {
+            assert_eq!(first.uid(), second.uid());
+        }
+    }
+
+    #[test]
+    fn a_tree_changes_hands_without_following_links_however_deep_it_is() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let (canary, tree) = (directory.path().join("canary"), directory.path().join("tree"));
+        std::fs::write(&canary, "").expect("written");
+        std::fs::create_dir(&tree).expect("made");
+        std::os::unix::fs::symlink(&canary, tree.join("link")).expect("made");
+        std::fs::create_dir(tree.join("sibling")).expect("made");
+        std::fs::write(tree.join("sibling/file"), "").expect("written");
+        // Deeper than PATH_MAX allows by name, and than descriptors would allow one by one.
+        let mut at = rustix::fs::openat(CWD, &tree, OFlags::RDONLY, Mode::empty()).expect("opened");
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&at, c"d", Mode::from_raw_mode(0o755)).expect("made");
+            at = rustix::fs::openat(&at, c"d", OFlags::RDONLY, Mode::empty()).expect("opened");
+        }
+        let slot = Slot::lease(&directory.path().join("slots")).expect("free");
+        slot.adopt_tree(&tree).expect("given");
+        let owner = |path: &Path| std::fs::symlink_metadata(path).expect("there").uid();
+        assert_eq!(owner(&tree.join("sibling/file")), slot.uid());
+        assert_eq!(owner(&tree.join("link")), slot.uid());
+        assert_eq!(rustix::fs::fstat(&at).expect("there").st_uid, slot.uid());
+        let caller = rustix::process::geteuid().as_raw();
+        assert_eq!(owner(&canary), caller);
+        slot.reclaim_tree(&tree).expect("taken back");
+        assert_eq!(owner(&tree.join("sibling/file")), caller);
+        assert_eq!(rustix::fs::fstat(&at).expect("there").st_uid, caller);
+    }
 }

@@ -309,6 +309,3 @@ impl Derivation {
         })
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -292,7 +292,7 @@ mod tests {
             [samples::control(), samples::varied(), samples::failed()].map(|o| Digest::of(bytes(&o)).to_string()),
             [
                 "d1a46ef6f58b9bc7191e46cb871f5331ad6ff06deac1d97b3ce44cd329f66c0d",
-                "b49247f6a19209e481b05692c3658fbc68b298562e59ee1a93473cad5346db4f",
+                "4b1ab3e9dda5ed85fd69955d3bb00ac430fe8161909fb7912b748f149c013019",
                 "119f5b4f8b4fbb8c3aeca0bc2feefd2bb6cfa7e07e213a0ea232b2876d724426"
             ]
         );

@@ -384,7 +384,7 @@ mod tests {
             )
         );
         assert_eq!(Manifest::parse(&manifest.print()), Ok(manifest.clone()));
-        assert_eq!(manifest.digest().to_string(), "GOLDEN");
+        assert_eq!(manifest.digest().to_string(), "dbac7eaa91ace3cbc6c010928d7de583442ed1132a350504fb30a7df5dad258a");
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub fn artifacts(
                 any = true;
                 let name = shown.rsplit('/').next().unwrap_or(&shown).to_string();
                 let artifact =
-                    Artifact { sha256: *sha256, size: *size, output: output.clone(), path: path.clone() };
+                    Artifact { sha256: *sha256, size: *size, output: output.clone(), path: kiln_model::outcome::EntryPath::from_bytes(path.as_bytes()) };
                 if let Some(other) = found.insert(name.clone(), artifact.clone())
                     && other != artifact
                 {
@@ -91,10 +91,10 @@ mod tests {
         let mut entries = BTreeMap::from([(Bytes::default(), Entry::Directory)]);
         for file in files {
             if let Some((directory, _)) = file.rsplit_once('/') {
-                entries.insert(Bytes::from(directory.as_bytes().to_vec()), Entry::Directory);
+                entries.insert(Bytes::from(directory), Entry::Directory);
             }
             let entry = Entry::File { size: 1, sha256: Digest::of(file), executable: false };
-            entries.insert(Bytes::from(file.as_bytes().to_vec()), entry);
+            entries.insert(Bytes::from(*file), entry);
         }
         BTreeMap::from([("out".parse().unwrap(), Manifest::new(entries).unwrap())])
     }

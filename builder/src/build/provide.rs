@@ -15,12 +15,12 @@ use kiln_model::store_path::StorePath;
 use kiln_model::tree::{self, Manifest};
 
 use super::graph::{Graph, Node};
-use super::{BuildError, Builder, Inputs, io};
-use crate::environment::{Assembler, Package};
+use super::{BuildError, Builder, Inputs};
+use crate::environment::{Assembler, Kept, Package};
 use crate::event::{self, Level};
 use crate::fetch::{Archive, Wanted};
 use crate::pin;
-use crate::store::{Digests, Store, Trust};
+use crate::store::{Digests, Trust};
 
 /// Differing files that an error names; the others are counted.
 const NAMED: usize = 20;
@@ -64,7 +64,10 @@ impl Builder<'_> {
 
     /// The digest of a path that is valid and still what it was when it became so.
     fn valid(&self, path: &StorePath) -> Result<Option<NarHash>, BuildError> {
-        Ok(self.store.trusted(path, self.trust())?.map(|info| info.nar_hash))
+        match self.store.path_info(path)? {
+            None => Ok(None),
+            Some(_) => Ok(Some(self.store.check(path, self.trust())?.nar_hash)),
+        }
     }
 
     fn add_closure(
@@ -73,7 +76,9 @@ impl Builder<'_> {
         closure: &mut BTreeMap<StorePath, PathBuf>,
         digests: &mut BTreeMap<StorePath, NarHash>,
     ) -> Result<(), BuildError> {
-        for path in self.store.closure(&BTreeSet::from([path.clone()]))? {
+        let wanted = BTreeSet::from([path.clone()]);
+        self.store.hold(&wanted)?;
+        for path in self.store.closure(&wanted)?.into_keys() {
             if let Some(nar_hash) = self.valid(&path)? {
                 closure.insert(path.clone(), self.store.physical(&path));
                 digests.insert(path, nar_hash);
@@ -91,7 +96,10 @@ impl Builder<'_> {
         path: &StorePath,
     ) -> Result<(), BuildError> {
         let recipe = || node.recipe.shown.display().to_string();
-        let failed = |source| BuildError::Input { recipe: recipe(), input: variable.to_string(), source };
+        let failed = |source| {
+            let source = Box::new(source);
+            BuildError::Input { recipe: recipe(), input: variable.to_string(), source }
+        };
         let name = lower::input_name(locked);
         let added = match locked {
             LockedInput::DebianSource { .. } | LockedInput::Url { .. } | LockedInput::Pypi { .. } => {
@@ -101,14 +109,15 @@ impl Builder<'_> {
             }
             LockedInput::Git { git, rev, .. } => {
                 let private = self.store.private_dir()?;
-                let tree = pin::git::tree(git, rev, private.path()).map_err(|e| failed(e.into()))?;
-                self.store.add_tree(&name, &tree, Digests::Nar)?
+                let dir = &node.recipe.dir;
+                let pin =
+                    pin::git::pin(dir, git, rev, self.settings.network, private.path()).map_err(|e| failed(e.into()))?;
+                self.store.add_tree(&name, &pin.tree.root(), Digests::Nar)?
             }
             LockedInput::Path { path, .. } => {
                 let private = self.store.private_dir()?;
-                let tree =
-                    pin::path::tree(&node.recipe.dir, path, private.path()).map_err(|e| failed(e.into()))?;
-                self.store.add_tree(&name, &tree, Digests::Nar)?
+                let pin = pin::path::pin(&node.recipe.dir, path, private.path()).map_err(|e| failed(e.into()))?;
+                self.store.add_tree(&name, &pin.tree.root(), Digests::Nar)?
             }
         };
         if added.info.path == *path {
@@ -186,7 +195,7 @@ impl Builder<'_> {
             interrupt: self.interrupt,
             slots: super::slots(),
         };
-        let kept = self.store.kept_packages();
+        let kept = Kept::new(self.store.root().join("unpacked"));
         let assembler = Assembler { inside: &inside, epoch: epoch(lock), kept: Some(&kept) };
         let environment_error = |source| BuildError::Environment { recipe: recipe.into(), source };
         assemble(&assembler, &into).map_err(environment_error)?;

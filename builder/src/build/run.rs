@@ -5,13 +5,15 @@
 //! this host or kiln itself could not do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kiln_model::name::Variable;
+use kiln_model::name::{Name, Variable};
 use kiln_model::outcome::{Failure, Limit, Log, Moment, Outcome, Output, Ran, Status};
 use kiln_model::store_path::StorePath;
 use kiln_model::variation::observed::Observed;
@@ -26,7 +28,7 @@ use super::provide::Provided;
 use super::sandbox::{Places, spec};
 use super::transcript::Transcript;
 use super::{BuildError, Builder, io};
-use crate::store::{PrivateDir, Taken};
+use crate::store::{Origin, PrivateDir, Source, StoreError, Taken, TreeError, TreeLimits};
 
 /// What one build left.
 pub struct Run {
@@ -58,12 +60,11 @@ impl Builder<'_> {
             return Err(BuildError::Interrupted);
         }
         let private = self.store.private_dir()?;
-        let slot = Slot::lease(&self.store.slots())?;
+        let slot = Slot::lease(&super::slots())?;
         let places = self.places(&private, &slot, provided)?;
         let spec = spec(&node.lowered.closed.derivation, conditions, &node.recipe.recipe.limits, &places);
         let plan = plan(&spec, self.host)?;
-        let log_path = private.path().join("log.zst");
-        let mut transcript = Transcript::create(&log_path).map_err(io("writing", &log_path))?;
+        let mut transcript = Transcript::new(self.store.log_writer()?);
 
         let (started, clock) = (SystemTime::now(), Instant::now());
         let running = self.launcher.spawn(&plan, &slot, Stdio::Log)?;
@@ -84,8 +85,8 @@ impl Builder<'_> {
         let ended = ended?;
         let seconds = clock.elapsed();
         let tail = transcript.tail();
-        let log = transcript.finish().map_err(io("writing", &log_path))?;
-        self.store.keep_log(&log_path, &log.sha256)?;
+        let (log, writer) = transcript.finish().map_err(io("writing the log to", self.store.root()))?;
+        writer.finish(&log_name(&log))?;
         slot.reclaim_tree(&places.store)?;
         slot.reclaim_tree(&places.build)?;
 
@@ -122,7 +123,12 @@ impl Builder<'_> {
     }
 
     /// Makes the private directories of one build and gives them to its slot.
-    fn places(&self, private: &PrivateDir, slot: &Slot, provided: &Provided) -> Result<Places, BuildError> {
+    pub(super) fn places(
+        &self,
+        private: &PrivateDir,
+        slot: &Slot,
+        provided: &Provided,
+    ) -> Result<Places, BuildError> {
         let make = |name: &str, mode: u32| -> Result<PathBuf, BuildError> {
             let path = private.path().join(name);
             DirBuilder::new().mode(mode).create(&path).map_err(io("creating", &path))?;
@@ -131,14 +137,20 @@ impl Builder<'_> {
             slot.adopt_tree(&path)?;
             Ok(path)
         };
-        Ok(Places {
+        let (store, build) = (make("store", 0o1775)?, make("build", 0o700)?);
+        Ok(Places { store, build, ..self.surroundings(provided) })
+    }
+
+    /// What of a build's places does not depend on its private directory; the others are empty paths.
+    pub(super) fn surroundings(&self, provided: &Provided) -> Places {
+        Places {
             environment: provided.environment.clone(),
             inputs: provided.closure.clone(),
-            store: make("store", 0o1775)?,
-            build: make("build", 0o700)?,
+            store: PathBuf::new(),
+            build: PathBuf::new(),
             memory: host::memory() / 2,
             cpus: host::processors(),
-        })
+        }
     }
 
     /// Copies the outputs out of the build's private store; the inner error is the build's own fault.
@@ -149,15 +161,19 @@ impl Builder<'_> {
         store: &Path,
     ) -> Result<Result<BTreeMap<Variable, Taken>, String>, BuildError> {
         let directory = File::open(store).map_err(io("opening", store))?;
+        let limits = TreeLimits::default();
         let own = node.lowered.outputs.values().cloned();
         let candidates: BTreeSet<StorePath> = provided.closure.keys().cloned().chain(own).collect();
         let mut taken = BTreeMap::new();
         for (name, path) in &node.lowered.outputs {
-            match self.store.take_output(&directory, path, &candidates) {
+            let base = CString::new(path.base_name()).expect("store paths have no NUL");
+            let shown = store.join(path.base_name());
+            let source = Source { directory: directory.as_fd(), name: &base, shown: &shown, origin: Origin::Built };
+            match self.store.take_output(source, &candidates, limits) {
                 Ok(output) => {
                     taken.insert(name.clone(), output);
                 }
-                Err(error) if error.is_output() => {
+                Err(StoreError::Tree(error)) if !matches!(error, TreeError::Read { .. }) => {
                     let mut message = format!("output {name}: {error}");
                     let mut cause: &dyn std::error::Error = &error;
                     while let Some(source) = cause.source() {
@@ -189,7 +205,7 @@ impl Builder<'_> {
                 path: path.to_string(),
                 nar_hash: taken.nar_hash,
                 nar_size: taken.nar_size,
-                manifest: taken.manifest.clone(),
+                manifest: listed(&taken.manifest),
             };
             Some((name.clone(), output))
         });
@@ -299,4 +315,27 @@ fn observed(seen: &kiln_sandbox::Observed, node: &Node, conditions: &Conditions)
 
 fn moment(time: SystemTime) -> Moment {
     Moment::from_unix(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+}
+
+/// The name under which a log is kept.
+pub fn log_name(log: &Log) -> Name {
+    log.sha256.to_string().parse().expect("hexadecimal digits are a name")
+}
+
+fn listed(manifest: &kiln_model::tree::Manifest) -> kiln_model::outcome::Manifest {
+    use kiln_model::{outcome, tree};
+    let path = |p: &tree::Bytes| outcome::EntryPath::from_bytes(p.as_bytes());
+    manifest
+        .entries()
+        .map(|(p, e)| {
+            let entry = match e {
+                tree::Entry::File { size, sha256, executable } => {
+                    outcome::Entry::File { size: *size, sha256: *sha256, executable: *executable }
+                }
+                tree::Entry::Directory => outcome::Entry::Directory,
+                tree::Entry::Symlink { target } => outcome::Entry::Symlink { target: path(target) },
+            };
+            (path(p), entry)
+        })
+        .collect()
 }

@@ -107,6 +107,19 @@ impl Builder<'_> {
         Ok(wanted.iter().map(|node| done[node].clone()).collect())
     }
 
+    /// Builds what node `index` needs, from the store where it can; it is an error if one of these fails.
+    pub fn needs(&self, graph: &Graph, index: usize) -> Result<(), BuildError> {
+        let wanted: Vec<usize> = graph.nodes[index].needs.iter().copied().collect();
+        let shown = |node: usize| graph.nodes[node].recipe.shown.display().to_string();
+        for (need, realised) in wanted.iter().zip(self.realise_nodes(graph, &wanted)?) {
+            if realised.outcome.status != Status::Built {
+                let message = realised.outcome.failure.map(|f| f.message).unwrap_or_default();
+                return Err(BuildError::Needs { target: shown(index), needed: shown(*need), message });
+            }
+        }
+        Ok(())
+    }
+
     /// One thread: takes a node whose needs are done until none is left, or until another thread met an error.
     fn work(&self, graph: &Graph, states: &Mutex<Vec<State>>, changed: &Condvar, failed: &Mutex<Option<BuildError>>) {
         let mut held = states.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,9 +179,13 @@ impl Builder<'_> {
 
     /// Makes the trees of an unvaried build the valid store paths, unless they are valid already.
     pub fn register(&self, node: &Node, run: &super::Run) -> Result<(), BuildError> {
-        self.store.add_derivation(&node.lowered.closed.path, &node.lowered.closed.bytes)?;
-        let outputs = run.taken.iter().filter_map(|(name, taken)| Some((node.lowered.outputs.get(name)?, taken)));
-        self.store.register_outputs(&node.lowered.closed.path, outputs)?;
+        let closed = &node.lowered.closed;
+        self.store.add_derivation(&closed.derivation.name, &closed.bytes)?;
+        for (name, taken) in &run.taken {
+            if let Some(path) = node.lowered.outputs.get(name) {
+                self.store.register_output(path, taken, &closed.path)?;
+            }
+        }
         Ok(())
     }
 

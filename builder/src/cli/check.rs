@@ -64,7 +64,7 @@ impl Check {
         if let Some(file) = &self.html {
             session.write_file(file, render::html::page(&reports).as_bytes())?;
         }
-        let accept = Accept::default();
+        let accept = Accept::Identical;
         if session.json() {
             // One target is one report, several are a list of them (ARCHITECTURE.md, the command line).
             if reports.len() == 1 {

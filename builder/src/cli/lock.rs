@@ -9,6 +9,7 @@ use kiln_model::name::Variable;
 use super::{Failure, Session};
 use crate::event::{self, Level};
 use crate::exit;
+use crate::pin::debian::Freshness;
 use crate::pin::{Pinning, Scope};
 use crate::recipe_dir::RecipeDir;
 
@@ -40,7 +41,13 @@ impl Lock {
             for path in &self.recipes {
                 let recipe = RecipeDir::open(path)?;
                 let old = recipe.lock_if_any()?;
-                let pinning = Pinning { builder, clock: jiff::Timestamp::now(), freshness: session.freshness(self.allow_expired)? };
+                let pinning = Pinning {
+                    builder,
+                    clock: jiff::Timestamp::now(),
+                    keyrings: session.keyrings()?,
+                    freshness: if self.allow_expired { Freshness::Any } else { Freshness::Required },
+                    network: session.network(),
+                };
                 let lock = pinning.lock(&recipe, old.as_ref(), &scope)?;
                 let same = old.as_ref() == Some(&lock);
                 let did = match (same, self.check) {

@@ -26,7 +26,7 @@ use super::route::Proxies;
 use super::transfer::{Setback, from_directory, from_web, listing_of_directory, small_file, small_web};
 use super::{Archive, Archives, FetchError, Host, Refusal, Try, Unfetched, Wanted};
 use crate::config::Config;
-use crate::event::{Events, Level, SILENT, Task, Unit, say};
+use crate::event::{Event, Level, SILENT, Task, Unit, say};
 
 /// Whether sockets may be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +53,13 @@ pub struct Policy {
 }
 
 /// Reads archives over the network and from directories, into the store's cache of files.
-pub struct Fetcher<'e> {
+pub struct Fetcher {
     cache: Cache,
     config: Config,
     host: Host,
     network: Network,
     policy: Policy,
-    events: Events<'e>,
+    events: Box<dyn Fn(Event) + Send + Sync>,
     reach: OnceLock<Reach>,
     /// Addresses that said no for good.
     refused: Mutex<BTreeMap<String, Refusal>>,
@@ -70,8 +70,8 @@ pub struct Fetcher<'e> {
 }
 
 /// A [`Fetcher`] that knows the dates of a lock's suites, for mirrors with `{date}` in their address.
-pub struct Dated<'f, 'e> {
-    fetcher: &'f Fetcher<'e>,
+pub struct Dated<'f> {
+    fetcher: &'f Fetcher,
     dates: Dates,
 }
 
@@ -135,7 +135,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<'e> Fetcher<'e> {
+impl Fetcher {
     /// A fetcher into the cache of the store at `store`, as `config` says.
     pub fn new(store: &Path, config: Config, host: Host, network: Network) -> Result<Self, FetchError> {
         Ok(Self {
@@ -144,7 +144,7 @@ impl<'e> Fetcher<'e> {
             config,
             host,
             network,
-            events: SILENT,
+            events: Box::new(SILENT),
             reach: OnceLock::new(),
             refused: Mutex::default(),
             silent: Mutex::default(),
@@ -153,8 +153,8 @@ impl<'e> Fetcher<'e> {
     }
 
     /// The same, telling what it does.
-    pub fn telling(self, events: Events<'e>) -> Self {
-        Self { events, ..self }
+    pub fn telling(self, events: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self { events: Box::new(events), ..self }
     }
 
     /// The same, with other patience than configured.
@@ -163,7 +163,7 @@ impl<'e> Fetcher<'e> {
     }
 
     /// This fetcher, for files of a lock: mirrors with `{date}` are asked for the archive as it was then.
-    pub fn dated(&self, suites: &[Suite]) -> Dated<'_, 'e> {
+    pub fn dated(&self, suites: &[Suite]) -> Dated<'_> {
         let mut dates = Dates::new();
         for suite in suites {
             dates.entry(suite.archive.clone()).or_default().insert(compact_date(&suite.date));
@@ -197,7 +197,7 @@ impl<'e> Fetcher<'e> {
         });
         if kept {
             for note in &reach.mirrors.notes {
-                say(self.events, Level::Note, note);
+                say(&*self.events, Level::Note, note);
             }
         }
         Ok(reach)
@@ -296,7 +296,8 @@ impl<'e> Fetcher<'e> {
     }
 
     fn one(&self, wanted: &Wanted, dates: &Dates) -> Result<PathBuf, Lost> {
-        let waits = || say(self.events, Level::Note, format!("waiting for another kiln that fetches {}", wanted.path));
+        let waits =
+            || say(&*self.events, Level::Note, format!("waiting for another kiln that fetches {}", wanted.path));
         let mut part = match self.cache.entry(&wanted.sha256, waits)? {
             Entry::Whole(path) => return Ok(path),
             Entry::Part(part) => part,
@@ -314,12 +315,12 @@ impl<'e> Fetcher<'e> {
         for source in self.sources(reach, &wanted.archive, &wanted.path, dates)? {
             let task = task.get_or_insert_with(|| {
                 let name = wanted.path.rsplit('/').next().unwrap_or_default();
-                Task::start(self.events, name, Unit::Bytes, wanted.size)
+                Task::start(&*self.events, name, Unit::Bytes, wanted.size)
             });
             match self.from(reach, &source, wanted, &mut part, task)? {
                 Ok(()) => return Ok(part.finish(&wanted.sha256)?),
                 Err(refusal) => {
-                    say(self.events, Level::Detail, format!("{}: {}: {refusal}", wanted.path, source.label));
+                    say(&*self.events, Level::Detail, format!("{}: {}: {refusal}", wanted.path, source.label));
                     tries.push(Try { mirror: source.label, refusal });
                 }
             }
@@ -430,7 +431,7 @@ impl<'e> Fetcher<'e> {
         }
         let server = url.origin().ascii_serialization();
         let attempts = if locked(&self.silent).contains(&server) { 1 } else { self.policy.attempts.max(1) };
-        say(self.events, Level::Detail, format!("asking {}", shown(url)));
+        say(&*self.events, Level::Detail, format!("asking {}", shown(url)));
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -465,7 +466,7 @@ impl<'e> Fetcher<'e> {
         check_path(archive, path)?;
         let reach = self.reach()?;
         let mut tries = Vec::new();
-        let task = Task::start(self.events, path, Unit::Bytes, None);
+        let task = Task::start(&*self.events, path, Unit::Bytes, None);
         for source in self.sources(reach, archive, path, dates)? {
             let result = match (&source.place, &reach.client) {
                 (From::Nowhere(refusal), _) => Err(refusal.clone()),
@@ -494,7 +495,7 @@ impl<'e> Fetcher<'e> {
     }
 }
 
-impl Archives for Fetcher<'_> {
+impl Archives for Fetcher {
     fn pinned(&self, wanted: &[Wanted]) -> Result<Vec<PathBuf>, FetchError> {
         self.pinned_at(wanted, &Dates::new())
     }
@@ -504,7 +505,7 @@ impl Archives for Fetcher<'_> {
     }
 }
 
-impl Archives for Dated<'_, '_> {
+impl Archives for Dated<'_> {
     fn pinned(&self, wanted: &[Wanted]) -> Result<Vec<PathBuf>, FetchError> {
         self.fetcher.pinned_at(wanted, &self.dates)
     }

@@ -134,6 +134,9 @@ impl Client {
             .proxy(proxy)
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(self.roots(trust)?).build())
+            // One for each thread that fetches; the default would close half of them after each file.
+            .max_idle_connections(64)
+            .max_idle_connections_per_host(64)
             .timeout_resolve(Some(self.stall))
             .timeout_connect(Some(self.stall))
             .timeout_recv_response(Some(self.stall))
@@ -290,5 +293,34 @@ impl<In: Transport> Transport for AbsoluteTransport<In> {
 
     fn is_open(&mut self) -> bool {
         self.inner.is_open()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_never_leads_from_https_to_http() {
+        let to = |here: &str, location: &str| {
+            let headers = HeaderMap::from_iter([(header::LOCATION, location.parse().unwrap())]);
+            redirected(&here.parse().unwrap(), &headers).map(String::from)
+        };
+        assert_eq!(to("https://a.test/x/y", "../z").as_deref(), Ok("https://a.test/z"));
+        assert_eq!(to("http://a.test/", "https://b.test/").as_deref(), Ok("https://b.test/"));
+        for (here, location) in
+            [("https://a.test/", "http://a.test/"), ("http://a.test/", "data:,x"), ("http://a.test/", "http://")]
+        {
+            assert!(matches!(to(here, location), Err(Refusal::Redirect(_))), "{location}");
+        }
+    }
+
+    #[test]
+    fn a_range_begins_where_it_says() {
+        let start =
+            |value: &'static str| range_start(&HeaderMap::from_iter([(header::CONTENT_RANGE, value.parse().unwrap())]));
+        assert_eq!(start("bytes 500-999/1000"), Some(500));
+        assert_eq!(start("bytes */1000"), None);
+        assert_eq!(start("lines 5-9/10"), None);
     }
 }

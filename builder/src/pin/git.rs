@@ -20,7 +20,7 @@ use kiln_model::digest::NarHash;
 use kiln_model::lock::LockedInput;
 
 use super::PinnedTree;
-use crate::fetch::Network;
+use crate::fetch::{Kind, Network};
 
 /// A pinned commit.
 #[derive(Debug)]
@@ -103,6 +103,21 @@ pub enum GitError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl GitError {
+    /// What sort of failure it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Address { .. }
+            | Self::Rev { .. }
+            | Self::NotACommit { .. }
+            | Self::Submodule { .. }
+            | Self::Lfs { .. }
+            | Self::Hostile { .. } => Kind::Input,
+            Self::Offline { .. } | Self::Program(_) | Self::Failed { .. } | Self::Io { .. } => Kind::Host,
+        }
+    }
 }
 
 /// Fetches the commit and writes its tree below the store's `tmp`. A path instead of an address is seen from `recipe`, the

@@ -15,6 +15,7 @@ use kiln_model::lock::LockedInput;
 use rustix::fs::OFlags;
 
 use super::PinnedTree;
+use crate::fetch::Kind;
 
 /// A pinned path.
 #[derive(Debug)]
@@ -64,6 +65,20 @@ pub enum PathError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl PathError {
+    /// What sort of failure it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotRelative { .. } | Self::HoldsRecipe { .. } | Self::Special { .. } | Self::Symlink { .. } => {
+                Kind::Input
+            }
+            // A path that is not there is the recipe's mistake; one that cannot be read is the host's.
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Kind::Input,
+            Self::Io { .. } => Kind::Host,
+        }
+    }
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> PathError + '_ {

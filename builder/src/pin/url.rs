@@ -7,7 +7,7 @@ use kiln_model::digest::NarHash;
 use kiln_model::lock::{LockedFile, LockedInput};
 
 use super::PinnedFiles;
-use crate::fetch::{Archive, Archives, FetchError, Wanted};
+use crate::fetch::{Archive, Archives, FetchError, Kind, Wanted};
 
 /// A pinned file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,17 @@ pub enum UrlError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl UrlError {
+    /// What sort of failure it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Name { .. } => Kind::Input,
+            Self::Fetch { source, .. } => source.kind(),
+            Self::Cache { .. } => Kind::Host,
+        }
+    }
 }
 
 /// Pins the file at `url`, to be found under `file`, or under the last part of the address.

@@ -136,10 +136,6 @@ fn lock_mounts(uid: u32, gid: u32) -> Result<(), Errno> {
             Err(errno) => return Err(errno),
         }
     }
-    let sets = CapabilitySets {
-        effective: KEPT,
-        permitted: KEPT,
-        inheritable: CapabilitySet::empty(),
-    };
+    let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets)
 }

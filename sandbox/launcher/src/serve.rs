@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
-use rustix::process::{PidfdFlags, Signal};
+use rustix::process::{PidfdFlags, Resource, Signal};
 
 use crate::init::{self, Task};
 use crate::protocol::{Carried, Failure, Reply, Request, Source, Step};
@@ -51,6 +51,10 @@ impl Launcher {
         if rustix::process::geteuid().is_root() {
             rustix::thread::set_thread_groups(&[])?;
         }
+        // As root each input is a descriptor here until its sandbox runs; the payload's own limit is set later.
+        let mut files = rustix::process::getrlimit(Resource::Nofile);
+        files.current = files.maximum;
+        rustix::process::setrlimit(Resource::Nofile, files)?;
         let itself = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
         Ok(Self { socket, itself })
     }
@@ -113,11 +117,7 @@ impl Launcher {
     }
 
     fn start(&self, carried: &mut Vec<OwnedFd>) -> Result<OwnedFd, Failure> {
-        let refused = |errno: Errno| Failure {
-            step: 0,
-            source: None,
-            errno: errno.raw_os_error(),
-        };
+        let refused = |errno: Errno| Failure { step: 0, source: None, errno: errno.raw_os_error() };
         if !(Carried::STREAMS + 1..=Carried::COUNT).contains(&carried.len()) {
             return Err(refused(Errno::PROTO));
         }
@@ -146,14 +146,8 @@ impl Launcher {
                 }
                 Step::Clone => {
                     // Everything that the child needs is made here, in memory that it inherits.
-                    let task = Task::prepare(
-                        &request,
-                        &trees,
-                        &streams,
-                        &carried[Carried::REPORT],
-                        &released,
-                        &self.itself,
-                    );
+                    let task =
+                        Task::prepare(&request, &trees, &streams, &carried[Carried::REPORT], &released, &self.itself);
                     match sys::clone3(Namespaces::New).map_err(|errno| failed(errno, None))? {
                         Fork::Child => init::run(&task),
                         Fork::Parent { pid, pidfd } => child = Some((pid, pidfd)),

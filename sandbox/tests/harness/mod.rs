@@ -57,7 +57,9 @@ impl Bench {
     fn new() -> Self {
         // tempfile makes it with mode 0700, as kiln's own directories are: root's pid 1 must get past that.
         let directory = TempDir::new().unwrap();
-        let slot = Slot::lease(&std::env::temp_dir().join(format!("kiln-slots-{}", rustix::process::geteuid().as_raw()))).unwrap();
+        let slot =
+            Slot::lease(&std::env::temp_dir().join(format!("kiln-slots-{}", rustix::process::geteuid().as_raw())))
+                .unwrap();
         let bench = Self { directory, launcher: Launcher::start().unwrap(), slot };
         for (name, mode) in [("store", 0o1775), ("build", 0o700), ("input", 0o755)] {
             fs::create_dir(bench.path(name)).unwrap();
@@ -116,10 +118,8 @@ impl Bench {
     pub(crate) fn try_run(&self, spec: &Spec) -> Result<Run, SetupError> {
         let plan = plan(spec, &probe()).unwrap();
         let mut log = Vec::new();
-        let ended = self
-            .launcher
-            .spawn(&plan, &self.slot, Stdio::Log)?
-            .wait(&mut |bytes| log.extend_from_slice(bytes))?;
+        let ended =
+            self.launcher.spawn(&plan, &self.slot, Stdio::Log)?.wait(&mut |bytes| log.extend_from_slice(bytes))?;
         Ok(Run { ended, log: String::from_utf8_lossy(&log).into_owned() })
     }
 

@@ -147,15 +147,14 @@ fn literals(place: &Place<'_>) -> Vec<Clue> {
         // The control's build directory begins the varied one, so it is in both builds' bytes.
         let prefix = ours.iter().find(|v| place.first.has(v) && other.is_some_and(|o| o.starts_with(v.as_str())));
         let (confidence, evidence) = match (mine.or(prefix), other) {
-            (Some(mine), Some(other)) => (
-                Confidence::Likely,
-                format!("the first build's bytes have its {factor} {mine:?}, the second's {other:?}"),
-            ),
+            (Some(mine), Some(other)) => {
+                (Confidence::Likely, format!("each build wrote its own {factor}: {mine:?} and {other:?}"))
+            }
             (None, Some(other)) => {
-                (Confidence::Suspected, format!("only the second build's bytes have its {factor} {other:?}"))
+                (Confidence::Suspected, format!("only the second build wrote its own {factor}, {other:?}"))
             }
             (Some(mine), None) => {
-                (Confidence::Suspected, format!("only the first build's bytes have its {factor} {mine:?}"))
+                (Confidence::Suspected, format!("only the first build wrote its own {factor}, {mine:?}"))
             }
             (None, None) => continue,
         };
@@ -189,7 +188,7 @@ fn numbers(place: &Place<'_>) -> Option<Clue> {
         if ours != theirs && (decimal || octal) {
             let confidence = if ours.max(theirs) >= 1000 { Confidence::Likely } else { Confidence::Suspected };
             let label = if factor == Factor::Parallelism { Label::Ncpu } else { factor.label() };
-            let evidence = format!("each build's bytes have its {factor}: {a} and {b}");
+            let evidence = format!("each build wrote its own {factor}: {a} and {b}");
             return Some(Clue { label, factor: Some(factor), confidence, evidence });
         }
     }

@@ -192,6 +192,6 @@ fn zone_names(place: &Place<'_>) -> Option<Clue> {
         label: Label::Tz,
         factor: Some(Factor::TimeZone),
         confidence: Confidence::Likely,
-        evidence: format!("each build's bytes name its time zone: {a} and {b}"),
+        evidence: format!("each build wrote its own time zone: {a} and {b}"),
     })
 }

@@ -1,1 +1,0 @@
-//! Held against what Nix wrote: see tests/vectors/README.md.
