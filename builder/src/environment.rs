@@ -8,6 +8,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::exit::Kind;
 use kiln_model::lock::LockedPackage;
 
 mod configure;
@@ -208,6 +209,23 @@ pub enum EnvironmentError {
 }
 
 impl EnvironmentError {
+    /// What sort of error it is. A package whose digest is the locked one and that is no sound package was locked so:
+    /// whoever served it first meant harm or was harmed.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Deb(DebError::Read { .. }) => Kind::Host,
+            Self::Deb(_) | Self::Control { .. } => Kind::Tampered,
+            Self::Conflict { .. } | Self::Script { .. } => Kind::BuildFailed,
+            Self::Sandbox(source) if source.is::<kiln_sandbox::Refusal>() => Kind::CannotIsolate,
+            Self::Sandbox(_)
+            | Self::Database { .. }
+            | Self::Unpack { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Keep { .. } => Kind::Host,
+        }
+    }
+
     fn read(tree: &Tree, path: &[u8], source: io::Error) -> Self {
         Self::Read { path: tree.path().join(unpack::display(path)), source }
     }

@@ -172,11 +172,10 @@ fn runs(
         let control = scope.spawn(control);
         let beside = builder.settings.jobs.get().min(conditions) - 1;
         let workers: Vec<_> = (0..beside).map(|_| scope.spawn(worker)).collect();
-        let joined = |panic| std::panic::resume_unwind(panic);
-        let control = control.join().unwrap_or_else(joined)?;
+        let control = control.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let mut runs = Vec::new();
         for worker in workers {
-            runs.extend(worker.join().unwrap_or_else(joined)?);
+            runs.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
         Ok((control, runs))
     })

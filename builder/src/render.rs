@@ -5,17 +5,14 @@
 //! and HTML is escaped by construction, carries no script and loads nothing.
 
 mod excerpt;
-mod html;
-mod text;
+pub mod html;
+pub mod text;
 mod words;
 
 #[cfg(test)]
 mod samples;
 
 use serde::Serialize;
-
-pub use html::html;
-pub use text::{builds, text};
 
 /// Whether text carries colour. The caller knows the terminal and the user's wish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +32,8 @@ pub fn json(document: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::html::page;
+    use super::text::{builds, report as text};
     use super::*;
     use kiln_model::outcome::Builds;
     use kiln_model::report::{Report, Reports};
@@ -52,13 +51,13 @@ mod tests {
     #[test]
     fn a_reproduced_report_reads_like_this() {
         insta::assert_snapshot!("reproduced.txt", text(&samples::reproduced(), Colour::Never));
-        insta::assert_snapshot!("reproduced.html", html(&samples::reproduced()));
+        insta::assert_snapshot!("reproduced.html", page(&[samples::reproduced()]));
     }
 
     #[test]
     fn a_diverged_report_reads_like_this() {
         insta::assert_snapshot!("diverged.txt", text(&samples::diverged(), Colour::Never));
-        insta::assert_snapshot!("diverged.html", html(&samples::diverged()));
+        insta::assert_snapshot!("diverged.html", page(&[samples::diverged()]));
     }
 
     #[test]
@@ -101,15 +100,26 @@ mod tests {
     #[test]
     fn nothing_that_a_build_chose_reaches_a_terminal_or_a_browser_raw() {
         for (_, report) in all() {
-            let (text, html) = (text(&report, Colour::Never), html(&report));
+            let (text, html) = (text(&report, Colour::Never), page(&[report.clone()]));
             for shown in [&text, &html] {
                 assert!(!shown.contains(['\x1b', '\x07', '\u{202e}']));
             }
             assert!(!html.contains("<script") && !html.contains("<b>"));
             assert!(!html.contains("http:") && !html.contains("https:") && !html.contains("url("));
         }
-        assert!(html(&samples::diverged()).contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
-        assert!(html(&samples::failed()).contains("&lt;b&gt;no acceptable C compiler"));
+        assert!(page(&[samples::diverged()]).contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
+        assert!(page(&[samples::failed()]).contains("&lt;b&gt;no acceptable C compiler"));
+    }
+
+    #[test]
+    fn a_page_of_several_reports_begins_with_the_worst() {
+        let several = page(&all().map(|(_, report)| report));
+        let at = |text: &str| several.find(text).unwrap_or(usize::MAX);
+        assert!(
+            at("href=\"#report-4\"") < at("href=\"#report-2\"") && at("href=\"#report-2\"") < at("href=\"#report-1\"")
+        );
+        assert!(at("href=\"#report-1\"") < at("<article id=\"report-1\""));
+        assert!(at("<article id=\"report-4\"") < usize::MAX);
     }
 
     fn schema(text: &str) -> Value {

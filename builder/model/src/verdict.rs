@@ -30,9 +30,10 @@ pub enum Verdict {
 }
 
 /// Whether equality after normalisers is enough for the one who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Accept {
     /// Only the same bytes.
+    #[default]
     Identical,
     /// Also [`Verdict::Equivalent`].
     Equivalent,

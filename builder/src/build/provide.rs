@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use kiln_model::digest::NarHash;
-use kiln_model::lock::{Layer, Lock, LockedEnvironment, LockedInput, LockedPackage};
+use kiln_model::lock::{Layer, Lock, LockedInput, LockedPackage};
 use kiln_model::lower;
 use kiln_model::name::Variable;
 use kiln_model::store_path::StorePath;
@@ -16,7 +16,7 @@ use kiln_model::tree::{self, Manifest};
 
 use super::graph::{Graph, Node};
 use super::{BuildError, Builder, Inputs};
-use crate::environment::{Assembler, Kept, Package};
+use crate::environment::{Assembler, Kept, Package, Sandboxed};
 use crate::event::{self, Level};
 use crate::fetch::{Archive, Wanted};
 use crate::pin;
@@ -189,12 +189,7 @@ impl Builder<'_> {
     ) -> Result<Assembled, BuildError> {
         let private = self.store.private_dir()?;
         let into = private.path().join("root");
-        let inside = crate::environment::Sandboxed {
-            launcher: self.launcher,
-            host: self.host,
-            interrupt: self.interrupt,
-            slots: super::slots(),
-        };
+        let inside = Sandboxed::new(self.launcher, super::slots());
         let kept = Kept::new(self.store.root().join("unpacked"));
         let assembler = Assembler { inside: &inside, epoch: epoch(lock), kept: Some(&kept) };
         let environment_error = |source| BuildError::Environment { recipe: recipe.into(), source };

@@ -16,7 +16,7 @@ use crate::render;
 
 /// Build twice under varied conditions and compare every byte.
 #[derive(Debug, Args)]
-pub struct Check {
+pub(super) struct Check {
     /// Recipe directories, or their recipe.toml
     #[arg(required = true)]
     recipes: Vec<PathBuf>,
@@ -77,7 +77,7 @@ impl Check {
             return Ok(reports.exit_code(accept));
         }
         for report in &reports {
-            session.print_line(&render::text::report(report))?;
+            session.print_text(&render::text::report(report, session.colour()))?;
         }
         Ok(Reports::new(reports).exit_code(accept))
     }

@@ -1,9 +1,10 @@
 //! What a command works with, opened when it is first needed: settings, store, mirrors, sandbox.
 
 use std::cell::OnceCell;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use kiln_model::outcome::{Outcome, Status};
@@ -11,7 +12,7 @@ use kiln_sandbox::Launcher;
 use serde::Serialize;
 
 use super::progress::{Progress, Talk};
-use super::{Failure, Global};
+use super::{Color, Failure, Global};
 use crate::build::graph::Graph;
 use crate::build::{Builder, Inputs, KeepFailed, Realised, Settings, host, schedule};
 use crate::config::Config;
@@ -19,6 +20,7 @@ use crate::event::{Event, Level};
 use crate::exit::Kind;
 use crate::fetch::{self, Fetcher, Network};
 use crate::interrupt::Interrupt;
+use crate::render::Colour;
 use crate::store::{self, Store};
 
 /// `NIX_BUILD_CORES` unless configured otherwise: small enough for any host, more than one so that races can show.
@@ -28,7 +30,7 @@ const CORES: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
 pub struct Session {
     global: Global,
     interrupt: Interrupt,
-    progress: Progress,
+    progress: Arc<Progress>,
     config: OnceCell<Config>,
     store: OnceCell<Store>,
 }
@@ -40,7 +42,7 @@ impl Session {
             (false, true) => Talk::Verbose,
             (false, false) => Talk::Normal,
         };
-        Self { global, interrupt, progress: Progress::new(talk), config: OnceCell::new(), store: OnceCell::new() }
+        Self { global, interrupt, progress: Arc::new(Progress::new(talk)), config: OnceCell::new(), store: OnceCell::new() }
     }
 
     pub(super) fn json(&self) -> bool {
@@ -73,10 +75,6 @@ impl Session {
         if self.global.offline { Network::Offline } else { Network::Online }
     }
 
-    pub(super) fn interrupt(&self) -> &Interrupt {
-        &self.interrupt
-    }
-
     pub(super) fn inputs(&self) -> Inputs {
         if self.global.paranoid { Inputs::Bytes } else { Inputs::Fingerprint }
     }
@@ -103,10 +101,10 @@ impl Session {
         work: impl FnOnce(&Builder<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let store = self.store()?;
-        let progress = &self.progress;
-        let events = |event| progress.show(event);
+        let progress = Arc::clone(&self.progress);
+        let events = move |event| progress.show(event);
         let config = self.config()?.clone();
-        let fetcher = Fetcher::new(store.root(), config.clone(), fetch::Host::current(), self.network())?.telling(&events);
+        let fetcher = Fetcher::new(store.root(), config.clone(), fetch::Host::current(), self.network())?.telling(events.clone());
         let launcher = Launcher::start().map_err(|e| Failure::new(Kind::Host, e))?;
         let sandbox = kiln_sandbox::probe();
         let settings = Settings {
@@ -165,14 +163,26 @@ impl Session {
 
     /// Prints one JSON document on stdout.
     pub(super) fn print_json(&self, document: &impl Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(document).map_err(|e| Failure::new(Kind::Bug, e))?;
-        self.print_line(&text)
+        self.print_text(&crate::render::json(document))
     }
 
     /// Prints a line on stdout.
     pub(super) fn print_line(&self, text: &str) -> Result<(), Failure> {
-        let mut out = anstream::stdout().lock();
-        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        self.print_text(&format!("{text}\n"))
+    }
+
+    /// Whether what goes to stdout is coloured.
+    pub(super) fn colour(&self) -> Colour {
+        match (self.global.color, std::io::stdout().is_terminal()) {
+            (Color::Always, _) | (Color::Auto, true) => Colour::Always,
+            (Color::Never, _) | (Color::Auto, false) => Colour::Never,
+        }
+    }
+
+    /// Prints text on stdout, as it is.
+    pub(super) fn print_text(&self, text: &str) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        match write!(out, "{text}").and_then(|()| out.flush()) {
             // Who closed the pipe has read enough.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             done => Ok(done.context("writing to stdout").map_err(|e| Failure { kind: Kind::Host, error: e })?),

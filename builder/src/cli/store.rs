@@ -9,11 +9,13 @@ use clap::{Args, Subcommand};
 use kiln_model::name::{Name, sanitised};
 use kiln_model::store_path::StorePath;
 
-use crate::store::{Budget, Collected, Digests, Store, Trust, Verified};
+use super::{Failure, Session};
+use crate::exit::{self, Kind};
+use crate::store::{Budget, Collected, Digests, Store, StoreError, Trust, Verified};
 
 /// Look at the store, check it, clean it.
 #[derive(Debug, Args)]
-pub struct StoreArguments {
+pub(super) struct StoreCommand {
     #[command(subcommand)]
     command: Command,
 }
@@ -42,9 +44,9 @@ enum Command {
     },
     /// Hold all trees against their records.
     Verify {
-        /// Read every byte, not only what looks touched.
+        /// Read only what looks touched, not every byte.
         #[arg(long)]
-        paranoid: bool,
+        quick: bool,
         /// Make the index again from the records first.
         #[arg(long)]
         rebuild_index: bool,
@@ -72,7 +74,7 @@ enum Command {
 
 /// How the result is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+enum Form {
     /// Lines for people.
     Text,
     /// One JSON document.
@@ -81,15 +83,30 @@ pub enum Form {
 
 /// What the exit code follows from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+enum Found {
     /// All is well.
     Good,
     /// Something on disk is not as recorded.
     Altered,
 }
 
-/// Runs `kiln store`.
-pub fn run(arguments: &StoreArguments, store: &Store, form: Form, out: &mut dyn Write) -> anyhow::Result<Found> {
+impl StoreCommand {
+    pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
+        let form = if session.json() { Form::Json } else { Form::Text };
+        let mut out = Vec::new();
+        let found = run(&self, session.store()?, form, &mut out).map_err(|error| {
+            let kind = error.downcast_ref::<StoreError>().map_or(Kind::BadInput, |e| e.kind().into());
+            Failure { kind, error }
+        })?;
+        session.print_text(&String::from_utf8_lossy(&out))?;
+        Ok(match found {
+            Found::Good => exit::YES,
+            Found::Altered => exit::TAMPERED,
+        })
+    }
+}
+
+fn run(arguments: &StoreCommand, store: &Store, form: Form, out: &mut dyn Write) -> anyhow::Result<Found> {
     match &arguments.command {
         Command::Ls => {
             let paths = store.paths()?;
@@ -130,11 +147,11 @@ pub fn run(arguments: &StoreArguments, store: &Store, form: Form, out: &mut dyn 
                 Form::Text => writeln!(out, "{}", added.info.path)?,
             }
         }
-        Command::Verify { paranoid, rebuild_index } => {
+        Command::Verify { quick, rebuild_index } => {
             if *rebuild_index {
                 store.rebuild_index()?;
             }
-            let verified = store.verify(if *paranoid { Trust::Bytes } else { Trust::Fingerprint })?;
+            let verified = store.verify(if *quick { Trust::Fingerprint } else { Trust::Bytes })?;
             write_verified(out, form, &verified)?;
             return Ok(if verified.problems.is_empty() { Found::Good } else { Found::Altered });
         }

@@ -5,7 +5,7 @@
 use kiln_model::outcome::{Outcome, Status};
 use kiln_model::report::{Cause, Content, Difference, Judged, Report};
 use kiln_model::verdict::Verdict;
-use maud::{DOCTYPE, Markup, PreEscaped, html as page};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::excerpt::{self, Cell, Mark};
 use super::words::{self, plain, plain_lines};
@@ -21,29 +21,26 @@ const SHOWN: usize = 100;
 /// Rows of bytes for one difference.
 const ROWS: usize = 8;
 
-/// The report as an HTML document.
-pub fn html(report: &Report) -> String {
-    let names = words::names(report);
-    let markup = page! {
+/// Reports as an HTML document: one in full, or several after an overview.
+pub fn page(reports: &[Report]) -> String {
+    let title = match reports {
+        [report] => format!("{}: {}", report.verdict.as_str(), plain(&report.title)),
+        _ => words::counted(reports.len() as u64, "report", "reports"),
+    };
+    let markup = html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (report.verdict.as_str()) ": " (plain(&report.title)) }
+                title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
             body {
                 main {
-                    (head(report))
-                    (subjects(report, &names))
-                    (failures(report, &names))
-                    (causes(&report.causes))
-                    (differences(report, &names))
-                    (factors(report))
-                    (builds(report, &names))
-                    (footer(report))
+                    @if reports.len() != 1 { (overview(reports)) }
+                    @for (i, report) in reports.iter().enumerate() { article id=(anchor(i)) { (told(report)) } }
                 }
             }
         }
@@ -51,6 +48,47 @@ pub fn html(report: &Report) -> String {
     let mut text = markup.into_string();
     text.push('\n');
     text
+}
+
+fn told(report: &Report) -> Markup {
+    let names = words::names(report);
+    html! {
+        (head(report))
+        (subjects(report, &names))
+        (failures(report, &names))
+        (causes(&report.causes))
+        (differences(report, &names))
+        (factors(report))
+        (builds(report, &names))
+        (footer(report))
+    }
+}
+
+fn anchor(index: usize) -> String {
+    format!("report-{}", index + 1)
+}
+
+/// Every target with its verdict, the worst first.
+fn overview(reports: &[Report]) -> Markup {
+    let mut order: Vec<(usize, &Report)> = reports.iter().enumerate().collect();
+    order.sort_by_key(|(i, report)| (std::cmp::Reverse(report.verdict), *i));
+    html! {
+        section {
+            p.brand { "kiln report" }
+            h2 { (words::counted(reports.len() as u64, "target", "targets")) }
+            div.card {
+                table.pairs {
+                    @for (i, report) in order {
+                        tr {
+                            td { span.tag.(tone(report.verdict)) { (report.verdict.as_str()) } }
+                            td { a href=(format!("#{}", anchor(i))) { (plain(&report.title)) } }
+                            td.quiet { (words::sentence(report)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn tone(verdict: Verdict) -> &'static str {
@@ -75,7 +113,7 @@ fn sign(verdict: Verdict) -> &'static str {
 
 fn head(report: &Report) -> Markup {
     let tone = tone(report.verdict);
-    page! {
+    html! {
         header {
             p.brand { "kiln report" }
             h1 { (plain(&report.title)) }
@@ -97,7 +135,7 @@ fn head(report: &Report) -> Markup {
 }
 
 fn subjects(report: &Report, names: &[String]) -> Markup {
-    page! {
+    html! {
         @if !report.subjects.is_empty() {
             section {
                 h2 { "Outputs" }
@@ -110,7 +148,7 @@ fn subjects(report: &Report, names: &[String]) -> Markup {
 fn subject(judged: &Judged, names: &[String]) -> Markup {
     // Digests are held against what was published, or else against the control's.
     let norm = judged.reference.as_ref().or(judged.digests.first().and_then(Option::as_ref));
-    page! {
+    html! {
         div.card {
             div.row {
                 span.name { (plain(judged.subject.name())) }
@@ -137,7 +175,7 @@ fn subject(judged: &Judged, names: &[String]) -> Markup {
 fn failures(report: &Report, names: &[String]) -> Markup {
     let failed: Vec<(&String, &Outcome)> =
         names.iter().zip(&report.outcomes).filter(|(_, o)| o.status != Status::Built).collect();
-    page! {
+    html! {
         @if !failed.is_empty() {
             section {
                 h2 { "What failed" }
@@ -155,7 +193,7 @@ fn failures(report: &Report, names: &[String]) -> Markup {
 }
 
 fn causes(causes: &[Cause]) -> Markup {
-    page! {
+    html! {
         @if !causes.is_empty() {
             section {
                 h2 { "Why" }
@@ -186,7 +224,7 @@ fn differences(report: &Report, names: &[String]) -> Markup {
     let listed = &report.differences.differences;
     let all = listed.len() as u64 + report.differences.differences_left_out;
     let rest = all - listed.len().min(SHOWN) as u64;
-    page! {
+    html! {
         @if all > 0 {
             section {
                 h2 { (words::counted(all, "entry differs", "entries differ")) }
@@ -198,7 +236,7 @@ fn differences(report: &Report, names: &[String]) -> Markup {
 }
 
 fn entry(difference: &Difference, names: &[String]) -> Markup {
-    page! {
+    html! {
         div.card {
             div.row {
                 code.name { (place(difference.output.as_str(), &difference.path.to_string())) }
@@ -211,7 +249,7 @@ fn entry(difference: &Difference, names: &[String]) -> Markup {
 
 fn bytes(content: &Content, between: [usize; 2], names: &[String]) -> Markup {
     let name = |side: usize| names.get(between[side]).map_or("?", String::as_str);
-    page! {
+    html! {
         table.bytes {
             tr { th {} th colspan="2" { (name(0)) } th colspan="2" { (name(1)) } }
             @for row in excerpt::rows(content, ROWS) {
@@ -233,7 +271,7 @@ fn cells(cells: &[Cell], between: &str, shown: impl Fn(Cell) -> String) -> Marku
         let text: Vec<String> = run.iter().map(|&cell| shown(cell)).collect();
         (run[0].mark, text.join(between))
     });
-    page! {
+    html! {
         @for (i, (mark, text)) in runs.enumerate() {
             @if i > 0 { (between) }
             @match mark { Mark::Differs => mark { (text) }, Mark::Same => (text), }
@@ -243,7 +281,7 @@ fn cells(cells: &[Cell], between: &str, shown: impl Fn(Cell) -> String) -> Marku
 
 fn factors(report: &Report) -> Markup {
     let factors = &report.factors;
-    page! {
+    html! {
         @if !factors.varied.is_empty() || !factors.not_varied.is_empty() {
             section {
                 h2 { "Conditions" }
@@ -272,7 +310,7 @@ fn factors(report: &Report) -> Markup {
 }
 
 fn builds(report: &Report, names: &[String]) -> Markup {
-    page! {
+    html! {
         section {
             h2 { "Builds" }
             @for (outcome, name) in report.outcomes.iter().zip(names) {
@@ -287,7 +325,7 @@ fn builds(report: &Report, names: &[String]) -> Markup {
 
 fn build(outcome: &Outcome) -> Markup {
     let host = &outcome.host;
-    page! {
+    html! {
         dl.facts {
             dt { "Host" } dd { (plain(&host.cpu)) ", " (host.cores) " processors, " (plain(&host.machine)) }
             dt { "Kernel" } dd { (plain(&host.kernel)) }
@@ -319,7 +357,7 @@ fn value(held: &serde_json::Value) -> String {
 }
 
 fn footer(report: &Report) -> Markup {
-    page! {
+    html! {
         footer {
             @if let Some(note) = words::left_open(report) { p { (note) } }
             p { "Seen by one machine alone; nobody independent has confirmed it." }

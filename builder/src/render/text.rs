@@ -18,7 +18,7 @@ const SHOWN: usize = 20;
 const ROWS: usize = 3;
 
 /// The report as text.
-pub fn text(report: &Report, colour: Colour) -> String {
+pub fn report(report: &Report, colour: Colour) -> String {
     let mut page = Page { out: String::new(), colour };
     let names = words::names(report);
     page.head(report);
