@@ -8,13 +8,17 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kiln_model::digest::NarHash;
 use kiln_model::lock::LockedPackage;
+
+use crate::store::{StoreError, Trust};
 
 mod configure;
 mod database;
 mod deb;
 mod inside;
 mod kept;
+mod layers;
 mod normalise;
 mod package;
 mod tree;
@@ -24,6 +28,7 @@ pub use configure::{Call, Inside};
 pub use deb::{ControlFile, Deb, DebError, Entry, EntryKind, Executable};
 pub use inside::Sandboxed;
 pub use kept::Kept;
+pub use layers::{Assembled, Expected};
 
 use configure::Epoch;
 use tree::{MERGED, Tree};
@@ -47,6 +52,8 @@ pub struct Assembler<'a> {
     pub epoch: i64,
     /// Where packages are kept decoded, if they are.
     pub kept: Option<&'a Kept>,
+    /// How far trees in the store are believed.
+    pub trust: Trust,
 }
 
 impl Assembler<'_> {
@@ -63,7 +70,8 @@ impl Assembler<'_> {
         }
         database::create(&tree.tree)?;
         self.add(&tree.tree, packages, &Installed::default())?;
-        tree.finish()
+        tree.finish();
+        Ok(())
     }
 
     /// Makes a copy of the tree `base` at `into`, which does not exist yet, and adds packages to it.
@@ -72,7 +80,8 @@ impl Assembler<'_> {
         normalise::copy(base, &tree.tree)?;
         let installed = database::read(&tree.tree)?;
         self.add(&tree.tree, packages, &installed)?;
-        tree.finish()
+        tree.finish();
+        Ok(())
     }
 
     fn add(&self, tree: &Tree, packages: &[Package<'_>], installed: &Installed) -> Result<(), EnvironmentError> {
@@ -107,9 +116,8 @@ impl Unfinished {
         Ok(Self { tree, finished: Finished::No })
     }
 
-    fn finish(mut self) -> Result<(), EnvironmentError> {
+    fn finish(mut self) {
         self.finished = Finished::Yes;
-        Ok(())
     }
 }
 
@@ -178,6 +186,24 @@ pub enum EnvironmentError {
     /// The sandbox for the scripts could not be had.
     #[error("running the packages' scripts")]
     Sandbox(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The tree is not the one that the lock names.
+    #[error(
+        "the {layer} came out as {found}, not as {expected} from the lock; {}",
+        tell(.files)
+    )]
+    Mismatch {
+        /// Which layer.
+        layer: &'static str,
+        /// The lock's digest.
+        expected: NarHash,
+        /// The tree's.
+        found: NarHash,
+        /// Files that differ, as far as a manifest of the lock's tree was at hand.
+        files: Vec<String>,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The host could not read a file.
     #[error("reading {}", path.display())]
     Read {
@@ -205,6 +231,13 @@ pub enum EnvironmentError {
         #[source]
         source: io::Error,
     },
+}
+
+fn tell(files: &[String]) -> String {
+    match files.is_empty() {
+        true => "which files differ can be told with the manifest of whoever made the lock".into(),
+        false => format!("these files differ: {}", files.join(", ")),
+    }
 }
 
 impl EnvironmentError {
