@@ -50,8 +50,7 @@ fn main() {
     let asm = Assembler {
         inside: &inside,
         epoch: 1_752_228_997,
-        kept: kept.as_ref(),
-        trust: kiln::store::Trust::Fingerprint,
+        kept: kept.as_ref()
     };
     let t = Instant::now();
     if let Err(e) = asm.base(&ps(&base), &into.join("base")) {

@@ -96,7 +96,7 @@ enum Command {
     /// Enter a recipe's environment, or what a failed build left
     Shell(shell::Shell),
     /// Look at and tend the store
-    Store(store::Store),
+    Store(store::StoreCommand),
     /// Print shell completions
     Completions(completions::Completions),
     /// Write man pages
@@ -124,7 +124,7 @@ macro_rules! failures {
     ($($error:ty),+ $(,)?) => {
         $(impl From<$error> for Failure {
             fn from(error: $error) -> Self {
-                Self::new(error.kind(), error)
+                Self::new(Kind::from(error.kind()), error)
             }
         })+
     };

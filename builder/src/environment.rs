@@ -8,17 +8,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kiln_model::digest::NarHash;
 use kiln_model::lock::LockedPackage;
 
-use crate::store::{StoreError, Trust};
+use crate::exit::Kind;
 
 mod configure;
 mod database;
 mod deb;
 mod inside;
 mod kept;
-mod layers;
 mod normalise;
 mod package;
 mod tree;
@@ -28,7 +26,6 @@ pub use configure::{Call, Inside};
 pub use deb::{ControlFile, Deb, DebError, Entry, EntryKind, Executable};
 pub use inside::Sandboxed;
 pub use kept::Kept;
-pub use layers::{Assembled, Expected};
 
 use configure::Epoch;
 use tree::{MERGED, Tree};
@@ -52,8 +49,6 @@ pub struct Assembler<'a> {
     pub epoch: i64,
     /// Where packages are kept decoded, if they are.
     pub kept: Option<&'a Kept>,
-    /// How far trees in the store are believed.
-    pub trust: Trust,
 }
 
 impl Assembler<'_> {
@@ -186,24 +181,6 @@ pub enum EnvironmentError {
     /// The sandbox for the scripts could not be had.
     #[error("running the packages' scripts")]
     Sandbox(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The tree is not the one that the lock names.
-    #[error(
-        "the {layer} came out as {found}, not as {expected} from the lock; {}",
-        tell(.files)
-    )]
-    Mismatch {
-        /// Which layer.
-        layer: &'static str,
-        /// The lock's digest.
-        expected: NarHash,
-        /// The tree's.
-        found: NarHash,
-        /// Files that differ, as far as a manifest of the lock's tree was at hand.
-        files: Vec<String>,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
     /// The host could not read a file.
     #[error("reading {}", path.display())]
     Read {
@@ -233,14 +210,24 @@ pub enum EnvironmentError {
     },
 }
 
-fn tell(files: &[String]) -> String {
-    match files.is_empty() {
-        true => "which files differ can be told with the manifest of whoever made the lock".into(),
-        false => format!("these files differ: {}", files.join(", ")),
-    }
-}
-
 impl EnvironmentError {
+    /// What sort of error it is. A package whose digest is the locked one and that is no sound package was locked so:
+    /// whoever served it first meant harm or was harmed.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Deb(DebError::Read { .. }) => Kind::Host,
+            Self::Deb(_) | Self::Control { .. } => Kind::Tampered,
+            Self::Conflict { .. } | Self::Script { .. } => Kind::BuildFailed,
+            Self::Sandbox(source) if source.is::<kiln_sandbox::Refusal>() => Kind::CannotIsolate,
+            Self::Sandbox(_)
+            | Self::Database { .. }
+            | Self::Unpack { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Keep { .. } => Kind::Host,
+        }
+    }
+
     fn read(tree: &Tree, path: &[u8], source: io::Error) -> Self {
         Self::Read { path: tree.path().join(unpack::display(path)), source }
     }

@@ -2,15 +2,38 @@
 //!
 //! A lock says what is wanted, by archive, path, size and digest; where it comes from is the user's configuration
 //! (ARCHITECTURE.md, decision 1). Nothing that is returned has another digest than asked for.
+//!
+//! Mirrors, in the order in which they are asked: kiln's configuration ([`crate::config`]), apt's sources ([`apt`]), pip's
+//! indices ([`pip`]), for an input with an address of its own that address. No host is compiled in. Proxies and
+//! credentials are the host's: the environment's, apt's, netrc's.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use kiln_model::digest::Digest;
 
+pub mod apt;
+mod cache;
+mod credentials;
 mod error;
+mod fetcher;
+mod host;
+mod http;
+pub mod listing;
+mod mirror;
+pub mod pip;
+mod route;
+mod transfer;
+
+#[cfg(test)]
+mod promises;
+#[cfg(test)]
+mod server;
 
 pub use error::{FetchError, Kind, Refusal, Try, Unfetched};
+pub use fetcher::{Dated, Fetcher, Network, Policy};
+pub use host::Host;
+pub use mirror::{Mirror, Mirrors, Origin, Place};
 
 /// A logical archive: what a path in a lock is relative to. Which mirrors serve it is configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

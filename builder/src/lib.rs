@@ -3,15 +3,23 @@
 //! This crate has the effects; what they mean is decided in `kiln-model`. Modules follow the pipeline:
 //! recipe → `pin` → lock → `fetch` → `store`, `environment` → `build` → outcome → `rebuild`, `diff` → report → `render`.
 
+pub mod config;
 pub mod event;
 pub mod exit;
 pub mod interrupt;
 
-pub mod recipe_dir;
-
 pub mod pin;
+pub mod recipe_dir;
 
 pub mod fetch;
 pub mod store;
 
 pub mod environment;
+
+pub mod build;
+pub mod diff;
+pub mod rebuild;
+
+pub mod render;
+
+pub mod cli;

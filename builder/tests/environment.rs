@@ -5,9 +5,8 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use kiln::environment::{Assembler, Call, Deb, DebError, EnvironmentError, Expected, Inside, Kept, Package};
-use kiln::store::{Store, Trust};
-use kiln_model::digest::{Digest, NarHash};
+use kiln::environment::{Assembler, Call, Deb, DebError, EnvironmentError, Inside, Kept, Package};
+use kiln_model::digest::Digest;
 use kiln_model::lock::{Layer, LockedPackage};
 
 /// A tar header and the padded body, with no check of the name.
@@ -122,7 +121,7 @@ impl Scene {
     }
 
     fn assembler(&self) -> Assembler<'_> {
-        Assembler { inside: &self.noted, epoch: 1_000_000_000, kept: None, trust: Trust::Fingerprint }
+        Assembler { inside: &self.noted, epoch: 1_000_000_000, kept: None }
     }
 
     fn base(&self) -> Result<PathBuf, EnvironmentError> {
@@ -543,7 +542,6 @@ fn kept_packages_give_the_same_tree_and_need_no_original() {
     let mut scene = Scene::new();
     scene.package("a", "", &[file("./etc/a", "a"), link("./etc/l", "a")]).package("b", "", &[file("./etc/b", "b")]);
     let directory = scene.scratch.path().join("kept");
-    std::fs::create_dir(&directory).unwrap();
     let kept = Kept::new(&directory);
     let digest = |name: &str| {
         let into = scene.scratch.path().join(name);
@@ -556,29 +554,4 @@ fn kept_packages_give_the_same_tree_and_need_no_original() {
         std::fs::remove_file(file).unwrap();
     }
     assert_eq!(first, digest("second"));
-}
-
-#[test]
-fn the_store_gets_only_the_tree_that_the_lock_names() {
-    let mut scene = Scene::new();
-    scene.package("a", "", &[file("./etc/a", "a")]).delta("b", "", &[file("./etc/b", "b")]);
-    let store = Store::open(&scene.scratch.path().join("store")).unwrap();
-    let packages = [scene.of(Layer::Base), scene.of(Layer::Delta)].concat();
-    let assemble = |expected| scene.assembler().assemble(&store, &packages, expected);
-    let locking = assemble(Expected::default()).unwrap();
-    assert_eq!(read(&locking.tree, "etc/b"), "b");
-    assert_ne!(locking.base, locking.nar_hash);
-
-    let locked = Expected { base: Some(locking.base), nar_hash: Some(locking.nar_hash), manifest: None };
-    let ran = scene.noted.0.lock().unwrap().len();
-    assert_eq!(assemble(locked).unwrap().tree, locking.tree);
-    assert_eq!(scene.noted.0.lock().unwrap().len(), ran, "a known environment was made again");
-
-    let wrong = NarHash::new(Digest::of("another"));
-    let manifest = kiln_model::tree::Manifest::default();
-    let error = assemble(Expected { nar_hash: Some(wrong), manifest: Some(&manifest), ..locked }).unwrap_err();
-    let text = error.to_string();
-    assert!(text.contains(&wrong.to_string()) && text.contains(&locking.nar_hash.to_string()), "{text}");
-    assert!(text.contains("these files differ"), "{text}");
-    assert!(store.environment(&wrong, Trust::Bytes).unwrap().is_none());
 }

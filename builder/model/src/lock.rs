@@ -59,6 +59,8 @@ pub enum LockedInput {
         name: String,
         /// Its version.
         version: String,
+        /// Logical archive.
+        archive: String,
         /// Digest of the directory.
         nar_hash: NarHash,
         /// Its files, sorted by name.
@@ -245,8 +247,9 @@ impl Lock {
 impl LockedInput {
     fn print(&self, out: &mut String) {
         let (kind, fields, nar_hash, files) = match self {
-            Self::DebianSource { name, version, nar_hash, files } => {
-                ("debian-source", [("name", name), ("version", version)].to_vec(), nar_hash, Some(files))
+            Self::DebianSource { name, version, archive, nar_hash, files } => {
+                let fields = [("name", name), ("version", version), ("archive", archive)];
+                ("debian-source", fields.to_vec(), nar_hash, Some(files))
             }
             Self::Url { url, nar_hash, files } => ("url", [("url", url)].to_vec(), nar_hash, Some(files)),
             Self::Pypi { project, version, nar_hash, files } => {
@@ -299,6 +302,7 @@ mod tests {
                 LockedInput::DebianSource {
                     name: "hello".into(),
                     version: "1".into(),
+                    archive: "debian".into(),
                     nar_hash,
                     files: vec![file.clone()],
                 },

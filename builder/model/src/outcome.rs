@@ -277,3 +277,54 @@ mod seconds {
         Ok(Duration::from_millis((seconds * 1000.0).round() as u64))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod samples;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_canonical_bytes_do_not_move() {
+        let bytes = |outcome: &Outcome| serde_json::to_vec(outcome).unwrap();
+        assert_eq!(
+            [samples::control(), samples::varied(), samples::failed()].map(|o| Digest::of(bytes(&o)).to_string()),
+            [
+                "d1a46ef6f58b9bc7191e46cb871f5331ad6ff06deac1d97b3ce44cd329f66c0d",
+                "4b1ab3e9dda5ed85fd69955d3bb00ac430fe8161909fb7912b748f149c013019",
+                "119f5b4f8b4fbb8c3aeca0bc2feefd2bb6cfa7e07e213a0ea232b2876d724426"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_printed_outcome_parses_back_to_itself() {
+        for outcome in [samples::control(), samples::varied(), samples::failed()] {
+            let json = serde_json::to_string(&outcome).unwrap();
+            assert_eq!(serde_json::from_str::<Outcome>(&json).unwrap(), outcome);
+        }
+    }
+
+    #[test]
+    fn another_schema_or_an_impossible_duration_is_refused() {
+        let json = serde_json::to_string(&samples::control()).unwrap();
+        for (good, bad) in [
+            (SCHEMA, "kiln/outcome/v2"),
+            ("\"seconds\":4.25", "\"seconds\":-1"),
+            ("\"seconds\":4.25", "\"seconds\":1e300"),
+            ("\"status\":\"built\"", "\"status\":\"fine\""),
+        ] {
+            assert!(json.contains(good), "{good}");
+            assert!(serde_json::from_str::<Outcome>(&json.replace(good, bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_failed_build_outweighs_a_missing_input() {
+        let unavailable = Outcome { status: Status::Unavailable, ..samples::failed() };
+        assert_eq!(Builds::new(vec![samples::control()]).exit_code(), 0);
+        assert_eq!(Builds::new(vec![samples::control(), unavailable.clone()]).exit_code(), 7);
+        assert_eq!(Builds::new(vec![unavailable, samples::failed()]).exit_code(), 5);
+    }
+}

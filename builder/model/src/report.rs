@@ -223,3 +223,102 @@ fn over_all(outcomes: &[Outcome]) -> Effects {
     all.not_varied.retain(|factor, _| !varied.contains_key(factor));
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::outcome::samples;
+    use crate::verdict::judge;
+
+    fn differences() -> Differences {
+        let [first, second] = [samples::control(), samples::varied()].map(|o| o.outputs.into_values().next());
+        let (root, entry) = (EntryPath::default(), |o: Option<crate::outcome::Output>| {
+            o.and_then(|o| o.manifest.entry(&EntryPath::default()).cloned())
+        });
+        let (first, second) = (entry(first), entry(second));
+        let content = Content {
+            offset: 0,
+            differing_bytes: 9,
+            excerpt_offset: 0,
+            first: Excerpt::new(*b"localhost"),
+            second: Excerpt::new(*b"another-hostname"),
+        };
+        Differences {
+            differences: vec![Difference {
+                between: [0, 1],
+                output: "out".parse().unwrap(),
+                path: root,
+                kind: Kind::of(first.as_ref(), second.as_ref()).unwrap(),
+                first,
+                second,
+                content: Some(content),
+            }],
+            differences_left_out: 0,
+        }
+    }
+
+    fn diverged() -> Report {
+        let about = About { title: "hello 2.10".into(), ..About::default() };
+        Report::of(about, vec![samples::control(), samples::varied()], &Reference::None, differences())
+    }
+
+    #[test]
+    fn a_divergence_is_judged_shown_and_explained() {
+        let report = diverged();
+        assert_eq!((report.verdict, report.exit_code(Accept::Equivalent)), (Verdict::Diverged, 1));
+        assert_eq!(report.subjects.len(), 1);
+        assert!(report.subjects[0].digests.iter().all(|d| d.as_ref().is_some_and(|d| d.starts_with("sha256-"))));
+        let cause = &report.causes[0];
+        assert_eq!((cause.label, cause.factor), (Label::Host, Some(Factor::Hostname)));
+        assert!(report.factors.varied.contains_key(&Factor::Hostname));
+        assert!(report.factors.not_varied.contains_key(&Factor::Locale));
+    }
+
+    #[test]
+    fn the_canonical_bytes_do_not_move_and_parse_back() {
+        let report = diverged();
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(Digest::of(&json).to_string(), "6abf03e2e5bd10275733c664f85f27c8ae226fd56cb61e6564eb66c87b3cd292");
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+        assert!(serde_json::from_str::<Report>(&json.replace(SCHEMA, "kiln/report/v2")).is_err());
+    }
+
+    #[test]
+    fn a_factor_is_listed_once_over_all_outcomes() {
+        let mut second = samples::varied();
+        if let Some(effects) = second.conditions.as_mut().and_then(|ran| ran.effects.as_mut()) {
+            let change = effects.varied.remove(&Factor::Hostname).unwrap();
+            effects.not_varied.insert(Factor::Hostname, crate::variation::NotVaried::NotProbed);
+            effects.not_varied.remove(&Factor::Locale);
+            effects.varied.insert(Factor::Locale, change);
+        }
+        let all = over_all(&[samples::control(), samples::varied(), second]);
+        assert!(all.varied.contains_key(&Factor::Hostname) && all.varied.contains_key(&Factor::Locale));
+        assert!(all.varied.keys().all(|factor| !all.not_varied.contains_key(factor)));
+        assert_eq!(all.varied.len() + all.not_varied.len(), Factor::ALL.len());
+    }
+
+    #[test]
+    fn the_worst_report_decides_the_exit_code() {
+        let good = || {
+            let about = About::default();
+            Report::of(about, vec![samples::control(), samples::control()], &Reference::None, Differences::default())
+        };
+        assert_eq!(Reports::new(vec![good(), good()]).exit_code(Accept::Identical), 0);
+        assert_eq!(Reports::new(vec![diverged(), good()]).exit_code(Accept::Identical), 1);
+    }
+
+    #[test]
+    fn a_reference_is_shown_beside_what_was_built() {
+        let seen = Seen::from(&samples::control());
+        let Seen::Built(published) = seen else { panic!("built") };
+        let reference = Reference::Published(published);
+        let about = About { origin: Some("debian".into()), ..About::default() };
+        let report = Report::of(about, vec![samples::control()], &reference, Differences::default());
+        assert_eq!(report.verdict, Verdict::Reproduced);
+        assert_eq!(report.subjects[0].reference, report.subjects[0].digests[0]);
+        assert_eq!(report.reference, Some(Published { origin: "debian".into(), available: true }));
+        assert_eq!(judge(&[Seen::from(&samples::failed())], &reference).verdict, Verdict::Failed);
+    }
+}

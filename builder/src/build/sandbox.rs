@@ -55,7 +55,7 @@ fn program(derivation: &Derivation) -> (Vec<u8>, Vec<Vec<u8>>) {
 }
 
 /// The variables of one build, in Nix's order of precedence, with the conditions last.
-fn variables(derivation: &Derivation, conditions: &Conditions) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(super) fn variables(derivation: &Derivation, conditions: &Conditions) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut env: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     let mut set = |key: &str, value: &str| {
         env.insert(key.into(), value.into());

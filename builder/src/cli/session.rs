@@ -1,31 +1,38 @@
 //! What a command works with, opened when it is first needed: settings, store, mirrors, sandbox.
 
 use std::cell::OnceCell;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::io::{IsTerminal as _, Write as _};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use kiln_sandbox::{Host, Launcher};
+use anyhow::Context as _;
+use kiln_model::outcome::{Outcome, Status};
+use kiln_sandbox::Launcher;
+use serde::Serialize;
 
 use super::progress::{Progress, Talk};
-use super::{Failure, Global};
-use crate::build::Builder;
+use super::{Color, Failure, Global};
+use crate::build::graph::Graph;
+use crate::build::{Builder, Inputs, KeepFailed, Realised, Settings, host, schedule};
 use crate::config::Config;
-use crate::event::Event;
+use crate::event::{Event, Level};
 use crate::exit::Kind;
-use crate::fetch::{Connection, Fetcher};
+use crate::fetch::{self, Fetcher, Network};
 use crate::interrupt::Interrupt;
-use crate::store::Store;
+use crate::render::Colour;
+use crate::store::{self, Store};
+
+/// `NIX_BUILD_CORES` unless configured otherwise: small enough for any host, more than one so that races can show.
+const CORES: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
 
 /// The state of one run of `kiln`.
 pub struct Session {
     global: Global,
     interrupt: Interrupt,
-    progress: Progress,
+    progress: Arc<Progress>,
     config: OnceCell<Config>,
     store: OnceCell<Store>,
-    fetcher: OnceCell<Fetcher>,
-    launcher: OnceCell<Launcher>,
-    host: OnceCell<Host>,
 }
 
 impl Session {
@@ -35,15 +42,188 @@ impl Session {
             (false, true) => Talk::Verbose,
             (false, false) => Talk::Normal,
         };
-        Self {
-            global,
-            interrupt,
-            progress: Progress::new(talk),
-            config: OnceCell::new(),
-            store: OnceCell::new(),
-            fetcher: OnceCell::new(),
-            launcher: OnceCell::new(),
-            host: OnceCell::new(),
+        Self { global, interrupt, progress: Arc::new(Progress::new(talk)), config: OnceCell::new(), store: OnceCell::new() }
+    }
+
+    pub(super) fn json(&self) -> bool {
+        self.global.json
+    }
+
+    pub(super) fn config(&self) -> Result<&Config, Failure> {
+        if let Some(config) = self.config.get() {
+            return Ok(config);
+        }
+        let config = Config::load(&fetch::Host::current())?;
+        Ok(self.config.get_or_init(|| config))
+    }
+
+    pub(super) fn store(&self) -> Result<&Store, Failure> {
+        if let Some(store) = self.store.get() {
+            return Ok(store);
+        }
+        let root = match &self.global.store {
+            Some(root) => root.clone(),
+            None => store::default_root(|name| std::env::var_os(name)).ok_or_else(|| {
+                Failure::new(Kind::BadInput, anyhow::anyhow!("no place for a store: set KILN_STORE, or HOME"))
+            })?,
+        };
+        let store = Store::open(&root)?;
+        Ok(self.store.get_or_init(|| store))
+    }
+
+    pub(super) fn network(&self) -> Network {
+        if self.global.offline { Network::Offline } else { Network::Online }
+    }
+
+    pub(super) fn inputs(&self) -> Inputs {
+        if self.global.paranoid { Inputs::Bytes } else { Inputs::Fingerprint }
+    }
+
+    /// Shows an event.
+    pub(super) fn show(&self, event: Event) {
+        self.progress.show(event);
+    }
+
+    pub(super) fn say(&self, text: impl Into<String>) {
+        self.show(Event::Said { level: Level::Note, text: text.into() });
+    }
+
+    /// Calls `work` with everything that builds need.
+    pub(super) fn with_builder<T>(&self, work: impl FnOnce(&Builder<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.with_settings(None, KeepFailed::No, work)
+    }
+
+    /// The same, with this command's own settings.
+    pub(super) fn with_settings<T>(
+        &self,
+        jobs: Option<NonZeroUsize>,
+        keep_failed: KeepFailed,
+        work: impl FnOnce(&Builder<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let store = self.store()?;
+        let progress = Arc::clone(&self.progress);
+        let events = move |event| progress.show(event);
+        let config = self.config()?.clone();
+        let fetcher = Fetcher::new(store.root(), config.clone(), fetch::Host::current(), self.network())?.telling(events.clone());
+        let launcher = Launcher::start().map_err(|e| Failure::new(Kind::Host, e))?;
+        let sandbox = kiln_sandbox::probe();
+        let settings = Settings {
+            jobs: jobs.or(config.build.jobs).unwrap_or_else(jobs_by_default),
+            cores: config.build.cores.unwrap_or(CORES),
+            keep_failed,
+            inputs: self.inputs(),
+            network: self.network(),
+            echo: self.global.verbose.then(echo),
+        };
+        let builder = Builder {
+            store,
+            archives: &fetcher,
+            launcher: &launcher,
+            host: &sandbox,
+            interrupt: &self.interrupt,
+            events: &events,
+            settings,
+        };
+        work(&builder)
+    }
+
+    /// The outcomes of what `graph` wants, if the store has them all: no sandbox and no mirror is looked at.
+    pub(super) fn cached(&self, graph: &Graph) -> Result<Option<Vec<Realised>>, Failure> {
+        let store = self.store()?;
+        let mut realised = Vec::new();
+        for &node in &graph.wanted {
+            match schedule::cached(store, &graph.nodes[node])? {
+                Some(outcome) => realised.push(Realised { outcome, kept: None }),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(realised))
+    }
+
+    /// Tells people how a build ended.
+    pub(super) fn tell_outcome(&self, outcome: &Outcome, kept: Option<&Path>) {
+        match outcome.status {
+            Status::Built => {
+                let how = if outcome.cached { "already built" } else { "built" };
+                self.say(format!("{how} {}", outcome.derivation));
+            }
+            Status::Failed | Status::TimedOut | Status::Unavailable => {
+                let failure = outcome.failure.as_ref();
+                for line in failure.map(|f| f.log_tail.as_str()).unwrap_or_default().lines() {
+                    self.progress.line(&format!("  | {}", plain(line)));
+                }
+                let message = failure.map(|f| f.message.as_str()).unwrap_or_default();
+                self.progress.line(&format!("{} {}: {message}", outcome.status.as_str(), outcome.derivation));
+                if let Some(kept) = kept {
+                    self.progress.line(&format!("kept in {}; enter it with `kiln shell`", kept.display()));
+                }
+            }
         }
     }
+
+    /// Prints one JSON document on stdout.
+    pub(super) fn print_json(&self, document: &impl Serialize) -> Result<(), Failure> {
+        self.print_text(&crate::render::json(document))
+    }
+
+    /// Prints a line on stdout.
+    pub(super) fn print_line(&self, text: &str) -> Result<(), Failure> {
+        self.print_text(&format!("{text}\n"))
+    }
+
+    /// Whether what goes to stdout is coloured.
+    pub(super) fn colour(&self) -> Colour {
+        match (self.global.color, std::io::stdout().is_terminal()) {
+            (Color::Always, _) | (Color::Auto, true) => Colour::Always,
+            (Color::Never, _) | (Color::Auto, false) => Colour::Never,
+        }
+    }
+
+    /// Prints text on stdout, as it is.
+    pub(super) fn print_text(&self, text: &str) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        match write!(out, "{text}").and_then(|()| out.flush()) {
+            // Who closed the pipe has read enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            done => Ok(done.context("writing to stdout").map_err(|e| Failure { kind: Kind::Host, error: e })?),
+        }
+    }
+
+    /// Replaces the file at `path`; there is the old one or the new one, whole.
+    pub(super) fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+        let write = || -> std::io::Result<()> {
+            let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let mut file = tempfile::NamedTempFile::new_in(directory)?;
+            file.write_all(bytes)?;
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+            file.as_file().set_permissions(mode)?;
+            file.persist(path)?;
+            Ok(())
+        };
+        write()
+            .with_context(|| format!("writing {}", path.display()))
+            .map_err(|error| Failure { kind: Kind::Host, error })
+    }
+
+    /// Keyrings that sign archive indices.
+    pub(super) fn keyrings(&self) -> Result<Vec<PathBuf>, Failure> {
+        let configured = &self.config()?.pin.keyrings;
+        Ok(if configured.is_empty() { crate::pin::debian::default_keyrings() } else { configured.clone() })
+    }
+}
+
+/// As many builds at once as there are processors for two each, at least two, so that a check's builds run side by side.
+fn jobs_by_default() -> NonZeroUsize {
+    let processors = host::processor_count().get() as usize;
+    NonZeroUsize::new((processors / 2).max(2)).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn echo() -> &'static std::io::Stderr {
+    static STDERR: std::sync::OnceLock<std::io::Stderr> = std::sync::OnceLock::new();
+    STDERR.get_or_init(std::io::stderr)
+}
+
+/// A line of a build's log without what would steer the terminal.
+fn plain(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }

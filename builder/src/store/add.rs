@@ -50,12 +50,19 @@ impl Store {
     pub fn add_tree(&self, name: &Name, source: &Path, digests: Digests) -> Result<Added, StoreError> {
         let (directory, base) = split(source)?;
         let source = Source { directory: directory.as_fd(), name: &base, shown: source, origin: Origin::Given };
-        self.add_source(name, &Root::Tree(source), digests)
+        self.add_source(name, &Root::Tree(source), digests, None)
     }
 
-    /// As [`Store::add_tree`], for a tree in a directory that is held open.
-    pub fn add_tree_at(&self, name: &Name, source: Source<'_>, digests: Digests) -> Result<Added, StoreError> {
-        self.add_source(name, &Root::Tree(source), digests)
+    /// As [`Store::add_tree`], for a tree in a directory that is held open; which of `candidates` it names becomes part of
+    /// its path.
+    pub fn add_tree_at(
+        &self,
+        name: &Name,
+        source: Source<'_>,
+        digests: Digests,
+        candidates: &BTreeSet<StorePath>,
+    ) -> Result<Added, StoreError> {
+        self.add_source(name, &Root::Tree(source), digests, Some(candidates))
     }
 
     /// Adds a directory of files under their original names: `(name, where it lies now)`. Blocks are shared where the file
@@ -76,16 +83,23 @@ impl Store {
                 return Err(TreeError::Read { entry: file_name.as_str().into(), source }.into());
             }
         }
-        self.add_source(name, &Root::Files(&opened), Digests::Nar)
+        self.add_source(name, &Root::Files(&opened), Digests::Nar, None)
     }
 
-    fn add_source(&self, name: &Name, root: &Root<'_>, digests: Digests) -> Result<Added, StoreError> {
-        let mut staged = self.stage_root(root, digests, None, TreeLimits::default())?;
+    fn add_source(
+        &self,
+        name: &Name,
+        root: &Root<'_>,
+        digests: Digests,
+        candidates: Option<&BTreeSet<StorePath>>,
+    ) -> Result<Added, StoreError> {
+        let mut staged = self.stage_root(root, digests, candidates, TreeLimits::default())?;
         let nar_hash = staged.walked.nar_hash;
         let manifest = staged.walked.manifest.take();
-        let path = StorePath::source(name, &nar_hash, &BTreeSet::new());
+        let references = std::mem::take(&mut staged.walked.references);
+        let path = StorePath::source(name, &nar_hash, &references);
         let ca = Some(StorePath::source_address(&nar_hash));
-        let info = self.publish(staged, path, BTreeSet::new(), None, ca)?;
+        let info = self.publish(staged, path, references, None, ca)?;
         Ok(Added { info, manifest })
     }
 

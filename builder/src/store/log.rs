@@ -18,14 +18,14 @@ const LEVEL: i32 = 3;
 pub struct LogWriter {
     encoder: zstd::Encoder<'static, File>,
     temporary: PathBuf,
-    place: PathBuf,
+    logs: PathBuf,
     /// Keeps the temporary name.
     _session: Arc<Session>,
 }
 
 impl std::fmt::Debug for LogWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("LogWriter").field(&self.place).finish()
+        f.debug_tuple("LogWriter").field(&self.temporary).finish()
     }
 }
 
@@ -40,12 +40,13 @@ impl Write for LogWriter {
 }
 
 impl LogWriter {
-    /// Ends the log, and gives it its name. On return it is on the disk.
-    pub fn finish(mut self) -> Result<PathBuf, StoreError> {
+    /// Ends the log, and gives it its name; a log of that name is replaced. On return it is on the disk.
+    pub fn finish(mut self, name: &Name) -> Result<PathBuf, StoreError> {
         self.encoder.do_finish().map_err(failed("writing", &self.temporary))?;
         self.encoder.get_ref().sync_all().map_err(failed("syncing", &self.temporary))?;
-        durable::rename(&self.temporary, &self.place)?;
-        Ok(self.place.clone())
+        let place = self.logs.join(format!("{name}.zst"));
+        durable::rename(&self.temporary, &place)?;
+        Ok(place)
     }
 }
 
@@ -57,13 +58,12 @@ impl Drop for LogWriter {
 }
 
 impl Store {
-    /// Starts the log called `name`; a finished log of that name is replaced when this one is finished.
-    pub fn log_writer(&self, name: &Name) -> Result<LogWriter, StoreError> {
+    /// Starts a log.
+    pub fn log_writer(&self) -> Result<LogWriter, StoreError> {
         let temporary = self.session.private_name();
         let file = File::create_new(&temporary).map_err(failed("creating", &temporary))?;
         let encoder = zstd::Encoder::new(file, LEVEL).map_err(failed("writing", &temporary))?;
-        let place = self.layout.logs().join(format!("{name}.zst"));
-        Ok(LogWriter { encoder, temporary, place, _session: Arc::clone(&self.session) })
+        Ok(LogWriter { encoder, temporary, logs: self.layout.logs(), _session: Arc::clone(&self.session) })
     }
 
     /// Reads the log called `name`, if there is one.

@@ -223,12 +223,9 @@ fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: Pid) -> ! {
         task.fail(number, errno);
     }
     loop {
-        match awaited.wait() {
-            Ok(NixSignal::SIGTERM) => {
-                // Everything in this pid namespace but ourselves.
-                let _ = kill(Pid::from_raw(-1), NixSignal::SIGTERM);
-            }
-            Ok(_) | Err(_) => {}
+        if awaited.wait() == Ok(NixSignal::SIGTERM) {
+            // Everything in this pid namespace but ourselves.
+            let _ = kill(Pid::from_raw(-1), NixSignal::SIGTERM);
         }
         loop {
             let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {

@@ -136,7 +136,7 @@ impl Mounts {
                 if let (Some(root), Some(OwnRoot)) = (&self.root, &self.root_is_ours) {
                     set_read_only(root)?;
                 }
-                self.dev.as_ref().map_or(Ok(()), set_read_only)
+                [&self.dev, &self.scratch].into_iter().flatten().try_for_each(set_read_only)
             }
             Step::Pivot => self.pivot(),
             _ => Err(Errno::PROTO),
@@ -201,7 +201,7 @@ impl Mounts {
     /// unmount after the pivot would take it away instead of the host's root.
     fn make_scratch(&mut self) -> Result<(), Errno> {
         let (parent, name) = self.place(c"dev", Kind::Directory)?;
-        let scratch = tmpfs(1 << 20, 64, 0o755, NOSUID | NODEV | NOEXEC)?;
+        let scratch = tmpfs(4 << 20, 1024, 0o755, NOSUID | NODEV | NOEXEC)?;
         attach(&scratch, &parent, name)?;
         make_directory(&scratch, b"directory")?;
         write_new(&scratch, c"file", b"")?;

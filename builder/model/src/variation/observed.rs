@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::outcome::Moment;
+
 use super::{Factor, NotVaried, Plan, START_DELAY_SECONDS, Umask};
 
 /// `ADDR_NO_RANDOMIZE` in a personality (personality(2)).
@@ -79,8 +81,8 @@ impl Observed {
             Factor::Home => variable("HOME"),
             Factor::ExecPath => variable("PATH"),
             Factor::Environment => {
-                let names: Vec<&str> = self.env.as_ref()?.keys().map(String::as_str).filter(|n| !decided(n)).collect();
-                Some(names.join(" "))
+                let others = self.env.as_ref()?.iter().filter(|(name, _)| !decided(name));
+                Some(others.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "))
             }
             Factor::CpuCount => self.cpus.map(|n| n.to_string()),
             Factor::Parallelism => variable("NIX_BUILD_CORES"),
@@ -90,7 +92,7 @@ impl Observed {
                 self.personality.map(|bits| if bits & ADDR_NO_RANDOMIZE == 0 { "on" } else { "off" }.to_string())
             }
             Factor::Kernel => self.kernel.clone(),
-            Factor::Time => self.unix_time.map(|n| n.to_string()),
+            Factor::Time => self.unix_time.map(|n| Moment::from_unix(n).to_string()),
         }
     }
 }
@@ -136,9 +138,19 @@ impl Effects {
                         _ => control_saw != varied_saw,
                     };
                     if differs {
-                        effects.varied.insert(factor, Change { control: control_saw, varied: varied_saw });
+                        let change = match factor {
+                            Factor::Environment => {
+                                Change { control: beyond(control, varied), varied: beyond(varied, control) }
+                            }
+                            _ => Change { control: control_saw, varied: varied_saw },
+                        };
+                        effects.varied.insert(factor, change);
                     } else {
-                        effects.not_varied.insert(factor, NotVaried::NoEffect { seen: control_saw });
+                        let seen = match factor {
+                            Factor::Environment => "the same variables".into(),
+                            _ => control_saw,
+                        };
+                        effects.not_varied.insert(factor, NotVaried::NoEffect { seen });
                     }
                 }
                 (None, _) | (_, None) => {
@@ -148,6 +160,14 @@ impl Effects {
         }
         effects
     }
+}
+
+/// The variables that `own` has and `other` lacks, or has with another value.
+fn beyond(own: &Observed, other: &Observed) -> String {
+    let (Some(own), Some(other)) = (&own.env, &other.env) else { return String::new() };
+    let more: Vec<&str> =
+        own.iter().filter(|(n, v)| !decided(n) && other.get(*n) != Some(v)).map(|(n, _)| n.as_str()).collect();
+    if more.is_empty() { "none of these".into() } else { more.join(", ") }
 }
 
 /// Whether the varied build started late enough for clocks of whole seconds to differ.
@@ -208,6 +228,9 @@ mod tests {
         assert_eq!(effects.not_varied.keys().copied().collect::<Vec<_>>(), [Factor::Home]);
         assert_eq!(effects.varied.len(), Factor::ALL.len() - 1);
         assert_eq!(effects.varied[&Factor::Umask], Change { control: "0022".into(), varied: "0077".into() });
+        let added =
+            Change { control: "none of these".into(), varied: "BUILD_TAG, CAPTURE_ENVIRONMENT, COLUMNS".into() };
+        assert_eq!(effects.varied[&Factor::Environment], added);
     }
 
     #[test]
@@ -216,7 +239,16 @@ mod tests {
         let effects = Effects::of(&plan, &obedient(&plan.control, 100), &obedient(&plan.control, 100));
         assert_eq!(effects.varied, BTreeMap::new());
         assert_eq!(effects.not_varied[&Factor::Hostname], NotVaried::NoEffect { seen: "localhost".into() });
-        assert_eq!(effects.not_varied[&Factor::Time], NotVaried::NoEffect { seen: "100".into() });
+        assert_eq!(effects.not_varied[&Factor::Time], NotVaried::NoEffect { seen: "1970-01-01T00:01:40Z".into() });
+    }
+
+    #[test]
+    fn an_environment_that_did_not_change_is_told_by_what_it_holds() {
+        let plan = plan();
+        let mut varied = obedient(&plan.varied, 100);
+        varied.env.as_mut().unwrap().retain(|name, _| decided(name));
+        let effects = Effects::of(&plan, &obedient(&plan.control, 100), &varied);
+        assert_eq!(effects.not_varied[&Factor::Environment], NotVaried::NoEffect { seen: "the same variables".into() });
     }
 
     #[test]

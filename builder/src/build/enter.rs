@@ -1,0 +1,76 @@
+//! A person in a build's sandbox: the same root, inputs and variables, a shell instead of the script.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use kiln_model::variation::{BuildFs, Conditions};
+use kiln_sandbox::{How, Slot, Stdio, plan};
+
+use super::graph::Graph;
+use super::sandbox::{Places, spec};
+use super::{BuildError, Builder};
+
+impl Builder<'_> {
+    /// Runs `command`, or an interactive shell if it is empty, in the sandbox of node `index` with a fresh build directory.
+    pub fn enter(&self, graph: &Graph, index: usize, command: &[String]) -> Result<How, BuildError> {
+        let private = self.store.private_dir()?;
+        let slot = Slot::lease(&super::slots())?;
+        let provided = self.provide(graph, index)?;
+        let places = self.places(&private, &slot, &provided)?;
+        self.run_shell(graph, index, command, &places, &slot)
+    }
+
+    /// The same in what the last failed build of that node left, which is there again afterwards.
+    pub fn enter_failed(&self, graph: &Graph, index: usize, command: &[String]) -> Result<How, BuildError> {
+        let node = &graph.nodes[index];
+        let kept = self.store.kept_failure(&node.lowered.closed.path);
+        if !kept.join("build").is_dir() {
+            return Err(BuildError::NothingKept { recipe: node.recipe.shown.display().to_string() });
+        }
+        let slot = Slot::lease(&super::slots())?;
+        let provided = self.provide(graph, index)?;
+        let places = Places {
+            store: kept.join("store"),
+            build: kept.join("build"),
+            ..self.surroundings(&provided)
+        };
+        slot.adopt_tree(&places.store)?;
+        slot.adopt_tree(&places.build)?;
+        let how = self.run_shell(graph, index, command, &places, &slot);
+        slot.reclaim_tree(&places.store)?;
+        slot.reclaim_tree(&places.build)?;
+        how
+    }
+
+    fn run_shell(
+        &self,
+        graph: &Graph,
+        index: usize,
+        command: &[String],
+        places: &Places,
+        slot: &Slot,
+    ) -> Result<How, BuildError> {
+        let node = &graph.nodes[index];
+        let mut conditions = Conditions::control(self.settings.cores);
+        // What was kept is on the store's file system.
+        conditions.build_fs = BuildFs::Store;
+        let mut spec = spec(&node.lowered.closed.derivation, &conditions, &node.recipe.recipe.limits, places);
+        spec.process.program = PathBuf::from("/bin/sh");
+        spec.process.argv = match command.is_empty() {
+            true => ["/bin/sh", "-i"].map(OsString::from).to_vec(),
+            // "$@" keeps each word a word, and the shell finds the program in PATH.
+            false => ["/bin/sh", "-c", "exec \"$@\"", "sh"]
+                .into_iter()
+                .map(OsString::from)
+                .chain(command.iter().map(OsString::from))
+                .collect(),
+        };
+        spec.limits.wall = None;
+        spec.limits.log_bytes = None;
+        let plan = plan(&spec, self.host)?;
+        let running = self.launcher.spawn(&plan, slot, Stdio::Inherit)?;
+        let canceller = running.canceller();
+        let _registered = self.interrupt.register(move || canceller.cancel());
+        Ok(running.wait(&mut |_| ())?.how)
+    }
+}

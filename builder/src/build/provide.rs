@@ -1,0 +1,277 @@
+//! What a build reads, brought into the store: inputs by their locked digests, the environment assembled from locked
+//! packages, outputs of other recipes.
+//!
+//! Everything is looked for in the store first; only what is missing is fetched. Nothing here edits a lock: what is not
+//! what the lock says is an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use kiln_model::digest::NarHash;
+use kiln_model::lock::{Layer, Lock, LockedInput, LockedPackage};
+use kiln_model::lower;
+use kiln_model::name::Variable;
+use kiln_model::store_path::StorePath;
+use kiln_model::tree::{self, Manifest};
+
+use super::graph::{Graph, Node};
+use super::{BuildError, Builder, Inputs};
+use crate::environment::{Assembler, Kept, Package, Sandboxed};
+use crate::event::{self, Level};
+use crate::fetch::{Archive, Wanted};
+use crate::pin;
+use crate::store::{Digests, Trust};
+
+/// Differing files that an error names; the others are counted.
+const NAMED: usize = 20;
+
+/// Where a build's inputs are.
+#[derive(Debug, Clone)]
+pub struct Provided {
+    /// The materialised environment.
+    pub environment: PathBuf,
+    /// Every store path of the input closure, and where it really is. The environment is `/` and not among them.
+    pub closure: BTreeMap<StorePath, PathBuf>,
+    /// Digest of each, and of the environment.
+    pub digests: BTreeMap<StorePath, NarHash>,
+}
+
+impl Builder<'_> {
+    /// Brings everything that node `index` reads into the store. Nodes that it needs must have been built.
+    pub fn provide(&self, graph: &Graph, index: usize) -> Result<Provided, BuildError> {
+        let node = &graph.nodes[index];
+        let recipe = node.recipe.shown.display().to_string();
+        let environment = self.environment(&recipe, &node.lock)?;
+        let mut closure = BTreeMap::new();
+        let mut digests = BTreeMap::from([(node.lowered.environment.clone(), node.lock.environment.nar_hash)]);
+        for (variable, path) in &node.lowered.inputs {
+            if let Some(locked) = node.lock.inputs.get(variable)
+                && self.valid(path)?.is_none()
+            {
+                self.bring(node, variable, locked, path)?;
+            }
+            self.add_closure(path, &mut closure, &mut digests)?;
+        }
+        Ok(Provided { environment, closure, digests })
+    }
+
+    fn trust(&self) -> Trust {
+        match self.settings.inputs {
+            Inputs::Fingerprint => Trust::Fingerprint,
+            Inputs::Bytes => Trust::Bytes,
+        }
+    }
+
+    /// The digest of a path that is valid and still what it was when it became so.
+    fn valid(&self, path: &StorePath) -> Result<Option<NarHash>, BuildError> {
+        match self.store.path_info(path)? {
+            None => Ok(None),
+            Some(_) => Ok(Some(self.store.check(path, self.trust())?.nar_hash)),
+        }
+    }
+
+    fn add_closure(
+        &self,
+        path: &StorePath,
+        closure: &mut BTreeMap<StorePath, PathBuf>,
+        digests: &mut BTreeMap<StorePath, NarHash>,
+    ) -> Result<(), BuildError> {
+        let wanted = BTreeSet::from([path.clone()]);
+        self.store.hold(&wanted)?;
+        for path in self.store.closure(&wanted)?.into_keys() {
+            if let Some(nar_hash) = self.valid(&path)? {
+                closure.insert(path.clone(), self.store.physical(&path));
+                digests.insert(path, nar_hash);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches one input and adds it to the store.
+    fn bring(
+        &self,
+        node: &Node,
+        variable: &Variable,
+        locked: &LockedInput,
+        path: &StorePath,
+    ) -> Result<(), BuildError> {
+        let recipe = || node.recipe.shown.display().to_string();
+        let failed = |source| {
+            let source = Box::new(source);
+            BuildError::Input { recipe: recipe(), input: variable.to_string(), source }
+        };
+        let name = lower::input_name(locked);
+        let added = match locked {
+            LockedInput::DebianSource { .. } | LockedInput::Url { .. } | LockedInput::Pypi { .. } => {
+                let (wanted, names): (Vec<Wanted>, Vec<String>) = files(locked).into_iter().unzip();
+                let fetched = self.archives.pinned(&wanted)?;
+                self.store.add_files(&name, &names.into_iter().zip(fetched).collect::<Vec<_>>())?
+            }
+            LockedInput::Git { git, rev, .. } => {
+                let private = self.store.private_dir()?;
+                let dir = &node.recipe.dir;
+                let pin =
+                    pin::git::pin(dir, git, rev, self.settings.network, private.path()).map_err(|e| failed(e.into()))?;
+                self.store.add_tree(&name, &pin.tree.root(), Digests::Nar)?
+            }
+            LockedInput::Path { path, .. } => {
+                let private = self.store.private_dir()?;
+                let pin = pin::path::pin(&node.recipe.dir, path, private.path()).map_err(|e| failed(e.into()))?;
+                self.store.add_tree(&name, &pin.tree.root(), Digests::Nar)?
+            }
+        };
+        if added.info.path == *path {
+            return Ok(());
+        }
+        if matches!(locked, LockedInput::Path { .. }) {
+            return Err(BuildError::PathChanged { recipe: recipe(), input: variable.to_string() });
+        }
+        Err(BuildError::Digest {
+            recipe: recipe(),
+            what: format!("inputs.{variable}"),
+            expected: locked.nar_hash().to_string(),
+            found: added.info.nar_hash.to_string(),
+            detail: None,
+        })
+    }
+
+    /// The materialised environment that `lock` names, assembled if the store does not have it.
+    pub fn environment(&self, recipe: &str, lock: &Lock) -> Result<PathBuf, BuildError> {
+        let wanted = &lock.environment;
+        if let Some(path) = self.store.environment(&wanted.nar_hash, self.trust())? {
+            return Ok(path);
+        }
+        let made = self.assemble(recipe, lock)?;
+        if made.nar_hash == wanted.nar_hash {
+            return Ok(made.path);
+        }
+        Err(BuildError::Digest {
+            recipe: recipe.into(),
+            what: "the environment".into(),
+            expected: wanted.nar_hash.to_string(),
+            found: made.nar_hash.to_string(),
+            detail: Some(self.why_other(recipe, lock, &made)?),
+        })
+    }
+
+    /// Assembles the environment of the packages in `lock`, whatever its digests say, and keeps it.
+    pub fn assemble(&self, recipe: &str, lock: &Lock) -> Result<Assembled, BuildError> {
+        let wanted: Vec<Wanted> = lock.environment.packages.iter().map(package).collect();
+        let files = self.archives.pinned(&wanted)?;
+        let packages = |layer| {
+            let of_layer = lock.environment.packages.iter().zip(&files).filter(move |(p, _)| p.layer == layer);
+            of_layer.map(|(locked, file)| Package { locked, file: file.clone() }).collect::<Vec<_>>()
+        };
+        let (base_packages, delta_packages) = (packages(Layer::Base), packages(Layer::Delta));
+        let base = match self.store.environment(&lock.environment.base, self.trust())? {
+            Some(path) => Assembled { path, nar_hash: lock.environment.base },
+            None => {
+                self.say_assembling(base_packages.len(), "base");
+                self.assembled(recipe, lock, |assembler, into| assembler.base(&base_packages, into))?
+            }
+        };
+        if delta_packages.is_empty() {
+            return Ok(base);
+        }
+        self.say_assembling(delta_packages.len(), "further");
+        self.assembled(recipe, lock, |assembler, into| assembler.delta(&base.path, &delta_packages, into))
+    }
+
+    fn say_assembling(&self, packages: usize, layer: &str) {
+        event::say(self.events, Level::Note, format!("assembling {packages} {layer} packages"));
+    }
+
+    fn assembled(
+        &self,
+        recipe: &str,
+        lock: &Lock,
+        assemble: impl FnOnce(&Assembler<'_>, &Path) -> Result<(), crate::environment::EnvironmentError>,
+    ) -> Result<Assembled, BuildError> {
+        let private = self.store.private_dir()?;
+        let into = private.path().join("root");
+        let inside = Sandboxed::new(self.launcher, super::slots());
+        let kept = Kept::new(self.store.root().join("unpacked"));
+        let assembler = Assembler { inside: &inside, epoch: epoch(lock), kept: Some(&kept) };
+        let environment_error = |source| BuildError::Environment { recipe: recipe.into(), source };
+        assemble(&assembler, &into).map_err(environment_error)?;
+        let (nar_hash, _, manifest) = self.store.digest_directory(&into, Digests::NarAndFiles)?;
+        let path = self.store.add_environment(&nar_hash, &into)?;
+        if let Some(manifest) = manifest {
+            self.store.keep_manifest(&nar_hash, &manifest)?;
+        }
+        Ok(Assembled { path, nar_hash })
+    }
+
+    /// What can be said of an environment that is not the locked one: the differing files, if the store knows what the
+    /// locked one held; else the files that differ between two assemblies here; else where to look.
+    fn why_other(&self, recipe: &str, lock: &Lock, made: &Assembled) -> Result<String, BuildError> {
+        let Some(found) = self.store.manifest(&made.nar_hash)? else { return Ok(String::new()) };
+        if let Some(expected) = self.store.manifest(&lock.environment.nar_hash)? {
+            return Ok(format!("\n{}", named(&expected, &found)));
+        }
+        self.store.remove_environment(&made.nar_hash)?;
+        let again = self.assemble(recipe, lock)?;
+        if again.nar_hash != made.nar_hash
+            && let Some(second) = self.store.manifest(&again.nar_hash)?
+        {
+            return Ok(format!("\nassembled twice here, it differs in\n{}", named(&found, &second)));
+        }
+        Ok(format!(
+            "\nthis host makes the same tree each time; its files are listed in {}: compare with the list on the machine \
+             that made the lock, or run `kiln lock {recipe}`",
+            self.store.manifest_path(&made.nar_hash).display()
+        ))
+    }
+}
+
+/// An environment in the store.
+#[derive(Debug, Clone)]
+pub struct Assembled {
+    /// Its materialised tree.
+    pub path: PathBuf,
+    /// Its digest.
+    pub nar_hash: NarHash,
+}
+
+/// The files of a locked input that is made of files: what to fetch, and under which name it is found.
+pub fn files(locked: &LockedInput) -> Vec<(Wanted, String)> {
+    let (archive, address, files) = match locked {
+        LockedInput::DebianSource { archive, files, .. } => (Archive::Debian(archive.clone()), None, files),
+        LockedInput::Url { url, files, .. } => (Archive::Address, Some(url), files),
+        LockedInput::Pypi { files, .. } => (Archive::Pypi, None, files),
+        LockedInput::Git { .. } | LockedInput::Path { .. } => return Vec::new(),
+    };
+    files
+        .iter()
+        .map(|file| {
+            let path = address.unwrap_or(&file.path).clone();
+            let wanted = Wanted { archive: archive.clone(), path, size: Some(file.size), sha256: file.sha256 };
+            (wanted, file.path.rsplit('/').next().unwrap_or(&file.path).to_string())
+        })
+        .collect()
+}
+
+/// What to fetch for a locked package.
+pub fn package(package: &LockedPackage) -> Wanted {
+    Wanted {
+        archive: Archive::Debian(package.archive.clone()),
+        path: package.path.clone(),
+        size: Some(package.size),
+        sha256: package.sha256,
+    }
+}
+
+/// The one time that everything in an environment has: the date of the newest suite it was resolved from.
+fn epoch(lock: &Lock) -> i64 {
+    let dates = lock.suites.iter().filter_map(|suite| suite.date.parse::<jiff::Timestamp>().ok());
+    dates.map(|date| date.as_second()).max().unwrap_or(1)
+}
+
+fn named(expected: &Manifest, found: &Manifest) -> String {
+    let differences = tree::differences(expected, found);
+    let mut lines: Vec<String> = differences.iter().take(NAMED).map(|d| format!("  {}", d.path)).collect();
+    if differences.len() > NAMED {
+        lines.push(format!("  and {} more", differences.len() - NAMED));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,345 @@
+//! One build: a derivation under conditions, in a sandbox, to an outcome.
+//!
+//! The build writes into a private directory below a 0700 one; after pid 1 was reaped its outputs are copied out by
+//! descriptor into fresh inodes, digested in the same pass. Whatever the build does is an outcome; an error is only what
+//! this host or kiln itself could not do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+use std::fs::{self, DirBuilder, File};
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kiln_model::name::{Name, Variable};
+use kiln_model::outcome::{Failure, Limit, Log, Moment, Outcome, Output, Ran, Status};
+use kiln_model::store_path::StorePath;
+use kiln_model::variation::observed::Observed;
+use kiln_model::variation::{Conditions, Umask};
+use kiln_sandbox::{Ended, How, Slot, Stdio, Which, plan};
+use nix::sys::statfs::FsType;
+
+use super::artifact;
+use super::graph::Node;
+use super::host;
+use super::provide::Provided;
+use super::sandbox::{Places, spec};
+use super::transcript::Transcript;
+use super::{BuildError, Builder, io};
+use crate::store::{Origin, PrivateDir, Source, StoreError, Taken, TreeError, TreeLimits};
+
+/// What one build left.
+pub struct Run {
+    /// What this machine saw.
+    pub outcome: Outcome,
+    /// The outputs' trees, kept in the store by digest. Empty unless built.
+    pub taken: BTreeMap<Variable, Taken>,
+    /// The build directory of a failed build, if it was to be kept and is on disk.
+    pub kept: Option<PathBuf>,
+}
+
+/// How the payload's end is told.
+struct End {
+    status: Status,
+    limit: Option<Limit>,
+    failure: Option<Failure>,
+}
+
+impl Builder<'_> {
+    /// Builds `node` once under `conditions`, whatever the store has already; `began` is called when its sandbox starts.
+    pub fn run(
+        &self,
+        node: &Node,
+        provided: &Provided,
+        conditions: &Conditions,
+        began: &dyn Fn(),
+    ) -> Result<Run, BuildError> {
+        if self.interrupt.is_raised() {
+            return Err(BuildError::Interrupted);
+        }
+        let private = self.store.private_dir()?;
+        let slot = Slot::lease(&super::slots())?;
+        let places = self.places(&private, &slot, provided)?;
+        let spec = spec(&node.lowered.closed.derivation, conditions, &node.recipe.recipe.limits, &places);
+        let plan = plan(&spec, self.host)?;
+        let mut transcript = Transcript::new(self.store.log_writer()?);
+
+        let (started, clock) = (SystemTime::now(), Instant::now());
+        let running = self.launcher.spawn(&plan, &slot, Stdio::Log)?;
+        began();
+        let canceller = running.canceller();
+        let registered = self.interrupt.register(move || canceller.cancel());
+        let ended = running.wait(&mut |bytes| {
+            transcript.add(bytes);
+            if let Some(echo) = self.settings.echo {
+                // Talk: a closed terminal does not fail a build.
+                let _ = echo.lock().write_all(bytes);
+            }
+        });
+        drop(registered);
+        if self.interrupt.is_raised() {
+            return Err(BuildError::Interrupted);
+        }
+        let ended = ended?;
+        let seconds = clock.elapsed();
+        let tail = transcript.tail();
+        let (log, writer) = transcript.finish().map_err(io("writing the log to", self.store.root()))?;
+        writer.finish(&log_name(&log))?;
+        slot.reclaim_tree(&places.store)?;
+        slot.reclaim_tree(&places.build)?;
+
+        let mut end = how_it_ended(ended.how, tail);
+        let mut taken = BTreeMap::new();
+        if end.status == Status::Built {
+            match self.take(node, provided, &places.store)? {
+                Ok(outputs) => taken = outputs,
+                Err(message) => end = End::failed(message, None, &end),
+            }
+        }
+        let mut outcome = self.outcome(node, provided, conditions, &ended, &end, &taken, log);
+        outcome.started = moment(started);
+        // No namespace hides the wall clock: what the caller reads at the start is what the build would have read.
+        if let Some(seen) = outcome.conditions.as_mut().and_then(|ran| ran.observed.as_mut()) {
+            seen.unix_time = Some(outcome.started.unix());
+        }
+        outcome.seconds = seconds;
+        if outcome.status == Status::Built {
+            let manifests = taken.iter().map(|(name, taken)| (name.clone(), taken.manifest.clone())).collect();
+            match artifact::artifacts(&node.recipe.recipe.artifacts, &manifests) {
+                Ok(artifacts) => outcome.artifacts = artifacts,
+                Err(error) => {
+                    outcome.status = Status::Failed;
+                    outcome.failure = Some(Failure { message: error.to_string(), ..no_failure() });
+                    outcome.outputs.clear();
+                    taken.clear();
+                }
+            }
+        }
+        let kept = match (outcome.status, self.settings.keep_failed) {
+            (Status::Built, _) | (_, KeepFailed::No) => None,
+            (_, KeepFailed::Yes) => Some(self.store.keep_failed(&private, &node.lowered.closed.path)?),
+        };
+        let json = serde_json::to_vec(&outcome).expect("an outcome has string keys only");
+        self.store.record_outcome(&json)?;
+        Ok(Run { outcome, taken, kept })
+    }
+
+    /// Makes the private directories of one build and gives them to its slot.
+    pub(super) fn places(
+        &self,
+        private: &PrivateDir,
+        slot: &Slot,
+        provided: &Provided,
+    ) -> Result<Places, BuildError> {
+        let make = |name: &str, mode: u32| -> Result<PathBuf, BuildError> {
+            let path = private.path().join(name);
+            DirBuilder::new().mode(mode).create(&path).map_err(io("creating", &path))?;
+            // mkdir(2) applies kiln's own umask; the build must not see it.
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(io("creating", &path))?;
+            slot.adopt_tree(&path)?;
+            Ok(path)
+        };
+        let (store, build) = (make("store", 0o1775)?, make("build", 0o700)?);
+        Ok(Places { store, build, ..self.surroundings(provided) })
+    }
+
+    /// What of a build's places does not depend on its private directory; the others are empty paths.
+    pub(super) fn surroundings(&self, provided: &Provided) -> Places {
+        Places {
+            environment: provided.environment.clone(),
+            inputs: provided.closure.clone(),
+            store: PathBuf::new(),
+            build: PathBuf::new(),
+            memory: host::memory() / 2,
+            cpus: host::processors(),
+        }
+    }
+
+    /// Copies the outputs out of the build's private store; the inner error is the build's own fault.
+    fn take(
+        &self,
+        node: &Node,
+        provided: &Provided,
+        store: &Path,
+    ) -> Result<Result<BTreeMap<Variable, Taken>, String>, BuildError> {
+        let directory = File::open(store).map_err(io("opening", store))?;
+        let limits = TreeLimits::default();
+        let own = node.lowered.outputs.values().cloned();
+        let candidates: BTreeSet<StorePath> = provided.closure.keys().cloned().chain(own).collect();
+        let mut taken = BTreeMap::new();
+        for (name, path) in &node.lowered.outputs {
+            let base = CString::new(path.base_name()).expect("store paths have no NUL");
+            let shown = store.join(path.base_name());
+            let source = Source { directory: directory.as_fd(), name: &base, shown: &shown, origin: Origin::Built };
+            match self.store.take_output(source, &candidates, limits) {
+                Ok(output) => {
+                    taken.insert(name.clone(), output);
+                }
+                Err(StoreError::Tree(error)) if !matches!(error, TreeError::Read { .. }) => {
+                    let mut message = format!("output {name}: {error}");
+                    let mut cause: &dyn std::error::Error = &error;
+                    while let Some(source) = cause.source() {
+                        message.push_str(&format!(": {source}"));
+                        cause = source;
+                    }
+                    return Ok(Err(message));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Ok(taken))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "an outcome is made of all that is known about a build")]
+    fn outcome(
+        &self,
+        node: &Node,
+        provided: &Provided,
+        conditions: &Conditions,
+        ended: &Ended,
+        end: &End,
+        taken: &BTreeMap<Variable, Taken>,
+        log: Log,
+    ) -> Outcome {
+        let outputs = taken.iter().filter_map(|(name, taken)| {
+            let path = node.lowered.outputs.get(name)?;
+            let output = Output {
+                path: path.to_string(),
+                nar_hash: taken.nar_hash,
+                nar_size: taken.nar_size,
+                manifest: listed(&taken.manifest),
+            };
+            Some((name.clone(), output))
+        });
+        let isolation = match serde_json::to_value(&ended.achieved) {
+            Ok(serde_json::Value::Object(fields)) => fields.into_iter().collect(),
+            Ok(_) | Err(_) => BTreeMap::new(),
+        };
+        Outcome {
+            schema: (),
+            status: end.status,
+            limit: end.limit,
+            cached: false,
+            derivation: node.lowered.closed.path.to_string(),
+            outputs: outputs.collect(),
+            artifacts: BTreeMap::new(),
+            isolation,
+            conditions: Some(Ran {
+                settings: conditions.clone(),
+                observed: ended.observed.as_ref().map(|seen| observed(seen, node, conditions)),
+                effects: None,
+            }),
+            host: host::traits(self.store.root()),
+            inputs: provided.digests.iter().map(|(path, digest)| (path.to_string(), *digest)).collect(),
+            started: moment(UNIX_EPOCH),
+            seconds: Duration::ZERO,
+            log: Some(log),
+            failure: end.failure.clone(),
+        }
+    }
+}
+
+/// Whether what a failed build left stays on disk for `kiln shell`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepFailed {
+    /// It is removed.
+    No,
+    /// It stays until the store is cleaned.
+    Yes,
+}
+
+impl End {
+    fn failed(message: String, exit: Option<i32>, of: &Self) -> Self {
+        let log_tail = of.failure.as_ref().map(|f| f.log_tail.clone()).unwrap_or_default();
+        Self {
+            status: Status::Failed,
+            limit: None,
+            failure: Some(Failure { message, exit, signal: None, log_tail }),
+        }
+    }
+}
+
+fn no_failure() -> Failure {
+    Failure { message: String::new(), exit: None, signal: None, log_tail: String::new() }
+}
+
+fn how_it_ended(how: How, log_tail: String) -> End {
+    let failed = |status, limit, message: String, exit, signal| End {
+        status,
+        limit,
+        failure: Some(Failure { message, exit, signal, log_tail: log_tail.clone() }),
+    };
+    match how {
+        How::Exited(0) => End { status: Status::Built, limit: None, failure: None },
+        How::Exited(code) => {
+            failed(Status::Failed, None, format!("the script exited with {code}"), Some(code.into()), None)
+        }
+        How::Signaled(signal) => {
+            failed(Status::Failed, None, format!("the script was ended by signal {signal}"), None, Some(signal))
+        }
+        How::TimedOut => failed(Status::TimedOut, None, "the build ran into its deadline".into(), None, None),
+        How::LimitExceeded(Which::Log) => {
+            failed(Status::Failed, Some(Limit::LogBytes), "the build wrote more log than its limit".into(), None, None)
+        }
+        How::LimitExceeded(Which::Cpu) => {
+            failed(Status::TimedOut, None, "the build used more CPU time than its limit".into(), None, None)
+        }
+        How::LimitExceeded(Which::FileSize) => {
+            failed(Status::Failed, Some(Limit::Disk), "the build wrote a larger file than its limit".into(), None, None)
+        }
+        How::Cancelled => failed(Status::Failed, None, "the build was stopped".into(), None, None),
+    }
+}
+
+/// The sandbox's facts in the words that factors are judged by. The variables are those passed to `execve`; the user's name
+/// is the one that kiln's own passwd file, laid over the environment's, has for the uid seen.
+fn observed(seen: &kiln_sandbox::Observed, node: &Node, conditions: &Conditions) -> Observed {
+    let env = super::sandbox::variables(&node.lowered.closed.derivation, conditions)
+        .into_iter()
+        .map(|(key, value)| (String::from_utf8_lossy(&key).into_owned(), String::from_utf8_lossy(&value).into_owned()));
+    Observed {
+        cwd: Some(seen.cwd.clone()),
+        hostname: Some(seen.hostname.clone()),
+        domain: Some(seen.domain.clone()),
+        user_name: (seen.uid == conditions.uid).then(|| conditions.user_name.clone()),
+        uid: Some(seen.uid),
+        gid: Some(seen.gid),
+        umask: Some(Umask::new(seen.umask)),
+        cpus: u32::try_from(seen.cpus.len()).ok(),
+        file_system: i64::try_from(seen.cwd_magic).ok().map(|magic| host::file_system_name(FsType(magic))),
+        pid: Some(seen.pid),
+        personality: Some(seen.personality),
+        kernel: Some(seen.release.clone()),
+        unix_time: None,
+        env: Some(env.collect()),
+    }
+}
+
+fn moment(time: SystemTime) -> Moment {
+    Moment::from_unix(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+}
+
+/// The name under which a log is kept.
+pub fn log_name(log: &Log) -> Name {
+    log.sha256.to_string().parse().expect("hexadecimal digits are a name")
+}
+
+fn listed(manifest: &kiln_model::tree::Manifest) -> kiln_model::outcome::Manifest {
+    use kiln_model::{outcome, tree};
+    let path = |p: &tree::Bytes| outcome::EntryPath::from_bytes(p.as_bytes());
+    manifest
+        .entries()
+        .map(|(p, e)| {
+            let entry = match e {
+                tree::Entry::File { size, sha256, executable } => {
+                    outcome::Entry::File { size: *size, sha256: *sha256, executable: *executable }
+                }
+                tree::Entry::Directory => outcome::Entry::Directory,
+                tree::Entry::Symlink { target } => outcome::Entry::Symlink { target: path(target) },
+            };
+            (path(p), entry)
+        })
+        .collect()
+}

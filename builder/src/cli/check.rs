@@ -1,0 +1,84 @@
+//! `kiln check`: build twice under varied conditions and compare every byte.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use clap::Args;
+use kiln_model::report::Reports;
+use kiln_model::variation::Factor;
+use kiln_model::verdict::Accept;
+
+use super::{Failure, Session};
+use crate::build::KeepFailed;
+use crate::build::graph::Graph;
+use crate::rebuild::{self, Options, Reuse};
+use crate::render;
+
+/// Build twice under varied conditions and compare every byte.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Recipe directories, or their recipe.toml
+    #[arg(required = true)]
+    recipes: Vec<PathBuf>,
+    /// Builds that run at once
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Varied builds to hold against the control
+    #[arg(long, default_value = "1", value_name = "N")]
+    varied: std::num::NonZeroUsize,
+    /// Leave this factor as it is; may be repeated
+    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    hold: Vec<Factor>,
+    /// Take an unvaried build from the store as the control instead of building it again
+    #[arg(long)]
+    reuse: bool,
+    /// Keep the build directory of a failed build, for `kiln shell`
+    #[arg(long)]
+    keep_failed: bool,
+    /// Also write the report as one self-contained HTML page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+fn factor(text: &str) -> Result<Factor, String> {
+    let known = || Factor::ALL.iter().map(|f| f.as_str()).collect::<Vec<_>>().join(", ");
+    Factor::ALL.iter().copied().find(|f| f.as_str() == text).ok_or_else(|| format!("expected one of {}", known()))
+}
+
+impl Check {
+    pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
+        let graph = Graph::load(&self.recipes)?;
+        let options = Options {
+            varied: self.varied,
+            held: BTreeSet::from_iter(self.hold),
+            reuse: if self.reuse { Reuse::Control } else { Reuse::Nothing },
+        };
+        let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
+        let mut reports = session.with_settings(self.jobs, keep, |builder| {
+            let mut reports = Vec::new();
+            for &node in &graph.wanted {
+                reports.push(rebuild::check(builder, &graph, node, &options)?);
+            }
+            Ok(reports)
+        })?;
+        if let Some(file) = &self.html {
+            session.write_file(file, render::html::page(&reports).as_bytes())?;
+        }
+        let accept = Accept::Identical;
+        if session.json() {
+            // One target is one report, several are a list of them (ARCHITECTURE.md, the command line).
+            if reports.len() == 1 {
+                let report = reports.remove(0);
+                session.print_json(&report)?;
+                return Ok(report.exit_code(accept));
+            }
+            let reports = Reports::new(reports);
+            session.print_json(&reports)?;
+            return Ok(reports.exit_code(accept));
+        }
+        for report in &reports {
+            session.print_text(&render::text::report(report, session.colour()))?;
+        }
+        Ok(Reports::new(reports).exit_code(accept))
+    }
+}

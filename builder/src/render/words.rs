@@ -1,0 +1,195 @@
+//! Words that text and HTML share.
+
+use std::time::Duration;
+
+use kiln_model::outcome::{Entry, Outcome, Status};
+use kiln_model::report::{Confidence, Difference, Kind, Report};
+use kiln_model::variation::Factor;
+use kiln_model::verdict::Verdict;
+
+/// What each of the report's outcomes is called.
+pub(super) fn names(report: &Report) -> Vec<String> {
+    let varied = |outcome: &Outcome| outcome.conditions.as_ref().is_some_and(|ran| ran.effects.is_some());
+    if !report.outcomes.iter().any(varied) {
+        return (1..=report.outcomes.len()).map(|n| format!("build {n}")).collect();
+    }
+    let alone = report.outcomes.iter().filter(|o| varied(o)).count() == 1;
+    let (mut controls, mut others) = (0, 0);
+    let numbered = |word: &str, count: &mut usize, alone: bool| {
+        *count += 1;
+        if alone { word.to_string() } else { format!("{word} {count}") }
+    };
+    let single_control = report.outcomes.iter().filter(|o| !varied(o)).count() == 1;
+    report
+        .outcomes
+        .iter()
+        .map(|o| match varied(o) {
+            true => numbered("varied", &mut others, alone),
+            false => numbered("control", &mut controls, single_control),
+        })
+        .collect()
+}
+
+/// The verdict in one sentence.
+pub(super) fn sentence(report: &Report) -> String {
+    let built = report.outcomes.iter().filter(|o| o.status == Status::Built).count();
+    let factors = report.factors.varied.len();
+    let published = report.reference.is_some();
+    match report.verdict {
+        Verdict::Reproduced if published && built == 1 => "The build has exactly the bytes that were published.".into(),
+        Verdict::Reproduced if published => {
+            format!("{built} builds have the same bytes, and exactly those that were published.")
+        }
+        Verdict::Reproduced if factors > 0 => {
+            format!("{built} builds have the same bytes, with {factors} of {} factors varied.", Factor::ALL.len())
+        }
+        Verdict::Reproduced => format!("{built} builds have the same bytes."),
+        Verdict::Equivalent => "The bytes differ, and agree only after named normalisers. This is not identity.".into(),
+        Verdict::Inconclusive if report.reference.as_ref().is_some_and(|r| !r.available) => {
+            "The published artifact could not be had, so there is nothing to compare with.".into()
+        }
+        Verdict::Inconclusive => "Too little was seen to judge.".into(),
+        Verdict::Failed => "No build ended well.".into(),
+        Verdict::Diverged if built < report.outcomes.len() => {
+            "It builds under one condition and fails under another.".into()
+        }
+        Verdict::Diverged => "Builds disagree with each other: the build is not deterministic.".into(),
+        Verdict::UpstreamDiffers => {
+            format!("{built} builds agree with each other and not with what was published: look into it.")
+        }
+    }
+}
+
+/// What agreement of so many builds leaves open: the probability of a chance difference that n alike builds do not rule out
+/// at 95 %, 1 − 0.05^(1/n).
+pub(super) fn left_open(report: &Report) -> Option<String> {
+    let built = report.outcomes.iter().filter(|o| o.status == Status::Built && !o.cached).count();
+    if report.verdict != Verdict::Reproduced || built < 2 {
+        return None;
+    }
+    let bound = (1.0 - 0.05_f64.powf(1.0 / built as f64)) * 100.0;
+    Some(format!(
+        "Identical in {built} builds. A difference by chance in up to {bound:.0} % of builds is not ruled out (95 % confidence)."
+    ))
+}
+
+/// `4.3 s`, `12 min 5 s`, `2 h 3 min`
+pub(super) fn duration(duration: Duration) -> String {
+    match duration.as_secs() {
+        0..60 => format!("{:.1} s", duration.as_millis() as f64 / 1000.0),
+        seconds @ 60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// `812 bytes`, `4.5 MiB`
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 10_240 {
+        return format!("{bytes} byte{}", if bytes == 1 { "" } else { "s" });
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// How a build ended, in a few words.
+pub(super) fn ending(outcome: &Outcome) -> String {
+    let ran = duration(outcome.seconds);
+    let ended = match (outcome.status, outcome.limit) {
+        (Status::Built, _) if outcome.cached => return format!("built earlier, in {ran}"),
+        (Status::Built, _) => format!("built in {ran}"),
+        (Status::Failed, Some(limit)) => format!("stopped after {ran} by a limit ({})", limit.as_str()),
+        (Status::Failed, None) => format!("failed after {ran}"),
+        (Status::TimedOut, _) => format!("ran into its deadline after {ran}"),
+        (Status::Unavailable, _) => "not run".into(),
+    };
+    match &outcome.failure {
+        Some(failure) => format!("{ended}: {}", failure.message),
+        None => ended,
+    }
+}
+
+/// What differs at one path, in a few words. `names` are those of the report's outcomes.
+pub(super) fn difference(difference: &Difference, names: &[String]) -> String {
+    let name = |side: usize| names.get(difference.between[side]).map_or("?", String::as_str);
+    let kind = |entry: &Option<Entry>| entry.as_ref().map_or("nothing", |e| e.kind());
+    let target = |entry: &Option<Entry>| match entry {
+        Some(Entry::Symlink { target }) => plain(&target.to_string()),
+        Some(_) | None => String::new(),
+    };
+    match difference.kind {
+        Kind::OnlyInFirst => format!("only in {}", name(0)),
+        Kind::OnlyInSecond => format!("only in {}", name(1)),
+        Kind::Type => {
+            format!("{} in {}, {} in {}", kind(&difference.first), name(0), kind(&difference.second), name(1))
+        }
+        Kind::Target => format!("points to {} and {}", target(&difference.first), target(&difference.second)),
+        Kind::Executable => {
+            let first = matches!(difference.first, Some(Entry::File { executable: true, .. }));
+            format!("same bytes, executable only in {}", name(usize::from(!first)))
+        }
+        Kind::Content => contents(difference),
+    }
+}
+
+fn contents(difference: &Difference) -> String {
+    let bytes = |entry: &Option<Entry>| match entry {
+        Some(Entry::File { size, .. }) => *size,
+        Some(_) | None => 0,
+    };
+    let (first, second) = (bytes(&difference.first), bytes(&difference.second));
+    let sizes = if first == second { size(first) } else { format!("{} and {}", size(first), size(second)) };
+    match &difference.content {
+        Some(content) if first == second => {
+            format!("{} of {sizes} differ, first at {:#x}", content.differing_bytes, content.offset)
+        }
+        Some(content) => format!("{sizes}, first difference at {:#x}", content.offset),
+        None => sizes,
+    }
+}
+
+/// How sure a cause is, as a word before its name.
+pub(super) fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Proven => "proven",
+        Confidence::Likely => "likely",
+        Confidence::Suspected => "suspected",
+    }
+}
+
+/// A heading that counts what it heads.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Text that a build could have chosen, on one line: control characters and those that change the direction or presence of
+/// others (Unicode TR 36) are spelled out.
+pub(super) fn plain(text: &str) -> String {
+    spelled_out(text, harmless)
+}
+
+/// As [`plain`], but lines and tabs stay.
+pub(super) fn plain_lines(text: &str) -> String {
+    spelled_out(text, |c| harmless(c) || matches!(c, '\n' | '\t'))
+}
+
+fn spelled_out(text: &str, keep: impl Fn(char) -> bool) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        if keep(c) {
+            shown.push(c);
+        } else {
+            shown.extend(c.escape_unicode());
+        }
+        shown
+    })
+}
+
+fn harmless(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
