@@ -87,6 +87,7 @@ impl Assembler<'_> {
         let mut calls = configure::preinsts(&layer.packages, epoch);
         calls.extend(configure::configure(&layer.packages, epoch));
         self.inside.run(tree.path(), &calls)?;
+        database::check_configured(tree)?;
         normalise::normalise(tree)
     }
 }

@@ -70,8 +70,16 @@ fn deb(control: &[Vec<u8>], data: &[Vec<u8>]) -> Vec<u8> {
 #[derive(Default)]
 struct Noted(Mutex<Vec<Call>>);
 
+/// What `dpkg --configure` does to its database.
+fn configured(tree: &Path) {
+    let status = tree.join("var/lib/dpkg/status");
+    let text = std::fs::read_to_string(&status).unwrap();
+    std::fs::write(&status, text.replace("install ok unpacked", "install ok installed")).unwrap();
+}
+
 impl Inside for Noted {
-    fn run(&self, _: &Path, calls: &[Call]) -> Result<(), EnvironmentError> {
+    fn run(&self, tree: &Path, calls: &[Call]) -> Result<(), EnvironmentError> {
+        configured(tree);
         self.0.lock().unwrap().extend_from_slice(calls);
         Ok(())
     }
@@ -329,9 +337,11 @@ fn a_file_and_a_directory_of_one_name_are_refused() {
 #[test]
 fn a_package_that_replaces_another_takes_its_file_and_its_line() {
     let mut scene = Scene::new();
-    scene
-        .package("loser", "", &[file("./usr/x", "loser"), file("./usr/y", "y")])
-        .package("winner", "Replaces: loser (<< 2)\n", &[file("./usr/x", "winner")]);
+    scene.package("loser", "", &[file("./usr/x", "loser"), file("./usr/y", "y")]).package(
+        "winner",
+        "Replaces: loser (<< 2)\n",
+        &[file("./usr/x", "winner")],
+    );
     let tree = scene.base().unwrap();
     assert_eq!(read(&tree, "usr/x"), "winner");
     assert_eq!(read(&tree, "var/lib/dpkg/info/loser.list"), "/usr/y\n");
@@ -384,13 +394,13 @@ fn the_database_is_what_dpkg_would_have_written() {
     // The MD5 of "abc" is in RFC 1321, A.5.
     assert_eq!(
         read(&tree, "var/lib/dpkg/status"),
-        "Package: a\nStatus: install ok unpacked\nVersion: 1\nArchitecture: amd64\nMulti-Arch: same\nDescription: x\n\
+        "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: amd64\nMulti-Arch: same\nDescription: x\n\
          Conffiles:\n /etc/a.conf 900150983cd24fb0d6963f7d28e17f72\n /etc/old newconffile remove-on-upgrade\n\n"
     );
     assert_eq!(std::fs::metadata(tree.join("var/lib/dpkg/info/a:amd64.postinst")).unwrap().mode() & 0o7777, 0o755);
     let calls = scene.noted.0.lock().unwrap();
     let programs: Vec<&str> = calls.iter().map(|call| call.program.as_str()).collect();
-    assert_eq!(programs, ["/var/lib/dpkg/info/a:amd64.preinst", "/usr/bin/dpkg", "/usr/bin/dpkg"]);
+    assert_eq!(programs, ["/var/lib/dpkg/info/a:amd64.preinst", "/usr/bin/dpkg"]);
     assert!(calls[0].variables.contains(&"DPKG_MAINTSCRIPT_PACKAGE=a".into()));
 }
 
@@ -453,6 +463,7 @@ struct Littering(&'static str);
 
 impl Inside for Littering {
     fn run(&self, tree: &Path, _: &[Call]) -> Result<(), EnvironmentError> {
+        configured(tree);
         let path = tree.join(self.0);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, format!("{:?}", std::time::Instant::now())).unwrap();
@@ -512,13 +523,30 @@ fn a_failed_script_leaves_no_tree() {
     assert!(!into.exists());
 }
 
+/// Does nothing at all.
+struct Idle;
+
+impl Inside for Idle {
+    fn run(&self, _: &Path, _: &[Call]) -> Result<(), EnvironmentError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn packages_that_are_not_configured_in_the_end_are_refused() {
+    let mut scene = Scene::new();
+    scene.package("lazy", "", &[file("./etc/a", "a")]);
+    let into = scene.scratch.path().join("tree");
+    let error = Assembler { inside: &Idle, ..scene.assembler() }.base(&scene.of(Layer::Base), &into).unwrap_err();
+    assert!(error.to_string().contains("package lazy is \"install ok unpacked\""), "{error}");
+}
+
 /// A script that makes a way out of the tree.
 struct Escaping(PathBuf);
 
 impl Inside for Escaping {
     fn run(&self, tree: &Path, _: &[Call]) -> Result<(), EnvironmentError> {
-        std::fs::remove_dir_all(tree.join("var/log")).ok();
-        std::fs::create_dir_all(tree.join("var")).unwrap();
+        configured(tree);
         symlink(&self.0, tree.join("var/log")).unwrap();
         Ok(())
     }

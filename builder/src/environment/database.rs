@@ -112,6 +112,23 @@ pub(super) fn record(tree: &Tree, installed: &Installed, layer: &Layer) -> Resul
     write(tree, &format!("{DPKG}/triggers/Unincorp"), unincorporated.as_bytes())
 }
 
+/// Refuses a tree in which a package is left half configured or a trigger is pending. dpkg's own `--audit` exits with 0
+/// whatever it finds.
+pub(super) fn check_configured(tree: &Tree) -> Result<(), EnvironmentError> {
+    for package in read(tree)?.packages {
+        match package.field("status") {
+            Some("install ok installed") => {}
+            status => {
+                let status = status.unwrap_or("without status");
+                let violation =
+                    format!("package {} is {status:?} after configuring, not \"install ok installed\"", package.name());
+                return Err(EnvironmentError::Database { path: tree.path().join(DPKG).join("status"), violation });
+            }
+        }
+    }
+    Ok(())
+}
+
 fn list_path(paragraph: &Paragraph) -> String {
     format!("{DPKG}/info/{}.list", paragraph.info_name())
 }

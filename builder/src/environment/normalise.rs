@@ -53,7 +53,7 @@ const RULES: &[Rule] = &[
     rule("etc/ssh", "ssh_host_*", Action::Remove),
     rule("var/lib/systemd", "random-seed", Action::Remove),
     // what apt knows of mirrors
-    rule("var/lib/apt/lists", "*", Action::Clear),
+    rule("var/lib/apt", "lists", Action::Clear),
     rule("var/cache/apt", "*.bin", Action::Remove),
     // indices over times of files
     rule("var/cache", "fontconfig", Action::Clear),
