@@ -8,8 +8,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::exit::Kind;
 use kiln_model::lock::LockedPackage;
+
+use crate::exit::Kind;
 
 mod configure;
 mod database;
@@ -64,7 +65,8 @@ impl Assembler<'_> {
         }
         database::create(&tree.tree)?;
         self.add(&tree.tree, packages, &Installed::default())?;
-        tree.finish()
+        tree.finish();
+        Ok(())
     }
 
     /// Makes a copy of the tree `base` at `into`, which does not exist yet, and adds packages to it.
@@ -73,7 +75,8 @@ impl Assembler<'_> {
         normalise::copy(base, &tree.tree)?;
         let installed = database::read(&tree.tree)?;
         self.add(&tree.tree, packages, &installed)?;
-        tree.finish()
+        tree.finish();
+        Ok(())
     }
 
     fn add(&self, tree: &Tree, packages: &[Package<'_>], installed: &Installed) -> Result<(), EnvironmentError> {
@@ -84,6 +87,7 @@ impl Assembler<'_> {
         let mut calls = configure::preinsts(&layer.packages, epoch);
         calls.extend(configure::configure(&layer.packages, epoch));
         self.inside.run(tree.path(), &calls)?;
+        database::check_configured(tree)?;
         normalise::normalise(tree)
     }
 }
@@ -108,9 +112,8 @@ impl Unfinished {
         Ok(Self { tree, finished: Finished::No })
     }
 
-    fn finish(mut self) -> Result<(), EnvironmentError> {
+    fn finish(mut self) {
         self.finished = Finished::Yes;
-        Ok(())
     }
 }
 

@@ -74,7 +74,6 @@ pub(super) fn configure(packages: &[Unpacked], epoch: Epoch) -> Vec<Call> {
         calls.push(dpkg("configuring package base-passwd", &["--force-depends", "--configure", "base-passwd"]));
     }
     calls.push(dpkg("configuring packages", &["--configure", "--pending"]));
-    calls.push(dpkg("checking the packages", &["--audit"]));
     calls
 }
 

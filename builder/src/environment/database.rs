@@ -112,6 +112,23 @@ pub(super) fn record(tree: &Tree, installed: &Installed, layer: &Layer) -> Resul
     write(tree, &format!("{DPKG}/triggers/Unincorp"), unincorporated.as_bytes())
 }
 
+/// Refuses a tree in which a package is left half configured or a trigger is pending. dpkg's own `--audit` exits with 0
+/// whatever it finds.
+pub(super) fn check_configured(tree: &Tree) -> Result<(), EnvironmentError> {
+    for package in read(tree)?.packages {
+        match package.field("status") {
+            Some("install ok installed") => {}
+            status => {
+                let status = status.unwrap_or("without status");
+                let violation =
+                    format!("package {} is {status:?} after configuring, not \"install ok installed\"", package.name());
+                return Err(EnvironmentError::Database { path: tree.path().join(DPKG).join("status"), violation });
+            }
+        }
+    }
+    Ok(())
+}
+
 fn list_path(paragraph: &Paragraph) -> String {
     format!("{DPKG}/info/{}.list", paragraph.info_name())
 }
@@ -146,11 +163,7 @@ fn conffiles(package: &Unpacked) -> Result<Vec<Conffile>, EnvironmentError> {
         .collect()
 }
 
-fn conffile_field(
-    tree: &Tree,
-    lost: &BTreeSet<Vec<u8>>,
-    conffiles: &[Conffile],
-) -> Result<String, EnvironmentError> {
+fn conffile_field(tree: &Tree, lost: &BTreeSet<Vec<u8>>, conffiles: &[Conffile]) -> Result<String, EnvironmentError> {
     let mut field = String::new();
     for conffile in conffiles {
         if field.is_empty() {
@@ -313,10 +326,8 @@ fn broken(package: &Unpacked, violation: String) -> EnvironmentError {
 
 fn text(tree: &Tree, path: &str) -> Result<String, EnvironmentError> {
     let bytes = tree.read(path).map_err(|e| EnvironmentError::read(tree, path.as_bytes(), e))?;
-    String::from_utf8(bytes.unwrap_or_default()).map_err(|_| EnvironmentError::Database {
-        path: tree.path().join(path),
-        violation: "is not UTF-8".into(),
-    })
+    String::from_utf8(bytes.unwrap_or_default())
+        .map_err(|_| EnvironmentError::Database { path: tree.path().join(path), violation: "is not UTF-8".into() })
 }
 
 fn write(tree: &Tree, path: &str, bytes: &[u8]) -> Result<(), EnvironmentError> {

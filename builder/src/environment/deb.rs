@@ -222,7 +222,7 @@ impl Deb {
                     }
                 }
                 // deb(5): names that begin with an underscore may stand anywhere after the first and are ignored.
-                (_, ..) if name.starts_with('_') => {}
+                (..) if name.starts_with('_') => {}
                 (_, None, _) => match name.strip_prefix("control.tar") {
                     Some(suffix) => control = Some(member(suffix)?),
                     None => return Err(broken(offset, format!("member {name} where control.tar is expected"))),
@@ -282,9 +282,7 @@ impl Deb {
     /// The bytes of the container up to the header of `data.tar`.
     pub(super) fn head(&self) -> Result<Vec<u8>, DebError> {
         let mut head = vec![0; (self.data.offset - HEADER) as usize];
-        self.file
-            .read_exact_at(&mut head, 0)
-            .map_err(|source| DebError::Read { path: self.path.clone(), source })?;
+        self.file.read_exact_at(&mut head, 0).map_err(|source| DebError::Read { path: self.path.clone(), source })?;
         Ok(head)
     }
 
@@ -362,10 +360,6 @@ impl Deb {
             visit(Entry { path, kind }, &mut raw)?;
         }
         let mut rest = archive.into_inner();
-        if rest.count < end + 1024 {
-            let source = io::Error::new(io::ErrorKind::UnexpectedEof, "the archive has no end mark");
-            return Err(undecodable(source).into());
-        }
         // To the end, so that checksums of the compressed form are checked and the copy is whole.
         let mut block = [0; 4096];
         loop {
@@ -374,6 +368,11 @@ impl Deb {
                 n if block[..n].iter().all(|b| *b == 0) => {}
                 _ => return Err(undecodable(io::Error::other("bytes after the end mark of the archive")).into()),
             }
+        }
+        // Two blocks of zeros, of which `tar` looks for one at most.
+        if rest.count < end + 1024 {
+            let source = io::Error::new(io::ErrorKind::UnexpectedEof, "the archive has no end mark");
+            return Err(undecodable(source).into());
         }
         match rest.inner.is_exhausted().map_err(undecodable)? {
             true => Ok(()),
@@ -480,8 +479,7 @@ impl Decoder {
             Compression::None => Self::None(source),
             Compression::Gzip => Self::Gzip(flate2::bufread::GzDecoder::new(source)),
             Compression::Xz => {
-                let stream =
-                    liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0).map_err(io::Error::other)?;
+                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0).map_err(io::Error::other)?;
                 Self::Xz(liblzma::bufread::XzDecoder::new_stream(source, stream))
             }
             Compression::Zstd => Self::Zstd(zstd::stream::read::Decoder::with_buffer(source)?.single_frame()),

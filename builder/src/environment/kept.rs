@@ -29,7 +29,7 @@ pub(super) struct Keep {
 }
 
 impl Kept {
-    /// Packages kept in `directory`, which exists.
+    /// Packages kept in `directory`, which is made when the first is.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into() }
     }
@@ -57,6 +57,7 @@ impl Keep {
         decode: impl FnOnce(&mut dyn Write) -> Result<(), EnvironmentError>,
     ) -> Result<(), EnvironmentError> {
         let failed = |source| EnvironmentError::Keep { path: self.path.clone(), source };
+        std::fs::create_dir_all(&self.directory).map_err(failed)?;
         let file = tempfile::NamedTempFile::new_in(&self.directory).map_err(failed)?;
         let head = deb.head()?;
         let start = head.len() as u64 + HEADER;
