@@ -166,8 +166,8 @@ impl BuildError {
     /// What sort of error it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Store(e) => e.kind().into(),
-            Self::Fetch(e) => e.kind().into(),
+            Self::Store(e) => e.kind(),
+            Self::Fetch(e) => e.kind(),
             Self::Environment { source, .. } => source.kind(),
             Self::Digest { .. } => Kind::Tampered,
             Self::PathChanged { .. } | Self::NothingKept { .. } => Kind::BadInput,

@@ -124,7 +124,7 @@ macro_rules! failures {
     ($($error:ty),+ $(,)?) => {
         $(impl From<$error> for Failure {
             fn from(error: $error) -> Self {
-                Self::new(Kind::from(error.kind()), error)
+                Self::new(error.kind(), error)
             }
         })+
     };

@@ -24,7 +24,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::fetch::{Archive, Host, Kind};
+use crate::fetch::{Archive, Host};
+use crate::exit::Kind;
 
 /// The parsed file; default values where there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -144,7 +145,7 @@ impl ConfigError {
     /// What sort of failure it is: the file is the user's in either case.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Unreadable { .. } | Self::Malformed { .. } => Kind::Input,
+            Self::Unreadable { .. } | Self::Malformed { .. } => Kind::BadInput,
         }
     }
 }

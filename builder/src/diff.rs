@@ -70,7 +70,7 @@ pub fn compare(
     found: &mut Differences,
 ) -> Result<(), DiffError> {
     let paths: BTreeSet<&EntryPath> =
-        first.manifest.iter().chain(second.manifest.iter()).map(|(path, _)| path).collect();
+        first.manifest.entries().chain(second.manifest.entries()).map(|(path, _)| path).collect();
     for path in paths {
         let (a, b) = (first.manifest.entry(path), second.manifest.entry(path));
         let Some(kind) = Kind::of(a, b) else { continue };
@@ -141,6 +141,8 @@ fn open(root: &Path, path: &EntryPath) -> Result<File, DiffError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use kiln_model::digest::Digest;
     use std::fs;
@@ -150,7 +152,15 @@ mod tests {
     }
 
     fn manifest(entries: &[(&str, Entry)]) -> Manifest {
-        entries.iter().map(|(path, entry)| (EntryPath::from_bytes(path.as_bytes()), entry.clone())).collect()
+        let mut all = BTreeMap::new();
+        for (path, entry) in entries {
+            let above = path.match_indices('/').map(|(at, _)| &path[..at]).chain((!path.is_empty()).then_some(""));
+            for directory in above {
+                all.entry(EntryPath::from(directory)).or_insert(Entry::Directory);
+            }
+            all.insert(EntryPath::from(*path), entry.clone());
+        }
+        Manifest::new(all).unwrap()
     }
 
     fn found(first: Tree<'_>, second: Tree<'_>, listed: usize) -> Result<Differences, DiffError> {

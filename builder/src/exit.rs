@@ -61,26 +61,6 @@ impl Kind {
     }
 }
 
-impl From<crate::fetch::Kind> for Kind {
-    fn from(kind: crate::fetch::Kind) -> Self {
-        match kind {
-            crate::fetch::Kind::Input => Self::BadInput,
-            crate::fetch::Kind::Tampered => Self::Tampered,
-            crate::fetch::Kind::Host => Self::Host,
-        }
-    }
-}
-
-impl From<crate::store::ErrorKind> for Kind {
-    fn from(kind: crate::store::ErrorKind) -> Self {
-        match kind {
-            crate::store::ErrorKind::BadInput => Self::BadInput,
-            crate::store::ErrorKind::Tampered => Self::Tampered,
-            crate::store::ErrorKind::Host => Self::Host,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,7 +30,7 @@ mod promises;
 #[cfg(test)]
 mod server;
 
-pub use error::{FetchError, Kind, Refusal, Try, Unfetched};
+pub use error::{FetchError, Refusal, Try, Unfetched};
 pub use fetcher::{Dated, Fetcher, Network, Policy};
 pub use host::Host;
 pub use mirror::{Mirror, Mirrors, Origin, Place};

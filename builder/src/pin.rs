@@ -74,10 +74,10 @@ impl PinError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Debian(e) => e.kind(),
-            Self::Url(e) => e.kind().into(),
-            Self::Pypi(e) => e.kind().into(),
-            Self::Git(e) => e.kind().into(),
-            Self::Path(e) => e.kind().into(),
+            Self::Url(e) => e.kind(),
+            Self::Pypi(e) => e.kind(),
+            Self::Git(e) => e.kind(),
+            Self::Path(e) => e.kind(),
             Self::Build(e) => e.kind(),
             Self::NothingToKeep { .. } | Self::NoSuchInput { .. } | Self::RecipeInput { .. } => Kind::BadInput,
         }

@@ -64,7 +64,7 @@ impl CheckError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Build(e) => e.kind(),
-            Self::Store(e) => e.kind().into(),
+            Self::Store(e) => e.kind(),
             Self::Diff(DiffError::Read { .. }) => Kind::Host,
             Self::Diff(DiffError::NotAsRecorded { .. }) => Kind::Tampered,
         }

@@ -46,7 +46,7 @@ mod verify;
 pub use add::Added;
 pub use copy::{Origin, Source, TreeLimits};
 pub use digester::Digests;
-pub use error::{ErrorKind, Refusal, StoreError, TreeError};
+pub use error::{Refusal, StoreError, TreeError};
 pub use fingerprint::Fingerprint;
 pub use gc::{Budget, Collected};
 pub use layout::SCHEMA;

@@ -9,8 +9,9 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use kiln::exit::Kind;
 use kiln::store::{
-    Budget, Digests, ErrorKind, Origin, Problem, Refusal, Source, Store, StoreError, Taken, TreeError, TreeLimits, Trust,
+    Budget, Digests, Origin, Problem, Refusal, Source, Store, StoreError, Taken, TreeError, TreeLimits, Trust,
 };
 use kiln_model::digest::Digest;
 use kiln_model::name::Name;
@@ -206,7 +207,7 @@ fn a_file_of_another_digest_is_not_kept() {
     let store = scene.open();
     let wanted = Digest::of("wanted");
     let refused = store.add_file("hello.tar", &mut &b"other"[..], &wanted).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Tampered);
+    assert_eq!(refused.kind(), Kind::Tampered);
     assert!(refused.to_string().contains("hello.tar"), "{refused}");
     assert_eq!(store.file(&wanted).unwrap(), None);
     assert_eq!(leftovers(&store), [] as [PathBuf; 0]);
@@ -405,7 +406,7 @@ fn outcomes_are_found_by_derivation_and_come_back_as_they_were() {
     assert_eq!(store.outcome(&derivation(), &id).unwrap(), first);
     assert_eq!(store.latest_outcome(&derivation()).unwrap(), Some(second));
     for bad in ["", "{}", r#"{"derivation":"/etc/passwd"}"#] {
-        assert_eq!(store.record_outcome(bad.as_bytes()).unwrap_err().kind(), ErrorKind::BadInput, "{bad}");
+        assert_eq!(store.record_outcome(bad.as_bytes()).unwrap_err().kind(), Kind::BadInput, "{bad}");
     }
 }
 
@@ -556,7 +557,7 @@ fn verify_finds_a_flipped_byte_and_names_the_file() {
             "{problems:?}"
         );
         let refused = store.check(&added.info.path, trust).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Tampered, "{refused}");
+        assert_eq!(refused.kind(), Kind::Tampered, "{refused}");
     }
 }
 
@@ -585,7 +586,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
     fs::write(scene.root().join("schema"), "2\n").unwrap();
     let refused = Store::open(&scene.root()).unwrap_err();
     assert!(matches!(refused, StoreError::NewerSchema { found: 2, known: 1, .. }), "{refused}");
-    assert_eq!(refused.kind(), ErrorKind::BadInput);
+    assert_eq!(refused.kind(), Kind::BadInput);
     assert_eq!(fs::read_to_string(scene.root().join("schema")).unwrap(), "2\n");
     fs::write(scene.root().join("schema"), "what\n").unwrap();
     assert!(matches!(Store::open(&scene.root()), Err(StoreError::Damaged { .. })));
@@ -597,7 +598,7 @@ fn a_store_that_cannot_be_written_says_so() {
     let file = scene.directory.path().join("file");
     fs::write(&file, b"").unwrap();
     let refused = Store::open(&file.join("store")).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Host);
+    assert_eq!(refused.kind(), Kind::Host);
     assert!(refused.to_string().contains("file/store"), "{refused}");
 }
 
@@ -752,7 +753,7 @@ fn an_environment_is_there_whole_or_not_at_all() {
     assert_eq!(store.environment(&nar_hash, Trust::Bytes).unwrap(), Some(place.clone()));
 
     fs::write(place.join("data"), b"altered").unwrap();
-    assert_eq!(store.environment(&nar_hash, Trust::Fingerprint).unwrap_err().kind(), ErrorKind::Tampered);
+    assert_eq!(store.environment(&nar_hash, Trust::Fingerprint).unwrap_err().kind(), Kind::Tampered);
     store.remove_environment(&nar_hash).unwrap();
     assert_eq!(store.environment(&nar_hash, Trust::Fingerprint).unwrap(), None);
 }

@@ -4,7 +4,6 @@
 //! equal outcomes have equal bytes, which a golden test holds; failures are outcomes like any other.
 //! Knows nothing of other outcomes: those are compared in [`crate::verdict`].
 
-mod manifest;
 mod moment;
 
 use std::collections::BTreeMap;
@@ -17,7 +16,7 @@ use crate::name::Variable;
 use crate::variation::Conditions;
 use crate::variation::observed::{Effects, Observed};
 
-pub use manifest::{Entry, EntryPath, EntryPathError, Manifest};
+pub use crate::tree::{Entry, EntryPath, Manifest};
 pub use moment::{Moment, MomentError};
 
 /// The only schema there is.

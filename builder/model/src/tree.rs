@@ -2,19 +2,17 @@
 //!
 //! Two machines that disagree can name the differing files by their manifests alone. A manifest holds exactly what a NAR
 //! holds, with each file's contents replaced by size and SHA-256: equal manifests mean equal NARs. Paths are bytes; in
-//! JSON a byte that is not part of valid UTF-8 is written `\xHH` and a backslash `\\`, one spelling per path.
+//! JSON a byte that is not part of valid UTF-8 is written `\xHH`, and so are control characters and the backslash: one spelling per path.
 
-use std::borrow::Borrow;
+mod path;
+
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::digest::Digest;
 
-/// Bytes of a path or link target, with the escaped spelling described above.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Bytes(Vec<u8>);
+pub use path::{EntryPath, EntryPathError};
 
 /// One entry of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,19 +32,19 @@ pub enum Entry {
     /// A symbolic link.
     Symlink {
         /// What it holds.
-        target: Bytes,
+        target: EntryPath,
     },
 }
 
 /// What is in a tree, by path relative to its root; the root itself has the empty path.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Manifest(BTreeMap<Bytes, Entry>);
+pub struct Manifest(BTreeMap<EntryPath, Entry>);
 
 /// How two trees differ at one path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// Where.
-    pub path: Bytes,
+    pub path: EntryPath,
     /// How.
     #[serde(flatten)]
     pub change: Change,
@@ -90,9 +88,9 @@ pub enum Change {
     /// Both are links to something else.
     Target {
         /// In the first tree.
-        left: Bytes,
+        left: EntryPath,
         /// In the second.
-        right: Bytes,
+        right: EntryPath,
     },
 }
 
@@ -106,130 +104,41 @@ pub enum ManifestError {
     #[error("the entry {path} is out of order, or there twice")]
     Order {
         /// Which.
-        path: Bytes,
+        path: EntryPath,
     },
     /// An entry whose parent is not a directory of the manifest.
     #[error("the entry {path} is not inside a directory of the manifest")]
     Orphan {
         /// Which.
-        path: Bytes,
+        path: EntryPath,
     },
     /// Not how a manifest is written.
     #[error("not canonical: printing the manifest does not give these bytes back")]
     NotCanonical,
 }
 
-impl Bytes {
-    /// The bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// This path with one more component.
-    pub fn join(&self, name: &[u8]) -> Self {
-        let mut path = self.0.clone();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        Self(path)
-    }
-
-    fn parent(&self) -> Option<&[u8]> {
-        match self.0.iter().rposition(|&byte| byte == b'/') {
-            Some(slash) => Some(&self.0[..slash]),
-            None if self.0.is_empty() => None,
-            None => Some(b""),
-        }
-    }
-
-    fn unescape(text: &str) -> Option<Self> {
-        let mut bytes = Vec::with_capacity(text.len());
-        let mut rest = text.as_bytes();
-        while let Some((&byte, tail)) = rest.split_first() {
-            rest = tail;
-            if byte != b'\\' {
-                bytes.push(byte);
-                continue;
-            }
-            match rest {
-                [b'\\', tail @ ..] => {
-                    bytes.push(b'\\');
-                    rest = tail;
-                }
-                [b'x', high, low, tail @ ..] => {
-                    bytes.extend(data_encoding::HEXLOWER.decode(&[*high, *low]).ok()?);
-                    rest = tail;
-                }
-                _ => return None,
-            }
-        }
-        let bytes = Self(bytes);
-        // `\x41` would be a second spelling of `A`.
-        (bytes.to_string() == text).then_some(bytes)
-    }
-}
-
-impl From<&[u8]> for Bytes {
-    fn from(bytes: &[u8]) -> Self {
-        Self(bytes.into())
-    }
-}
-
-impl From<&str> for Bytes {
-    fn from(text: &str) -> Self {
-        Self(text.into())
-    }
-}
-
-impl Borrow<[u8]> for Bytes {
-    fn borrow(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            f.write_str(&chunk.valid().replace('\\', r"\\"))?;
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.to_string())
-    }
-}
-
-impl Serialize for Bytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        Self::unescape(&text).ok_or_else(|| de::Error::custom(format!("bad escape in the path {text:?}")))
-    }
-}
-
 /// One line of the JSON form.
 #[derive(Serialize, Deserialize)]
 struct Line {
-    path: Bytes,
+    path: EntryPath,
     #[serde(flatten)]
     entry: Entry,
 }
 
+impl Entry {
+    /// The word in JSON and in reports.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file",
+            Self::Directory => "directory",
+            Self::Symlink { .. } => "symlink",
+        }
+    }
+}
+
 impl Manifest {
     /// A manifest of entries; each must lie inside a directory that is an entry, too, except the root.
-    pub fn new(entries: impl IntoIterator<Item = (Bytes, Entry)>) -> Result<Self, ManifestError> {
+    pub fn new(entries: impl IntoIterator<Item = (EntryPath, Entry)>) -> Result<Self, ManifestError> {
         let mut map = BTreeMap::new();
         for (path, entry) in entries {
             if map.contains_key(&path) {
@@ -263,13 +172,13 @@ impl Manifest {
     }
 
     /// Entries sorted by the bytes of their path.
-    pub fn entries(&self) -> impl Iterator<Item = (&Bytes, &Entry)> {
+    pub fn entries(&self) -> impl Iterator<Item = (&EntryPath, &Entry)> {
         self.0.iter()
     }
 
     /// The entry at a path.
-    pub fn entry(&self, path: &[u8]) -> Option<&Entry> {
-        self.0.get(path)
+    pub fn entry(&self, path: impl AsRef<[u8]>) -> Option<&Entry> {
+        self.0.get(path.as_ref())
     }
 
     /// How many entries there are.
@@ -302,7 +211,7 @@ impl<'de> Deserialize<'de> for Manifest {
 /// How `right` differs from `left`, sorted by path. A file may differ in contents and in the executable bit.
 pub fn differences(left: &Manifest, right: &Manifest) -> Vec<Difference> {
     let mut found = Vec::new();
-    let mut tell = |path: &Bytes, change| found.push(Difference { path: path.clone(), change });
+    let mut tell = |path: &EntryPath, change| found.push(Difference { path: path.clone(), change });
     let mut ours = left.0.iter().peekable();
     let mut theirs = right.0.iter().peekable();
     loop {
@@ -357,8 +266,8 @@ mod tests {
     }
 
     fn manifest(entries: &[(&[u8], Entry)]) -> Manifest {
-        let root = (Bytes::default(), Entry::Directory);
-        let entries = entries.iter().map(|(path, entry)| (Bytes::from(*path), entry.clone()));
+        let root = (EntryPath::default(), Entry::Directory);
+        let entries = entries.iter().map(|(path, entry)| (EntryPath::from(*path), entry.clone()));
         Manifest::new(std::iter::once(root).chain(entries)).unwrap()
     }
 
@@ -379,7 +288,7 @@ mod tests {
             concat!(
                 r#"[{"path":"","kind":"directory"},{"path":"bin","kind":"directory"},"#,
                 r#"{"path":"bin/hello","kind":"file","size":5,"sha256":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","executable":true},"#,
-                r#"{"path":"bin/\\xffback\\\\slash","kind":"file","size":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","executable":false},"#,
+                r#"{"path":"bin/\\xffback\\x5cslash","kind":"file","size":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","executable":false},"#,
                 r#"{"path":"link","kind":"symlink","target":"../\\xc3("}]"#,
             )
         );

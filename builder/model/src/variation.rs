@@ -316,7 +316,7 @@ impl Conditions {
             noise: BTreeMap::new(),
             cpus: None,
             cores,
-            build_fs: BuildFs::Tmpfs,
+            build_fs: BuildFs::Store,
             first_pid: 2,
             aslr: Aslr::Off,
             kernel: Kernel::Native,
@@ -619,7 +619,7 @@ mod tests {
         let json = serde_json::to_string(&control()).unwrap();
         assert_eq!(
             json,
-            r#"{"build_dir":"/build","hostname":"localhost","domain":"(none)","user_name":"nixbld","uid":1000,"gid":100,"umask":"0022","time_zone":null,"locale":null,"home":"/homeless-shelter","path_suffix":null,"noise":{},"cpus":null,"cores":2,"build_fs":"tmpfs","first_pid":2,"aslr":"off","kernel":"native","start_delay_seconds":0}"#
+            r#"{"build_dir":"/build","hostname":"localhost","domain":"(none)","user_name":"nixbld","uid":1000,"gid":100,"umask":"0022","time_zone":null,"locale":null,"home":"/homeless-shelter","path_suffix":null,"noise":{},"cpus":null,"cores":2,"build_fs":"store","first_pid":2,"aslr":"off","kernel":"native","start_delay_seconds":0}"#
         );
         assert_eq!(serde_json::from_str::<Conditions>(&json).unwrap(), control());
     }

@@ -65,7 +65,7 @@ pub fn artifacts(
                 any = true;
                 let name = shown.rsplit('/').next().unwrap_or(&shown).to_string();
                 let artifact =
-                    Artifact { sha256: *sha256, size: *size, output: output.clone(), path: kiln_model::outcome::EntryPath::from_bytes(path.as_bytes()) };
+                    Artifact { sha256: *sha256, size: *size, output: output.clone(), path: path.clone() };
                 if let Some(other) = found.insert(name.clone(), artifact.clone())
                     && other != artifact
                 {
@@ -85,16 +85,16 @@ pub fn artifacts(
 mod tests {
     use super::*;
     use kiln_model::digest::Digest;
-    use kiln_model::tree::Bytes;
+    use kiln_model::tree::EntryPath;
 
     fn outputs(files: &[&str]) -> BTreeMap<Variable, Manifest> {
-        let mut entries = BTreeMap::from([(Bytes::default(), Entry::Directory)]);
+        let mut entries = BTreeMap::from([(EntryPath::default(), Entry::Directory)]);
         for file in files {
             if let Some((directory, _)) = file.rsplit_once('/') {
-                entries.insert(Bytes::from(directory), Entry::Directory);
+                entries.insert(EntryPath::from(directory), Entry::Directory);
             }
             let entry = Entry::File { size: 1, sha256: Digest::of(file), executable: false };
-            entries.insert(Bytes::from(*file), entry);
+            entries.insert(EntryPath::from(*file), entry);
         }
         BTreeMap::from([("out".parse().unwrap(), Manifest::new(entries).unwrap())])
     }

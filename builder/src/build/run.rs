@@ -209,7 +209,7 @@ impl Builder<'_> {
                 path: path.to_string(),
                 nar_hash: taken.nar_hash,
                 nar_size: taken.nar_size,
-                manifest: listed(&taken.manifest),
+                manifest: taken.manifest.clone(),
             };
             Some((name.clone(), output))
         });
@@ -324,22 +324,4 @@ fn moment(time: SystemTime) -> Moment {
 /// The name under which a log is kept.
 pub fn log_name(log: &Log) -> Name {
     log.sha256.to_string().parse().expect("hexadecimal digits are a name")
-}
-
-fn listed(manifest: &kiln_model::tree::Manifest) -> kiln_model::outcome::Manifest {
-    use kiln_model::{outcome, tree};
-    let path = |p: &tree::Bytes| outcome::EntryPath::from_bytes(p.as_bytes());
-    manifest
-        .entries()
-        .map(|(p, e)| {
-            let entry = match e {
-                tree::Entry::File { size, sha256, executable } => {
-                    outcome::Entry::File { size: *size, sha256: *sha256, executable: *executable }
-                }
-                tree::Entry::Directory => outcome::Entry::Directory,
-                tree::Entry::Symlink { target } => outcome::Entry::Symlink { target: path(target) },
-            };
-            (path(p), entry)
-        })
-        .collect()
 }

@@ -124,9 +124,15 @@ pub fn spec(derivation: &Derivation, conditions: &Conditions, limits: &RecipeLim
     let mut writable = vec![Writable { source: places.store.clone(), target: "/nix/store".into() }];
     let scratch = |target: &str, mode| Tmpfs { target: target.into(), size: places.memory, inodes: 4 << 20, mode };
     let mut tmpfs = vec![scratch("/tmp", 0o1777), scratch("/dev/shm", 0o1777)];
+    if conditions.build_dir != BUILD_TOP {
+        // Holds nothing but the directories on the way down to the varied one.
+        tmpfs.push(Tmpfs { size: 1 << 20, inodes: 64, ..scratch(BUILD_TOP, 0o755) });
+    }
     match conditions.build_fs {
-        BuildFs::Tmpfs => tmpfs.push(scratch(BUILD_TOP, 0o700)),
-        BuildFs::Store => writable.push(Writable { source: places.build.clone(), target: BUILD_TOP.into() }),
+        BuildFs::Tmpfs => tmpfs.push(scratch(&conditions.build_dir, 0o700)),
+        BuildFs::Store => {
+            writable.push(Writable { source: places.build.clone(), target: conditions.build_dir.clone().into() });
+        }
     }
     let affinity = conditions.cpus.map(|n| places.cpus.iter().copied().take(n.get() as usize).collect());
     Spec {

@@ -95,7 +95,7 @@ impl StoreCommand {
         let form = if session.json() { Form::Json } else { Form::Text };
         let mut out = Vec::new();
         let found = run(&self, session.store()?, form, &mut out).map_err(|error| {
-            let kind = error.downcast_ref::<StoreError>().map_or(Kind::BadInput, |e| e.kind().into());
+            let kind = error.downcast_ref::<StoreError>().map_or(Kind::BadInput, |e| e.kind());
             Failure { kind, error }
         })?;
         session.print_text(&String::from_utf8_lossy(&out))?;

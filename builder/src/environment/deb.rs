@@ -222,7 +222,7 @@ impl Deb {
                     }
                 }
                 // deb(5): names that begin with an underscore may stand anywhere after the first and are ignored.
-                (_, ..) if name.starts_with('_') => {}
+                (..) if name.starts_with('_') => {}
                 (_, None, _) => match name.strip_prefix("control.tar") {
                     Some(suffix) => control = Some(member(suffix)?),
                     None => return Err(broken(offset, format!("member {name} where control.tar is expected"))),

@@ -4,6 +4,7 @@
 //! kiln with different exit codes. Names mirrors by where they are configured, never by address: an error's text may end
 //! up in a report. Addresses go out as events.
 
+use crate::exit::Kind;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -54,17 +55,6 @@ pub enum FetchError {
     /// The settings of kiln or of a client cannot be used.
     #[error("{0}")]
     Settings(String),
-}
-
-/// What sort of failure it is; each has its exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The input is malformed: exit 2.
-    Input,
-    /// Bytes do not match their digest: exit 6.
-    Tampered,
-    /// The host or the network failed: exit 7.
-    Host,
 }
 
 /// A file that could not be had.
@@ -175,7 +165,7 @@ impl FetchError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Tampered { .. } => Kind::Tampered,
-            Self::BadPath { .. } | Self::Settings(_) => Kind::Input,
+            Self::BadPath { .. } | Self::Settings(_) => Kind::BadInput,
             Self::Missing { .. } | Self::Cache { .. } => Kind::Host,
         }
     }

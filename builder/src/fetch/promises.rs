@@ -503,10 +503,10 @@ fn paths_that_lead_outside_a_mirror_are_refused() {
     let fetcher = ground.debian(&["debs".into()]);
     for path in ["../secret", "/etc/passwd", "pool//x", "pool/./x", "", "a\\b"] {
         let error = fetcher.pinned(&[Wanted { path: path.into(), ..wanted(b"x") }]).unwrap_err();
-        assert_eq!(error.kind(), Kind::Input, "{path}");
+        assert_eq!(error.kind(), Kind::BadInput, "{path}");
     }
     let address = |path: &str| Wanted { archive: Archive::Address, path: path.into(), ..wanted(b"x") };
-    assert_eq!(fetcher.pinned(&[address("file:///etc/passwd")]).unwrap_err().kind(), Kind::Input);
+    assert_eq!(fetcher.pinned(&[address("file:///etc/passwd")]).unwrap_err().kind(), Kind::BadInput);
 }
 
 #[test]

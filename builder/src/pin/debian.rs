@@ -21,7 +21,7 @@ use kiln_model::recipe;
 use rayon::prelude::*;
 
 use crate::exit::Kind;
-use crate::fetch::{self, Archives, FetchError};
+use crate::fetch::{Archives, FetchError};
 
 mod seen;
 mod signature;
@@ -316,15 +316,7 @@ impl PinError {
             Self::Untrusted { .. } | Self::WrongName { .. } | Self::Older { .. } => Kind::Tampered,
             Self::FromTheFuture { .. } | Self::Seen(_) | Self::Keyring(KeyringError::Read { .. }) => Kind::Host,
             Self::Keyring(KeyringError::NotOpenPgp { .. } | KeyringError::Empty { .. }) => Kind::BadInput,
-            Self::Fetch { source, .. } => Self::fetch_kind(source),
-        }
-    }
-
-    fn fetch_kind(error: &FetchError) -> Kind {
-        match error.kind() {
-            fetch::Kind::Input => Kind::BadInput,
-            fetch::Kind::Tampered => Kind::Tampered,
-            fetch::Kind::Host => Kind::Host,
+            Self::Fetch { source, .. } => source.kind(),
         }
     }
 }

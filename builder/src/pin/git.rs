@@ -20,7 +20,8 @@ use kiln_model::digest::NarHash;
 use kiln_model::lock::LockedInput;
 
 use super::PinnedTree;
-use crate::fetch::{Kind, Network};
+use crate::fetch::{Network};
+use crate::exit::Kind;
 
 /// A pinned commit.
 #[derive(Debug)]
@@ -114,7 +115,7 @@ impl GitError {
             | Self::NotACommit { .. }
             | Self::Submodule { .. }
             | Self::Lfs { .. }
-            | Self::Hostile { .. } => Kind::Input,
+            | Self::Hostile { .. } => Kind::BadInput,
             Self::Offline { .. } | Self::Program(_) | Self::Failed { .. } | Self::Io { .. } => Kind::Host,
         }
     }

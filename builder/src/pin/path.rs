@@ -15,7 +15,7 @@ use kiln_model::lock::LockedInput;
 use rustix::fs::OFlags;
 
 use super::PinnedTree;
-use crate::fetch::Kind;
+use crate::exit::Kind;
 
 /// A pinned path.
 #[derive(Debug)]
@@ -72,10 +72,10 @@ impl PathError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NotRelative { .. } | Self::HoldsRecipe { .. } | Self::Special { .. } | Self::Symlink { .. } => {
-                Kind::Input
+                Kind::BadInput
             }
             // A path that is not there is the recipe's mistake; one that cannot be read is the host's.
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Kind::Input,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Kind::BadInput,
             Self::Io { .. } => Kind::Host,
         }
     }

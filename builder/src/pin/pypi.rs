@@ -13,7 +13,8 @@ use pep440_rs::Version;
 
 use super::PinnedFiles;
 use crate::fetch::listing::{self, Listed, project_and_version};
-use crate::fetch::{Archive, Archives, FetchError, Kind, Wanted};
+use crate::fetch::{Archive, Archives, FetchError, Wanted};
+use crate::exit::Kind;
 
 /// The most that is read of a project's listing; the largest known are some tens of megabytes.
 const LISTING: u64 = 64 << 20;
@@ -98,7 +99,7 @@ impl PypiError {
     /// What sort of failure it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Version { .. } | Self::Absent { .. } | Self::NoDigest { .. } => Kind::Input,
+            Self::Version { .. } | Self::Absent { .. } | Self::NoDigest { .. } => Kind::BadInput,
             Self::Listing { source, .. } | Self::Fetch { source, .. } => source.kind(),
             Self::NoListing { .. } | Self::Cache { .. } => Kind::Host,
         }

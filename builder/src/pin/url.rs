@@ -7,7 +7,8 @@ use kiln_model::digest::NarHash;
 use kiln_model::lock::{LockedFile, LockedInput};
 
 use super::PinnedFiles;
-use crate::fetch::{Archive, Archives, FetchError, Kind, Wanted};
+use crate::fetch::{Archive, Archives, FetchError, Wanted};
+use crate::exit::Kind;
 
 /// A pinned file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl UrlError {
     /// What sort of failure it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Name { .. } => Kind::Input,
+            Self::Name { .. } => Kind::BadInput,
             Self::Fetch { source, .. } => source.kind(),
             Self::Cache { .. } => Kind::Host,
         }

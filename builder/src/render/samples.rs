@@ -52,18 +52,21 @@ fn observed(c: &Conditions, start: u64) -> Observed {
 type Files = BTreeMap<&'static str, Vec<u8>>;
 
 fn outcome(files: &Files, conditions: &Conditions, effects: Option<Effects>, start: u64) -> Outcome {
-    let mut manifest = Manifest::from_iter([(EntryPath::default(), Entry::Directory)]);
+    let mut entries = BTreeMap::from([(EntryPath::default(), Entry::Directory)]);
     let mut all = Vec::new();
     for (path, content) in files {
         let entry = Entry::File { executable: false, size: content.len() as u64, sha256: Digest::of(content) };
-        manifest.insert(EntryPath::from_bytes(path.as_bytes()), entry);
+        for (at, _) in path.match_indices('/') {
+            entries.insert(EntryPath::from(&path[..at]), Entry::Directory);
+        }
+        entries.insert(EntryPath::from(*path), entry);
         all.extend_from_slice(content);
     }
     let output = Output {
         path: "/nix/store/0c0v54xhd6jl5d6rmbpbhqa9r1zyl5v7-hello-2.10".into(),
         nar_hash: NarHash::new(Digest::of(&all)),
         nar_size: all.len() as u64 + 400,
-        manifest,
+        manifest: Manifest::new(entries).expect("each file has its directories"),
     };
     let held = [
         ("namespaces", serde_json::json!(["user", "pid", "mount", "ipc", "uts", "net", "cgroup"])),

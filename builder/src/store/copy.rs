@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use kiln_model::digest::NarHash;
 use kiln_model::format::nar::{MAX_DEPTH, frame, reference_scanner};
 use kiln_model::store_path::StorePath;
-use kiln_model::tree::{Bytes, Entry, Manifest};
+use kiln_model::tree::{EntryPath, Entry, Manifest};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
@@ -33,7 +33,7 @@ pub enum Origin {
 /// How much of a tree is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TreeLimits {
-    /// Bytes of all files together, by their stated size: a sparse file counts whole.
+    /// EntryPath of all files together, by their stated size: a sparse file counts whole.
     pub bytes: u64,
     /// Entries.
     pub entries: u64,
@@ -194,7 +194,7 @@ enum Draft {
 struct Level {
     directory: std::rc::Rc<OwnedFd>,
     names: std::vec::IntoIter<CString>,
-    path: Bytes,
+    path: EntryPath,
 }
 
 /// Whether the store's file system shares blocks with the source's.
@@ -211,7 +211,7 @@ struct Walk<'a> {
     digester: Digester,
     limits: TreeLimits,
     counted: TreeLimits,
-    entries: Vec<(Bytes, Draft)>,
+    entries: Vec<(EntryPath, Draft)>,
     keep_entries: bool,
     levels: Vec<Level>,
     device: Option<u64>,
@@ -225,9 +225,9 @@ impl Walk<'_> {
         if let Some(writer) = &mut self.writer {
             writer.start_directory(c"")?;
         }
-        self.note(&Bytes::default(), Draft::Done(Entry::Directory));
+        self.note(&EntryPath::default(), Draft::Done(Entry::Directory));
         for (name, file) in files {
-            let path = Bytes::from(name.to_bytes());
+            let path = EntryPath::from(name.to_bytes());
             let stat =
                 fs::fstat(file).map_err(|source| TreeError::Read { entry: path.clone(), source: source.into() })?;
             self.frame(|out| frame::entry(out, name.to_bytes()));
@@ -245,7 +245,7 @@ impl Walk<'_> {
             Err(error) => return Err(failed("looking at", source.shown)(error)),
             Ok(_) => {}
         }
-        self.node(source.directory, source.name, Bytes::default())?;
+        self.node(source.directory, source.name, EntryPath::default())?;
         while let Some(level) = self.levels.last_mut() {
             if let Some(name) = level.names.next() {
                 let path = level.path.join(name.to_bytes());
@@ -276,13 +276,13 @@ impl Walk<'_> {
         }
     }
 
-    fn note(&mut self, path: &Bytes, draft: Draft) {
+    fn note(&mut self, path: &EntryPath, draft: Draft) {
         if self.keep_entries {
             self.entries.push((path.clone(), draft));
         }
     }
 
-    fn node(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: Bytes) -> Result<(), StoreError> {
+    fn node(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: EntryPath) -> Result<(), StoreError> {
         let refuse = |what| Err(TreeError::Refused { entry: path.clone(), what }.into());
         let read = |source: Errno| TreeError::Read { entry: path.clone(), source: source.into() };
         let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(read)?;
@@ -318,7 +318,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn directory(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: Bytes) -> Result<(), StoreError> {
+    fn directory(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: EntryPath) -> Result<(), StoreError> {
         let read = |source: Errno| TreeError::Read { entry: path.clone(), source: source.into() };
         let directory = open_directory(parent, name).map_err(read)?;
         self.refuse_attributes(&directory, &path)?;
@@ -332,7 +332,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn symlink(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: Bytes) -> Result<(), StoreError> {
+    fn symlink(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: EntryPath) -> Result<(), StoreError> {
         let target = fs::readlinkat(parent, name, Vec::new())
             .map_err(|source| TreeError::Read { entry: path.clone(), source: source.into() })?;
         self.frame(|out| frame::symlink(out, target.to_bytes()));
@@ -343,7 +343,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn file(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: Bytes, seen: &Stat) -> Result<(), StoreError> {
+    fn file(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: EntryPath, seen: &Stat) -> Result<(), StoreError> {
         let read = |source: Errno| TreeError::Read { entry: path.clone(), source: source.into() };
         // NONBLOCK: should a pipe have taken the file's place, opening it must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -357,7 +357,7 @@ impl Walk<'_> {
     }
 
     /// Reads an open file, which lies at `path` and will be called `name`.
-    fn contents(&mut self, name: &CStr, path: Bytes, file: impl AsFd, stat: &Stat) -> Result<(), StoreError> {
+    fn contents(&mut self, name: &CStr, path: EntryPath, file: impl AsFd, stat: &Stat) -> Result<(), StoreError> {
         let read = |source: Errno| TreeError::Read { entry: path.clone(), source: source.into() };
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         self.counted.bytes = self.counted.bytes.saturating_add(size);
@@ -416,7 +416,7 @@ impl Walk<'_> {
     }
 
     /// Refuses `security.*` attributes, except labels that the host's own policy puts on every file.
-    fn refuse_attributes(&self, file: &OwnedFd, path: &Bytes) -> Result<(), StoreError> {
+    fn refuse_attributes(&self, file: &OwnedFd, path: &EntryPath) -> Result<(), StoreError> {
         if self.origin == Origin::Given {
             return Ok(());
         }

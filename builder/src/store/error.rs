@@ -3,21 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::exit::Kind;
 use kiln_model::derivation::DerivationError;
 use kiln_model::digest::{Digest, NarHash};
 use kiln_model::store_path::StorePath;
-use kiln_model::tree::Bytes;
-
-/// Who has to act on an error; the command line maps it to an exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// What was given is wrong.
-    BadInput,
-    /// Bytes are not those that a digest promises.
-    Tampered,
-    /// The machine: disk full, no permission, read-only.
-    Host,
-}
+use kiln_model::tree::EntryPath;
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +109,7 @@ pub enum TreeError {
     #[error("{entry:?} is {what}: only regular files, directories and symbolic links are taken")]
     Refused {
         /// Path relative to the tree's root; empty for the root itself.
-        entry: Bytes,
+        entry: EntryPath,
         /// What it is.
         what: Refusal,
     },
@@ -127,12 +117,12 @@ pub enum TreeError {
     #[error("{entry:?} changed while it was read")]
     Changed {
         /// Path relative to the tree's root.
-        entry: Bytes,
+        entry: EntryPath,
     },
     /// More than the limit.
     #[error("the tree holds more than {limit} {what}")]
     TooLarge {
-        /// Bytes or entries.
+        /// EntryPath or entries.
         what: &'static str,
         /// How many are taken.
         limit: u64,
@@ -141,7 +131,7 @@ pub enum TreeError {
     #[error("reading {entry:?}")]
     Read {
         /// Path relative to the tree's root.
-        entry: Bytes,
+        entry: EntryPath,
         /// Why.
         source: io::Error,
     },
@@ -188,14 +178,14 @@ impl std::fmt::Display for Refusal {
 
 impl StoreError {
     /// Who has to act on it.
-    pub fn kind(&self) -> ErrorKind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Io { .. } | Self::Full { .. } | Self::ReadOnly { .. } | Self::Index(_) | Self::Damaged { .. } => {
-                ErrorKind::Host
+                Kind::Host
             }
-            Self::Tampered { .. } | Self::WrongFile { .. } => ErrorKind::Tampered,
-            Self::Derivation(error) if error.is_tampering() => ErrorKind::Tampered,
-            Self::Tree(TreeError::Read { .. }) => ErrorKind::Host,
+            Self::Tampered { .. } | Self::WrongFile { .. } => Kind::Tampered,
+            Self::Derivation(error) if error.is_tampering() => Kind::Tampered,
+            Self::Tree(TreeError::Read { .. }) => Kind::Host,
             Self::NewerSchema { .. }
             | Self::NotValid { .. }
             | Self::Outcome(_)
@@ -205,7 +195,7 @@ impl StoreError {
                 | TreeError::Refused { .. }
                 | TreeError::Changed { .. }
                 | TreeError::TooLarge { .. },
-            ) => ErrorKind::BadInput,
+            ) => Kind::BadInput,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kiln_model::digest::NarHash;
 use kiln_model::store_path::StorePath;
-use kiln_model::tree::Bytes;
+use kiln_model::tree::EntryPath;
 
 use super::add::{fingerprint_of, split};
 use super::copy::{Origin, Source, TreeLimits};
@@ -49,7 +49,7 @@ pub enum Problem {
         /// Digest as it is.
         found: NarHash,
         /// Entries that were written since the digest was taken; empty if the medium failed silently.
-        entries: Vec<Bytes>,
+        entries: Vec<EntryPath>,
     },
     /// It has a record and is not there.
     Missing {
@@ -182,14 +182,14 @@ fn digest(place: &Path) -> Result<(NarHash, u64), StoreError> {
 }
 
 /// Entries whose change time is later than the root's was when the digest was taken: nothing was written after that.
-fn written_since(place: &Path, ctime: (i64, i64)) -> Result<Vec<Bytes>, StoreError> {
+fn written_since(place: &Path, ctime: (i64, i64)) -> Result<Vec<EntryPath>, StoreError> {
     let mut found = Vec::new();
     let mut open = vec![place.to_owned()];
     while let Some(path) = open.pop() {
         let metadata = path.symlink_metadata().map_err(failed("looking at", &path))?;
         if (metadata.ctime(), metadata.ctime_nsec()) > ctime {
             let relative = path.strip_prefix(place).expect("it was found below");
-            found.push(Bytes::from(relative.as_os_str().as_bytes()));
+            found.push(EntryPath::from(relative.as_os_str().as_bytes()));
         }
         if metadata.is_dir() {
             for entry in std::fs::read_dir(&path).map_err(failed("listing", &path))? {

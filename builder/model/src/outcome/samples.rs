@@ -30,7 +30,7 @@ fn output(content: &str) -> Output {
         path: "/nix/store/0c0v54xhd6jl5d6rmbpbhqa9r1zyl5v7-hello-2.10".into(),
         nar_hash: NarHash::new(sha256),
         nar_size: 120,
-        manifest: Manifest::from_iter([(EntryPath::default(), file)]),
+        manifest: Manifest::new([(EntryPath::default(), file)]).expect("a root"),
     }
 }
 

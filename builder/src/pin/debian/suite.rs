@@ -138,7 +138,7 @@ impl SignedSuite {
             ByHash::No => None,
         };
         one(path.into()).map_err(|second: crate::fetch::FetchError| {
-            let tampered = |e: &crate::fetch::FetchError| PinError::fetch_kind(e) == Kind::Tampered;
+            let tampered = |e: &crate::fetch::FetchError| e.kind() == Kind::Tampered;
             let source = first.filter(|first| tampered(first) && !tampered(&second)).unwrap_or(second);
             PinError::Fetch { what: format!("index {path}"), source }
         })
