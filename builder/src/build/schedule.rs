@@ -164,7 +164,7 @@ impl Builder<'_> {
         }
         let provided = self.provide(graph, index)?;
         // Another process may be building the same: then its result is taken.
-        let _lock = self.store.lock_path(&node.lowered.closed.path)?;
+        let _lock = self.store.lock_build(&node.lowered.closed.path)?;
         if let Some(outcome) = cached(self.store, node)? {
             return Ok(Realised { outcome, kept: None });
         }

@@ -40,6 +40,12 @@ impl Store {
         self.lock_name(path.base_name())
     }
 
+    /// Waits until nobody else builds the derivation at `path`. Another lock than [`Store::lock_path`]'s, which is taken
+    /// to register the derivation itself while this one is held.
+    pub fn lock_build(&self, path: &StorePath) -> Result<Lock, StoreError> {
+        self.lock_name(&format!("{}.build", path.base_name()))
+    }
+
     /// As [`Store::lock_path`], but `None` at once if another has the lock.
     pub fn try_lock_path(&self, path: &StorePath) -> Result<Option<Lock>, StoreError> {
         let name = self.layout.locks().join(path.base_name());
