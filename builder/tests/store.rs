@@ -413,14 +413,14 @@ fn outcomes_are_found_by_derivation_and_come_back_as_they_were() {
 fn logs_are_read_back_and_unfinished_ones_leave_nothing() {
     let scene = Scene::new();
     let store = scene.open();
-    let mut log = store.log_writer(&name("build-1")).unwrap();
+    let mut log = store.log_writer().unwrap();
     log.write_all(b"compiling\n").unwrap();
     assert!(store.log(&name("build-1")).unwrap().is_none());
-    log.finish().unwrap();
+    log.finish(&name("build-1")).unwrap();
     let mut text = String::new();
     store.log(&name("build-1")).unwrap().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "compiling\n");
-    drop(store.log_writer(&name("build-2")).unwrap());
+    drop(store.log_writer().unwrap());
     assert_eq!(leftovers(&store), [] as [PathBuf; 0]);
 }
 
@@ -676,6 +676,19 @@ fn collection_keeps_what_a_kept_path_names() {
     assert_eq!(store.closure(&BTreeSet::from([output.clone()])).unwrap().len(), 2);
     store.remove_root(&name("it")).unwrap();
     assert_eq!(store.gc(&Budget::default()).unwrap().paths, BTreeSet::from([input, output]));
+}
+
+#[test]
+fn what_a_failed_build_left_goes_with_the_next_collection() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let private = store.private_dir().unwrap();
+    fs::write(private.path().join("half"), b"x").unwrap();
+    let kept = store.keep_failed(&private, &derivation()).unwrap();
+    drop(private);
+    assert!(kept.join("half").exists());
+    store.gc(&Budget::default()).unwrap();
+    assert!(!kept.exists());
 }
 
 #[test]
