@@ -100,6 +100,10 @@ impl Builder<'_> {
         }
         let mut outcome = self.outcome(node, provided, conditions, &ended, &end, &taken, log);
         outcome.started = moment(started);
+        // No namespace hides the wall clock: what the caller reads at the start is what the build would have read.
+        if let Some(seen) = outcome.conditions.as_mut().and_then(|ran| ran.observed.as_mut()) {
+            seen.unix_time = Some(outcome.started.unix());
+        }
         outcome.seconds = seconds;
         if outcome.status == Status::Built {
             let manifests = taken.iter().map(|(name, taken)| (name.clone(), taken.manifest.clone())).collect();

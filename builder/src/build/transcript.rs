@@ -15,7 +15,7 @@ const TAIL: usize = 16 << 10;
 const TAIL_LINES: usize = 40;
 
 /// A log being written to `W`.
-pub struct Transcript<W> {
+pub(super) struct Transcript<W> {
     sink: W,
     hasher: sha2::Sha256,
     bytes: u64,
@@ -25,13 +25,13 @@ pub struct Transcript<W> {
 
 impl<W: Write> Transcript<W> {
     /// Starts one.
-    pub fn new(sink: W) -> Self {
+    pub(super) fn new(sink: W) -> Self {
         Self { sink, hasher: sha2::Sha256::new(), bytes: 0, tail: VecDeque::new(), failed: None }
     }
 
     /// Takes the next bytes. A failed write is kept for [`Transcript::finish`]: the build goes on to its end, which is
     /// what frees its resources.
-    pub fn add(&mut self, bytes: &[u8]) {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
         self.tail.extend(&bytes[bytes.len().saturating_sub(TAIL)..]);
@@ -43,7 +43,7 @@ impl<W: Write> Transcript<W> {
     }
 
     /// The last lines, invalid UTF-8 replaced.
-    pub fn tail(&self) -> String {
+    pub(super) fn tail(&self) -> String {
         let bytes: Vec<u8> = self.tail.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().collect();
@@ -51,7 +51,7 @@ impl<W: Write> Transcript<W> {
     }
 
     /// Says what was written, and gives the sink back to be finished.
-    pub fn finish(self) -> io::Result<(Log, W)> {
+    pub(super) fn finish(self) -> io::Result<(Log, W)> {
         match self.failed {
             Some(error) => Err(error),
             None => {

@@ -11,7 +11,7 @@ use crate::build::{KeepFailed, Realised};
 
 /// Build recipes in the sandbox, or take what is already built from the store.
 #[derive(Debug, Args)]
-pub struct Build {
+pub(super) struct Build {
     /// Recipe directories, or their recipe.toml
     #[arg(required = true)]
     recipes: Vec<PathBuf>,

@@ -11,13 +11,12 @@ use kiln_model::verdict::Accept;
 use super::{Failure, Session};
 use crate::build::KeepFailed;
 use crate::build::graph::Graph;
-use crate::exit::Kind;
 use crate::rebuild::{self, Options, Reuse};
 use crate::render;
 
 /// Build twice under varied conditions and compare every byte.
 #[derive(Debug, Args)]
-pub struct Check {
+pub(super) struct Check {
     /// Recipe directories, or their recipe.toml
     #[arg(required = true)]
     recipes: Vec<PathBuf>,
@@ -48,10 +47,6 @@ fn factor(text: &str) -> Result<Factor, String> {
 
 impl Check {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
-        if self.html.is_some() && self.recipes.len() != 1 {
-            let error = anyhow::anyhow!("--html writes the report of one recipe; check one at a time");
-            return Err(Failure::new(Kind::BadInput, error));
-        }
         let graph = Graph::load(&self.recipes)?;
         let options = Options {
             varied: self.varied,
@@ -67,7 +62,7 @@ impl Check {
             Ok(reports)
         })?;
         if let Some(file) = &self.html {
-            session.write_file(file, render::html(&reports[0]).as_bytes())?;
+            session.write_file(file, render::html::page(&reports).as_bytes())?;
         }
         let accept = Accept::Identical;
         if session.json() {
@@ -82,7 +77,7 @@ impl Check {
             return Ok(reports.exit_code(accept));
         }
         for report in &reports {
-            session.print_text(&render::text(report, session.colour()))?;
+            session.print_text(&render::text::report(report, session.colour()))?;
         }
         Ok(Reports::new(reports).exit_code(accept))
     }

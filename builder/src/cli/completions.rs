@@ -7,7 +7,7 @@ use super::{Cli, Failure};
 
 /// Print shell completions.
 #[derive(Debug, Args)]
-pub struct Completions {
+pub(super) struct Completions {
     /// The shell
     shell: Shell,
 }

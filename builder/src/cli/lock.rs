@@ -15,7 +15,7 @@ use crate::recipe_dir::RecipeDir;
 
 /// Pin a recipe's inputs and environment to digests.
 #[derive(Debug, Args)]
-pub struct Lock {
+pub(super) struct Lock {
     /// Recipe directories, or their recipe.toml
     #[arg(required = true)]
     recipes: Vec<PathBuf>,

@@ -13,7 +13,7 @@ use crate::exit::{self, Kind};
 
 /// Show the log of a build.
 #[derive(Debug, Args)]
-pub struct Log {
+pub(super) struct Log {
     /// Recipe directory, or its recipe.toml
     recipe: PathBuf,
     /// Which build: 1 is the latest, 2 the one before

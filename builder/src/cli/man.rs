@@ -8,7 +8,7 @@ use super::{Cli, Failure};
 
 /// Write man pages.
 #[derive(Debug, Args)]
-pub struct Man {
+pub(super) struct Man {
     /// Directory to write kiln.1, kiln-build.1 and so on to
     directory: PathBuf,
 }

@@ -75,10 +75,6 @@ impl Session {
         if self.global.offline { Network::Offline } else { Network::Online }
     }
 
-    pub(super) fn interrupt(&self) -> &Interrupt {
-        &self.interrupt
-    }
-
     pub(super) fn inputs(&self) -> Inputs {
         if self.global.paranoid { Inputs::Bytes } else { Inputs::Fingerprint }
     }

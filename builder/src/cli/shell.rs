@@ -13,7 +13,7 @@ use crate::exit;
 /// The sandbox is the build's: same root, same inputs, no network. With `--failed` the build directory and the outputs of
 /// the last failed build that was kept (`--keep-failed`) are there, and stay as they are left.
 #[derive(Debug, Args)]
-pub struct Shell {
+pub(super) struct Shell {
     /// Recipe directory, or its recipe.toml
     recipe: PathBuf,
     /// Enter what the last failed build left

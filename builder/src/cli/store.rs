@@ -15,7 +15,7 @@ use crate::store::{Budget, Collected, Digests, Store, StoreError, Trust, Verifie
 
 /// Look at the store, check it, clean it.
 #[derive(Debug, Args)]
-pub struct StoreCommand {
+pub(super) struct StoreCommand {
     #[command(subcommand)]
     command: Command,
 }

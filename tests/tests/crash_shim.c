@@ -1,0 +1,106 @@
+/* Put before libc by LD_PRELOAD (crash.rs): counts kiln's calls that change a file system, over all threads, and kills it
+ * at number KILN_SHIM_KILL_AT: before the call if that is odd, after it if even. Writes the count to KILN_SHIM_COUNT. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+static atomic_ulong calls;
+static unsigned long kill_at;
+static int active;
+
+__attribute__((constructor)) static void begin(void) {
+    const char *at = getenv("KILN_SHIM_KILL_AT");
+    active = at && strcmp(program_invocation_short_name, "kiln") == 0;
+    kill_at = active ? strtoul(at, NULL, 10) : 0;
+}
+
+__attribute__((destructor)) static void end(void) {
+    const char *path = getenv("KILN_SHIM_COUNT");
+    if (!active || !path)
+        return;
+    active = 0;
+    FILE *file = fopen(path, "w");
+    if (file) {
+        fprintf(file, "%lu\n", (unsigned long)calls);
+        fclose(file);
+    }
+}
+
+static void die(void) {
+    kill(getpid(), SIGKILL);
+    for (;;)
+        pause();
+}
+
+#define COUNTED(type, name, parameters, arguments)                      \
+    type name parameters {                                              \
+        static type(*real) parameters;                                  \
+        if (!real)                                                      \
+            real = dlsym(RTLD_NEXT, #name);                             \
+        unsigned long n = active ? ++calls : 0;                         \
+        if (n && n == kill_at && n % 2 == 1)                            \
+            die();                                                      \
+        type result = real arguments;                                   \
+        if (n && n == kill_at)                                          \
+            die();                                                      \
+        return result;                                                  \
+    }
+
+COUNTED(ssize_t, write, (int fd, const void *bytes, size_t size), (fd, bytes, size))
+COUNTED(ssize_t, pwrite64, (int fd, const void *bytes, size_t size, off64_t at), (fd, bytes, size, at))
+COUNTED(int, fsync, (int fd), (fd))
+COUNTED(int, fdatasync, (int fd), (fd))
+COUNTED(int, ftruncate64, (int fd, off64_t size), (fd, size))
+COUNTED(int, rename, (const char *from, const char *to), (from, to))
+COUNTED(int, renameat, (int fromfd, const char *from, int tofd, const char *to), (fromfd, from, tofd, to))
+COUNTED(int, link, (const char *from, const char *to), (from, to))
+COUNTED(int, linkat, (int fromfd, const char *from, int tofd, const char *to, int flags), (fromfd, from, tofd, to, flags))
+COUNTED(int, symlink, (const char *target, const char *path), (target, path))
+COUNTED(int, unlink, (const char *path), (path))
+COUNTED(int, unlinkat, (int fd, const char *path, int flags), (fd, path, flags))
+COUNTED(int, rmdir, (const char *path), (path))
+COUNTED(int, mkdir, (const char *path, mode_t mode), (path, mode))
+COUNTED(int, mkdirat, (int fd, const char *path, mode_t mode), (fd, path, mode))
+COUNTED(int, chmod, (const char *path, mode_t mode), (path, mode))
+COUNTED(int, fchmod, (int fd, mode_t mode), (fd, mode))
+COUNTED(int, futimens, (int fd, const struct timespec times[2]), (fd, times))
+COUNTED(int, utimensat, (int fd, const char *path, const struct timespec times[2], int flags), (fd, path, times, flags))
+COUNTED(ssize_t, copy_file_range, (int in, off64_t *in_at, int out, off64_t *out_at, size_t size, unsigned flags),
+        (in, in_at, out, out_at, size, flags))
+
+/* A file comes into being only with O_CREAT. */
+#define OPENED(name, parameters, arguments, last)                       \
+    int name parameters {                                               \
+        static int(*real) parameters;                                   \
+        if (!real)                                                      \
+            real = dlsym(RTLD_NEXT, #name);                             \
+        mode_t mode = 0;                                                \
+        if (flags & (O_CREAT | O_TMPFILE)) {                            \
+            va_list rest;                                               \
+            va_start(rest, last);                                       \
+            mode = va_arg(rest, mode_t);                                \
+            va_end(rest);                                               \
+        }                                                               \
+        unsigned long n = active && (flags & O_CREAT) ? ++calls : 0;    \
+        if (n && n == kill_at && n % 2 == 1)                            \
+            die();                                                      \
+        int result = real arguments;                                    \
+        if (n && n == kill_at)                                          \
+            die();                                                      \
+        return result;                                                  \
+    }
+
+OPENED(open64, (const char *path, int flags, ...), (path, flags, mode), flags)
+OPENED(openat64, (int fd, const char *path, int flags, ...), (fd, path, flags, mode), flags)
+OPENED(open, (const char *path, int flags, ...), (path, flags, mode), flags)
