@@ -1,5 +1,7 @@
 //! The store's promises: nothing half-valid, nothing lost, nothing taken that should not be.
 
+#![expect(clippy::unwrap_used, reason = "a scene that cannot be set up fails its test")]
+
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -10,7 +12,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
 use std::path::{Path, PathBuf};
 
 use kiln::store::{
-    Budget, Digests, ErrorKind, Origin, Problem, Refusal, Source, Store, StoreError, Taken, TreeError, TreeLimits, Trust,
+    Budget, Digests, ErrorKind, Origin, Problem, Refusal, Source, Store, StoreError, Taken, TreeError, TreeLimits,
+    Trust,
 };
 use kiln_model::digest::Digest;
 use kiln_model::name::Name;

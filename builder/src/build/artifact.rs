@@ -64,8 +64,12 @@ pub fn artifacts(
                 }
                 any = true;
                 let name = shown.rsplit('/').next().unwrap_or(&shown).to_string();
-                let artifact =
-                    Artifact { sha256: *sha256, size: *size, output: output.clone(), path: kiln_model::outcome::EntryPath::from_bytes(path.as_bytes()) };
+                let artifact = Artifact {
+                    sha256: *sha256,
+                    size: *size,
+                    output: output.clone(),
+                    path: kiln_model::outcome::EntryPath::from_bytes(path.as_bytes()),
+                };
                 if let Some(other) = found.insert(name.clone(), artifact.clone())
                     && other != artifact
                 {

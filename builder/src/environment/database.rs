@@ -146,11 +146,7 @@ fn conffiles(package: &Unpacked) -> Result<Vec<Conffile>, EnvironmentError> {
         .collect()
 }
 
-fn conffile_field(
-    tree: &Tree,
-    lost: &BTreeSet<Vec<u8>>,
-    conffiles: &[Conffile],
-) -> Result<String, EnvironmentError> {
+fn conffile_field(tree: &Tree, lost: &BTreeSet<Vec<u8>>, conffiles: &[Conffile]) -> Result<String, EnvironmentError> {
     let mut field = String::new();
     for conffile in conffiles {
         if field.is_empty() {
@@ -313,10 +309,8 @@ fn broken(package: &Unpacked, violation: String) -> EnvironmentError {
 
 fn text(tree: &Tree, path: &str) -> Result<String, EnvironmentError> {
     let bytes = tree.read(path).map_err(|e| EnvironmentError::read(tree, path.as_bytes(), e))?;
-    String::from_utf8(bytes.unwrap_or_default()).map_err(|_| EnvironmentError::Database {
-        path: tree.path().join(path),
-        violation: "is not UTF-8".into(),
-    })
+    String::from_utf8(bytes.unwrap_or_default())
+        .map_err(|_| EnvironmentError::Database { path: tree.path().join(path), violation: "is not UTF-8".into() })
 }
 
 fn write(tree: &Tree, path: &str, bytes: &[u8]) -> Result<(), EnvironmentError> {

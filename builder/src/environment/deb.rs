@@ -282,9 +282,7 @@ impl Deb {
     /// The bytes of the container up to the header of `data.tar`.
     pub(super) fn head(&self) -> Result<Vec<u8>, DebError> {
         let mut head = vec![0; (self.data.offset - HEADER) as usize];
-        self.file
-            .read_exact_at(&mut head, 0)
-            .map_err(|source| DebError::Read { path: self.path.clone(), source })?;
+        self.file.read_exact_at(&mut head, 0).map_err(|source| DebError::Read { path: self.path.clone(), source })?;
         Ok(head)
     }
 
@@ -480,8 +478,7 @@ impl Decoder {
             Compression::None => Self::None(source),
             Compression::Gzip => Self::Gzip(flate2::bufread::GzDecoder::new(source)),
             Compression::Xz => {
-                let stream =
-                    liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0).map_err(io::Error::other)?;
+                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0).map_err(io::Error::other)?;
                 Self::Xz(liblzma::bufread::XzDecoder::new_stream(source, stream))
             }
             Compression::Zstd => Self::Zstd(zstd::stream::read::Decoder::with_buffer(source)?.single_frame()),

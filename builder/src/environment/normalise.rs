@@ -99,9 +99,10 @@ pub(super) fn normalise(tree: &Tree) -> Result<(), EnvironmentError> {
 /// The directories that the sandbox mounts upon, while assembling as well as later.
 pub(super) fn add_mount_points(tree: &Tree) -> Result<(), EnvironmentError> {
     let mut cursor = tree.cursor();
-    DIRECTORIES.iter().map(|path| path.as_bytes()).try_for_each(|path| {
-        cursor.make_directory(path).map_err(|e| EnvironmentError::write(tree, path, e))
-    })
+    DIRECTORIES
+        .iter()
+        .map(|path| path.as_bytes())
+        .try_for_each(|path| cursor.make_directory(path).map_err(|e| EnvironmentError::write(tree, path, e)))
 }
 
 fn apply(tree: &Tree, rule: &Rule) -> Result<(), (String, io::Error)> {
@@ -207,8 +208,8 @@ fn settle(tree: &Tree, directory: &OwnedFd, path: &mut Vec<u8>, depth: usize) ->
                 settle(tree, &below, path, depth + 1)?;
             }
             FileType::RegularFile => {
-                let stat = rustix::fs::statat(&readable, &name, AtFlags::SYMLINK_NOFOLLOW)
-                    .map_err(|e| failed(path, e))?;
+                let stat =
+                    rustix::fs::statat(&readable, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(path, e))?;
                 let mode = if stat.st_mode & 0o100 == 0 { 0o644 } else { 0o755 };
                 if stat.st_mode & 0o7777 != mode {
                     rustix::fs::chmodat(&readable, &name, Mode::from(mode), AtFlags::empty())
@@ -216,14 +217,16 @@ fn settle(tree: &Tree, directory: &OwnedFd, path: &mut Vec<u8>, depth: usize) ->
                 }
             }
             FileType::Symlink => {}
-            FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
             | FileType::Unknown => {
                 let error = io::Error::other("is a pipe, socket or device, which no environment may hold");
                 return Err((path.clone(), error));
             }
         }
-        rustix::fs::utimensat(&readable, &name, tree.time(), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| failed(path, e))?;
+        rustix::fs::utimensat(&readable, &name, tree.time(), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(path, e))?;
         path.truncate(length);
     }
     if depth == 0 {

@@ -71,7 +71,8 @@ impl Paragraph {
         };
         let version = other.field("version").and_then(|version| Version::parse(version).ok());
         let provided = other.field("provides").and_then(|field| dependency::parse(field).ok()).unwrap_or_default();
-        let provides = |name: &str| provided.iter().flat_map(|clause| &clause.0).any(|relation| relation.package == name);
+        let provides =
+            |name: &str| provided.iter().flat_map(|clause| &clause.0).any(|relation| relation.package == name);
         clauses.iter().flat_map(|clause| &clause.0).any(|relation| match relation.package == other.name() {
             true => relation.accepts(version),
             false => relation.accepts(None) && provides(relation.package),

@@ -38,8 +38,7 @@ pub(super) struct Tree {
 }
 
 /// Opens what lies in the tree and nothing else.
-const INSIDE: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 impl Tree {
     /// The tree at `path`. What is made in it gets `seconds` since 1970 as its time.
@@ -144,8 +143,7 @@ impl Cursor<'_> {
         };
         let tree = self.tree;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file =
-            File::from(rustix::fs::openat(self.parent(parent)?, OsStr::from_bytes(name), flags, mode)?);
+        let mut file = File::from(rustix::fs::openat(self.parent(parent)?, OsStr::from_bytes(name), flags, mode)?);
         let mut size = 0;
         // Large enough that most files are one read and one write; bounded per thread (G7 of DISTRO.md).
         let mut block = [0; 64 << 10];
@@ -198,7 +196,8 @@ impl Cursor<'_> {
         match kind {
             FileType::Symlink => {
                 let (directory, name) = split(path);
-                let target = rustix::fs::readlinkat(from.open_directory(directory)?, OsStr::from_bytes(name), Vec::new())?;
+                let target =
+                    rustix::fs::readlinkat(from.open_directory(directory)?, OsStr::from_bytes(name), Vec::new())?;
                 self.make_symlink(path, target.to_bytes())
             }
             FileType::RegularFile => {

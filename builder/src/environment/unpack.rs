@@ -167,18 +167,12 @@ fn open(package: &Package<'_>, kept: Option<&Kept>) -> Result<Opened, Environmen
     Ok(Opened { deb, keep, paragraph, control })
 }
 
-fn paragraph(
-    locked: &LockedPackage,
-    file: &Path,
-    control: Option<ControlFile>,
-) -> Result<Paragraph, EnvironmentError> {
+fn paragraph(locked: &LockedPackage, file: &Path, control: Option<ControlFile>) -> Result<Paragraph, EnvironmentError> {
     let refuse = |violation: String| EnvironmentError::Control { path: file.into(), violation };
     let bytes = control.ok_or_else(|| refuse("control.tar has no file 'control'".into()))?.bytes;
     let text = String::from_utf8(bytes).map_err(|_| refuse("is not UTF-8".into()))?;
     let paragraph = Paragraph::parse(&text).map_err(refuse)?;
-    for (field, expected) in
-        [("package", &locked.name), ("version", &locked.version), ("architecture", &locked.arch)]
-    {
+    for (field, expected) in [("package", &locked.name), ("version", &locked.version), ("architecture", &locked.arch)] {
         let found = paragraph.field(field).unwrap_or_default();
         if found != expected {
             return Err(refuse(format!("field {field}: expected {expected:?} from the lock, found {found:?}")));
@@ -248,10 +242,9 @@ impl Shared<'_> {
                 let written = cursor.make_file(&place, *executable, body)?;
                 match written == *size {
                     true => Ok(()),
-                    false => Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        format!("has {written} of {size} bytes"),
-                    )),
+                    false => {
+                        Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("has {written} of {size} bytes")))
+                    }
                 }
             }
             EntryKind::Symlink { target } => cursor.make_symlink(&place, target),
