@@ -110,8 +110,8 @@ impl Builder<'_> {
             LockedInput::Git { git, rev, .. } => {
                 let private = self.store.private_dir()?;
                 let dir = &node.recipe.dir;
-                let pin =
-                    pin::git::pin(dir, git, rev, self.settings.network, private.path()).map_err(|e| failed(e.into()))?;
+                let pin = pin::git::pin(dir, git, rev, self.settings.network, private.path())
+                    .map_err(|e| failed(e.into()))?;
                 self.store.add_tree(&name, &pin.tree.root(), Digests::Nar)?
             }
             LockedInput::Path { path, .. } => {

@@ -127,12 +127,7 @@ impl Builder<'_> {
     }
 
     /// Makes the private directories of one build and gives them to its slot.
-    pub(super) fn places(
-        &self,
-        private: &PrivateDir,
-        slot: &Slot,
-        provided: &Provided,
-    ) -> Result<Places, BuildError> {
+    pub(super) fn places(&self, private: &PrivateDir, slot: &Slot, provided: &Provided) -> Result<Places, BuildError> {
         let make = |name: &str, mode: u32| -> Result<PathBuf, BuildError> {
             let path = private.path().join(name);
             DirBuilder::new().mode(mode).create(&path).map_err(io("creating", &path))?;
@@ -253,11 +248,7 @@ pub enum KeepFailed {
 impl End {
     fn failed(message: String, exit: Option<i32>, of: &Self) -> Self {
         let log_tail = of.failure.as_ref().map(|f| f.log_tail.clone()).unwrap_or_default();
-        Self {
-            status: Status::Failed,
-            limit: None,
-            failure: Some(Failure { message, exit, signal: None, log_tail }),
-        }
+        Self { status: Status::Failed, limit: None, failure: Some(Failure { message, exit, signal: None, log_tail }) }
     }
 }
 

@@ -42,7 +42,13 @@ impl Session {
             (false, true) => Talk::Verbose,
             (false, false) => Talk::Normal,
         };
-        Self { global, interrupt, progress: Arc::new(Progress::new(talk)), config: OnceCell::new(), store: OnceCell::new() }
+        Self {
+            global,
+            interrupt,
+            progress: Arc::new(Progress::new(talk)),
+            config: OnceCell::new(),
+            store: OnceCell::new(),
+        }
     }
 
     pub(super) fn json(&self) -> bool {
@@ -104,7 +110,8 @@ impl Session {
         let progress = Arc::clone(&self.progress);
         let events = move |event| progress.show(event);
         let config = self.config()?.clone();
-        let fetcher = Fetcher::new(store.root(), config.clone(), fetch::Host::current(), self.network())?.telling(events.clone());
+        let fetcher =
+            Fetcher::new(store.root(), config.clone(), fetch::Host::current(), self.network())?.telling(events.clone());
         let launcher = Launcher::start().map_err(|e| Failure::new(Kind::Host, e))?;
         let sandbox = kiln_sandbox::probe();
         let settings = Settings {
