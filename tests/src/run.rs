@@ -168,7 +168,7 @@ impl Kiln {
 
     /// The store is whole.
     pub fn verified(&self) {
-        self.run(["store", "verify"]).succeeded();
+        self.run(["store", "verify", "--paranoid"]).succeeded();
     }
 }
 
