@@ -65,8 +65,6 @@ impl Builder<'_> {
         spec.limits.log_bytes = None;
         let plan = plan(&spec, self.host)?;
         let running = self.launcher.spawn(&plan, slot, Stdio::Inherit)?;
-        let canceller = running.canceller();
-        let _registered = self.interrupt.register(move || canceller.cancel());
         Ok(running.wait(&mut |_| ())?.how)
     }
 }

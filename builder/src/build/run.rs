@@ -56,9 +56,6 @@ impl Builder<'_> {
         conditions: &Conditions,
         began: &dyn Fn(),
     ) -> Result<Run, BuildError> {
-        if self.interrupt.is_raised() {
-            return Err(BuildError::Interrupted);
-        }
         let private = self.store.private_dir()?;
         let slot = Slot::lease(&super::slots())?;
         let places = self.places(&private, &slot, provided)?;
@@ -69,20 +66,13 @@ impl Builder<'_> {
         let (started, clock) = (SystemTime::now(), Instant::now());
         let running = self.launcher.spawn(&plan, &slot, Stdio::Log)?;
         began();
-        let canceller = running.canceller();
-        let registered = self.interrupt.register(move || canceller.cancel());
         let ended = running.wait(&mut |bytes| {
             transcript.add(bytes);
             if let Some(echo) = self.settings.echo {
                 // Talk: a closed terminal does not fail a build.
                 let _ = echo.lock().write_all(bytes);
             }
-        });
-        drop(registered);
-        if self.interrupt.is_raised() {
-            return Err(BuildError::Interrupted);
-        }
-        let ended = ended?;
+        })?;
         let seconds = clock.elapsed();
         let tail = transcript.tail();
         let (log, writer) = transcript.finish().map_err(io("writing the log to", self.store.root()))?;

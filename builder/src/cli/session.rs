@@ -19,7 +19,6 @@ use crate::config::Config;
 use crate::event::{Event, Level};
 use crate::exit::Kind;
 use crate::fetch::{self, Fetcher, Network};
-use crate::interrupt::Interrupt;
 use crate::render::Colour;
 use crate::store::{self, Store};
 
@@ -29,14 +28,13 @@ const CORES: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
 /// The state of one run of `kiln`.
 pub struct Session {
     global: Global,
-    interrupt: Interrupt,
     progress: Arc<Progress>,
     config: OnceCell<Config>,
     store: OnceCell<Store>,
 }
 
 impl Session {
-    pub(super) fn new(global: Global, interrupt: Interrupt) -> Self {
+    pub(super) fn new(global: Global) -> Self {
         let talk = match (global.quiet, global.verbose) {
             (true, _) => Talk::Quiet,
             (false, true) => Talk::Verbose,
@@ -44,7 +42,6 @@ impl Session {
         };
         Self {
             global,
-            interrupt,
             progress: Arc::new(Progress::new(talk)),
             config: OnceCell::new(),
             store: OnceCell::new(),
@@ -127,7 +124,6 @@ impl Session {
             archives: &fetcher,
             launcher: &launcher,
             host: &sandbox,
-            interrupt: &self.interrupt,
             events: &events,
             settings,
         };
