@@ -42,9 +42,11 @@ fn main() {
             }
             std::hint::black_box(digest);
         }));
-        hash.push(seconds(|| with_source(&tree, |source| {
-            Store::digest_tree(source, Digests::Nar, TreeLimits::default()).unwrap();
-        })));
+        hash.push(seconds(|| {
+            with_source(&tree, |source| {
+                Store::digest_tree(source, Digests::Nar, TreeLimits::default()).unwrap();
+            })
+        }));
         copy.push(take(scratch.path(), &tree, &candidates, Digests::Nar, round));
         manifest.push(take(scratch.path(), &tree, &candidates, Digests::NarAndFiles, round));
     }
@@ -65,10 +67,14 @@ fn main() {
 fn take(scratch: &Path, tree: &Path, candidates: &BTreeSet<StorePath>, digests: Digests, round: usize) -> f64 {
     let root = scratch.join(format!("store-{round}"));
     let store = Store::open(&root).unwrap();
-    let time = seconds(|| with_source(tree, |source| match digests {
-        Digests::Nar => drop(store.add_tree_at(&"tree".parse().unwrap(), source, Digests::Nar, candidates).unwrap()),
-        Digests::NarAndFiles => drop(store.take_output(source, candidates, TreeLimits::default()).unwrap()),
-    }));
+    let time = seconds(|| {
+        with_source(tree, |source| match digests {
+            Digests::Nar => {
+                drop(store.add_tree_at(&"tree".parse().unwrap(), source, Digests::Nar, candidates).unwrap())
+            }
+            Digests::NarAndFiles => drop(store.take_output(source, candidates, TreeLimits::default()).unwrap()),
+        })
+    });
     drop(store);
     Store::open(&root).unwrap().gc(&Budget::default()).unwrap();
     time

@@ -23,7 +23,6 @@ use crate::environment::EnvironmentError;
 use crate::event::Events;
 use crate::exit::Kind;
 use crate::fetch::{Archives, FetchError, Network};
-use crate::interrupt::Interrupt;
 use crate::store::{Store, StoreError};
 
 pub use run::{KeepFailed, Run};
@@ -39,8 +38,6 @@ pub struct Builder<'a> {
     pub launcher: &'a Launcher,
     /// What this kernel offers.
     pub host: &'a Host,
-    /// Whether somebody asked to stop.
-    pub interrupt: &'a Interrupt,
     /// Who is told of progress.
     pub events: Events<'a>,
     /// How builds are run.
@@ -157,9 +154,6 @@ pub enum BuildError {
         /// Why.
         source: std::io::Error,
     },
-    /// Somebody asked to stop.
-    #[error("interrupted")]
-    Interrupted,
 }
 
 impl BuildError {
@@ -175,7 +169,6 @@ impl BuildError {
             Self::Input { source, .. } => source.kind(),
             Self::Refused(_) => Kind::CannotIsolate,
             Self::Setup(_) | Self::Slot(_) | Self::Io { .. } => Kind::Host,
-            Self::Interrupted => Kind::Interrupted,
         }
     }
 }

@@ -18,7 +18,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Kind;
-use crate::interrupt::Interrupt;
 
 pub use session::Session;
 
@@ -148,13 +147,13 @@ impl From<std::io::Error> for Failure {
 }
 
 /// Runs the command line `cli` and returns its exit code.
-pub fn run(cli: Cli, interrupt: Interrupt) -> Result<u8, Failure> {
+pub fn run(cli: Cli) -> Result<u8, Failure> {
     match cli.global.color {
         Color::Auto => {}
         Color::Always => anstream::ColorChoice::Always.write_global(),
         Color::Never => anstream::ColorChoice::Never.write_global(),
     }
-    let session = Session::new(cli.global, interrupt);
+    let session = Session::new(cli.global);
     match cli.command {
         Command::Lock(command) => command.run(&session),
         Command::Build(command) => command.run(&session),

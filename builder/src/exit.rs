@@ -41,8 +41,6 @@ pub enum Kind {
     Host,
     /// A broken invariant of ours: report it.
     Bug,
-    /// Somebody pressed Ctrl-C.
-    Interrupted,
 }
 
 impl Kind {
@@ -56,7 +54,6 @@ impl Kind {
             Self::Tampered => TAMPERED,
             Self::Host => HOST_FAILED,
             Self::Bug => BUG,
-            Self::Interrupted => INTERRUPTED,
         }
     }
 }
@@ -75,7 +72,6 @@ mod tests {
             (Kind::Tampered, 6),
             (Kind::Host, 7),
             (Kind::Bug, 70),
-            (Kind::Interrupted, 130),
         ];
         for (kind, code) in table {
             assert_eq!(kind.code(), code);

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use kiln::cli::{self, Cli, Failure};
-use kiln::exit;
-use kiln::interrupt::Interrupt;
+use kiln::{exit, interrupt};
 
 fn main() -> ExitCode {
     // A panic is a broken invariant of ours: say so, and exit as documented.
@@ -14,10 +13,9 @@ fn main() -> ExitCode {
         anstream::eprintln!("kiln: a bug: {panic}\nPlease report it with the command that you ran.");
     }));
     // Signals are blocked before any thread exists, so that all inherit it.
-    let interrupt = match Interrupt::listen() {
-        Ok(interrupt) => interrupt,
-        Err(error) => return fail(&Failure::new(exit::Kind::Host, error)),
-    };
+    if let Err(error) = interrupt::listen() {
+        return fail(&Failure::new(exit::Kind::Host, error));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -25,7 +23,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::BAD_INPUT } else { exit::YES });
         }
     };
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli::run(cli, interrupt))) {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli::run(cli))) {
         Ok(Ok(code)) => ExitCode::from(code),
         Ok(Err(failure)) => fail(&failure),
         Err(_) => ExitCode::from(exit::BUG),

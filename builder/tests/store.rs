@@ -1,5 +1,7 @@
 //! The store's promises: nothing half-valid, nothing lost, nothing taken that should not be.
 
+#![expect(clippy::unwrap_used, reason = "a scene that cannot be set up fails its test")]
+
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -11,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use kiln::exit::Kind;
 use kiln::store::{
-    Budget, Digests, Origin, Problem, Refusal, Source, Store, StoreError, Taken, TreeError, TreeLimits, Trust,
+    Budget, Digests, Origin, Problem, Refusal, Source, Store, StoreError, Taken, TreeError, TreeLimits,
+    Trust,
 };
 use kiln_model::digest::Digest;
 use kiln_model::name::Name;
@@ -414,14 +417,14 @@ fn outcomes_are_found_by_derivation_and_come_back_as_they_were() {
 fn logs_are_read_back_and_unfinished_ones_leave_nothing() {
     let scene = Scene::new();
     let store = scene.open();
-    let mut log = store.log_writer(&name("build-1")).unwrap();
+    let mut log = store.log_writer().unwrap();
     log.write_all(b"compiling\n").unwrap();
     assert!(store.log(&name("build-1")).unwrap().is_none());
-    log.finish().unwrap();
+    log.finish(&name("build-1")).unwrap();
     let mut text = String::new();
     store.log(&name("build-1")).unwrap().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "compiling\n");
-    drop(store.log_writer(&name("build-2")).unwrap());
+    drop(store.log_writer().unwrap());
     assert_eq!(leftovers(&store), [] as [PathBuf; 0]);
 }
 
@@ -677,6 +680,19 @@ fn collection_keeps_what_a_kept_path_names() {
     assert_eq!(store.closure(&BTreeSet::from([output.clone()])).unwrap().len(), 2);
     store.remove_root(&name("it")).unwrap();
     assert_eq!(store.gc(&Budget::default()).unwrap().paths, BTreeSet::from([input, output]));
+}
+
+#[test]
+fn what_a_failed_build_left_goes_with_the_next_collection() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let private = store.private_dir().unwrap();
+    fs::write(private.path().join("half"), b"x").unwrap();
+    let kept = store.keep_failed(&private, &derivation()).unwrap();
+    drop(private);
+    assert!(kept.join("half").exists());
+    store.gc(&Budget::default()).unwrap();
+    assert!(!kept.exists());
 }
 
 #[test]

@@ -194,7 +194,7 @@ impl Tmpfs {
 pub enum Filter {
     /// SANDBOX.md section 6.
     Build,
-    /// The same, but changes of owner, identity, setuid bits and device nodes are answered "done" without being done.
+    /// The same, but changes of owner, identity, setuid bits and device nodes, and syncs, are answered "done" without being done.
     FakeRoot,
 }
 

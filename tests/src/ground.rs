@@ -46,7 +46,10 @@ pub fn has_files(test: &str) -> bool {
 /// Notes that `test` cannot run here and why; fails it where `MUST_ISOLATE` is set. Always false.
 pub fn skipped(test: &str, why: &str) -> bool {
     let line = format!("skipped: {test}: {why}\n");
-    assert!(std::env::var_os("MUST_ISOLATE").is_none_or(|v| v.is_empty()), "MUST_ISOLATE is set and {test} cannot run: {why}");
+    assert!(
+        std::env::var_os("MUST_ISOLATE").is_none_or(|v| v.is_empty()),
+        "MUST_ISOLATE is set and {test} cannot run: {why}"
+    );
     eprint!("{line}");
     if let Some(list) = std::env::var_os("KILN_TEST_SKIPS") {
         let mut file = OpenOptions::new().append(true).create(true).open(&list).expect("the list of skips is writable");
@@ -87,6 +90,9 @@ pub fn is_root() -> bool {
 pub fn alone(what: &str) -> nix::fcntl::Flock<File> {
     let path = prepared().join(format!("{what}.alone"));
     fs::create_dir_all(prepared()).expect("the prepared directory can be made");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).expect("a lock file can be made");
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, e)| e).expect("flock of our own file")
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).expect("a lock file can be made");
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive)
+        .map_err(|(_, e)| e)
+        .expect("flock of our own file")
 }

@@ -44,7 +44,8 @@ pub fn prepare(recipes: &[String], from: From) -> Result<()> {
         let path = recipe::shipped(name);
         let ran = kiln.run(["build".as_ref(), "--quiet".as_ref(), path.as_os_str()]);
         ensure!(ran.code() == Some(0), "building {name}: exit {:?}\n{}", ran.code(), ran.stderr);
-        let text = fs::read_to_string(path.join("recipe.lock")).with_context(|| format!("reading the lock of {name}"))?;
+        let text =
+            fs::read_to_string(path.join("recipe.lock")).with_context(|| format!("reading the lock of {name}"))?;
         link_files(&Lock::parse(&text)?, &warm.join("files"), &files)?;
         eprintln!("prepare: {name} is ready");
     }

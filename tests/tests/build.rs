@@ -56,9 +56,12 @@ fn an_unchanged_recipe_is_taken_from_the_store_and_no_socket_is_opened() {
     let first = kiln.build_one(made.path());
     let log = ground::directory(Ground::Disk);
     let trace = log.path().join("trace");
-    let watched = Kiln::warm().online().through(["strace", "-f", "-qq", "-e", "trace=socket,connect,execve", "-o"].map(
-        String::from,
-    ).into_iter().chain([trace.display().to_string()]));
+    let watched = Kiln::warm().online().through(
+        ["strace", "-f", "-qq", "-e", "trace=socket,connect,execve", "-o"]
+            .map(String::from)
+            .into_iter()
+            .chain([trace.display().to_string()]),
+    );
     let second = watched.build_one(made.path());
     assert_eq!(second["cached"], true);
     assert_eq!(nar_hash(&first, "out"), nar_hash(&second, "out"));
@@ -151,7 +154,11 @@ fn an_output_of_another_recipe_is_built_first_and_found_at_its_path() {
     let library = Made::with(r#"outputs = ["out", "dev"]"#, r#"echo library >"$out"; echo header >"$dev""#);
     let program = Made::new(r#"cat "$header" >"$out""#);
     let name = library.path().file_name().unwrap().to_str().unwrap();
-    program.edit("recipe.toml", "[environment]", &format!("[inputs.header]\nrecipe = \"../{name}\"\noutput = \"dev\"\n\n[environment]"));
+    program.edit(
+        "recipe.toml",
+        "[environment]",
+        &format!("[inputs.header]\nrecipe = \"../{name}\"\noutput = \"dev\"\n\n[environment]"),
+    );
     // The lock was made without that input.
     let refused = Kiln::warm().run(["build".as_ref(), program.path().as_os_str()]).exits(2);
     refused.says(&["kiln lock"]);

@@ -22,7 +22,9 @@ fn chosen(all: Vec<String>) -> Vec<String> {
         Err(_) => all,
         Ok(list) => {
             let wanted: BTreeSet<&str> = list.split_whitespace().collect();
-            all.into_iter().filter(|name| wanted.contains(name.as_str()) || wanted.contains(&*format!("zoo/{name}"))).collect()
+            all.into_iter()
+                .filter(|name| wanted.contains(name.as_str()) || wanted.contains(&*format!("zoo/{name}")))
+                .collect()
         }
     }
 }
@@ -138,7 +140,9 @@ fn the_report_names_each_differing_file_and_only_those() {
         report["differences"].as_array().unwrap().iter().map(|d| d["path"].as_str().unwrap()).collect();
     assert_eq!(named, BTreeSet::from(["etc/umask", "id"]));
     let causes = report["causes"].as_array().unwrap();
-    let of = |path: &str| causes.iter().filter(|c| c["path"] == path).map(|c| c["label"].as_str().unwrap()).collect::<Vec<_>>();
+    let of = |path: &str| {
+        causes.iter().filter(|c| c["path"] == path).map(|c| c["label"].as_str().unwrap()).collect::<Vec<_>>()
+    };
     assert_eq!(of("etc/umask"), ["UMASK"], "{causes:#?}");
 }
 

@@ -23,8 +23,11 @@ impl Shim {
     fn new() -> Self {
         let shim = Self { dir: ground::directory(Ground::Disk) };
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash_shim.c");
-        let compiled =
-            Command::new("cc").args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(shim.library()).arg(source).status();
+        let compiled = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
+            .arg(shim.library())
+            .arg(source)
+            .status();
         assert!(compiled.unwrap().success(), "cc cannot compile the shim");
         shim
     }
@@ -45,7 +48,11 @@ impl Shim {
 
     /// How many such calls one run made.
     fn counted(&self) -> u64 {
-        fs::read_to_string(self.count()).expect("the shim wrote its count: is kiln dynamically linked?").trim().parse().unwrap()
+        fs::read_to_string(self.count())
+            .expect("the shim wrote its count: is kiln dynamically linked?")
+            .trim()
+            .parse()
+            .unwrap()
     }
 }
 

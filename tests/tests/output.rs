@@ -66,7 +66,10 @@ fn outputs_that_no_archive_could_hold_are_refused_by_name() {
     }
     for (script, name) in [
         (r#"mkdir "$out"; mkfifo "$out/pipe""#, "pipe"),
-        (r#"mkdir "$out"; perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0); bind(S, pack_sockaddr_un("$ENV{out}/plug")) or die'"#, "plug"),
+        (
+            r#"mkdir "$out"; perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0); bind(S, pack_sockaddr_un("$ENV{out}/plug")) or die'"#,
+            "plug",
+        ),
         (r#"mkfifo "$out""#, "out"),
     ] {
         let (_, outcome) = failing(script);

@@ -27,7 +27,11 @@ fn malformed_recipes_are_refused_by_file_and_field() {
         ("name = \"made\"", "name = \"ma de\"", vec!["recipe.toml", "line 2", "ma de"]),
         ("name = \"made\"", "name = \"../made\"", vec!["recipe.toml", "line 2"]),
         ("[environment]", "[inputs.src]\n\n[environment]", vec!["recipe.toml", "exactly one of", "found none"]),
-        ("[environment]", "[inputs.src]\npath = \"a\"\nrev = \"b\"\n\n[environment]", vec!["rev does not go with path"]),
+        (
+            "[environment]",
+            "[inputs.src]\npath = \"a\"\nrev = \"b\"\n\n[environment]",
+            vec!["rev does not go with path"],
+        ),
         ("[build]", "[build]\noutputs = []", vec!["build.outputs is empty"]),
         ("[build]", "[build]\noutputs = [\"o-t\"]", vec!["recipe.toml", "o-t"]),
         ("[build]", "[build]\nenv = { out = \"x\" }", vec!["build.env.out"]),

@@ -290,9 +290,9 @@ mod tests {
         assert_eq!(
             [samples::control(), samples::varied(), samples::failed()].map(|o| Digest::of(bytes(&o)).to_string()),
             [
-                "d1a46ef6f58b9bc7191e46cb871f5331ad6ff06deac1d97b3ce44cd329f66c0d",
-                "4b1ab3e9dda5ed85fd69955d3bb00ac430fe8161909fb7912b748f149c013019",
-                "119f5b4f8b4fbb8c3aeca0bc2feefd2bb6cfa7e07e213a0ea232b2876d724426"
+                "b1e5d8b890070f7f002b174e908863e3b2522146bda74e4742f88999d12cb27c",
+                "a71ebccd69067c46bc648fc111674b2c79ea8ea45eba24c87823747d80059df2",
+                "b8e35b9709034c80a0b3d94dff4474095fb40a24ff50395b2988b74986172e8c"
             ]
         );
     }

@@ -293,7 +293,7 @@ mod tests {
             )
         );
         assert_eq!(Manifest::parse(&manifest.print()), Ok(manifest.clone()));
-        assert_eq!(manifest.digest().to_string(), "dbac7eaa91ace3cbc6c010928d7de583442ed1132a350504fb30a7df5dad258a");
+        assert_eq!(manifest.digest().to_string(), "9e8f32fd9637bbe781f49c3c0d9600a12eb74553eeda79526b94f4b60e41c71b");
     }
 
     #[test]

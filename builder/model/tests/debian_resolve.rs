@@ -1,4 +1,5 @@
 //! Resolving over small universes: choices, layers, conflicts, and what an error says.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use kiln_model::debian::resolve::{Closure, ResolveError, Wishes, resolve};
 use kiln_model::debian::universe::{Offer, Universe, UniverseError};

@@ -29,11 +29,7 @@ impl Builder<'_> {
         }
         let slot = Slot::lease(&super::slots())?;
         let provided = self.provide(graph, index)?;
-        let places = Places {
-            store: kept.join("store"),
-            build: kept.join("build"),
-            ..self.surroundings(&provided)
-        };
+        let places = Places { store: kept.join("store"), build: kept.join("build"), ..self.surroundings(&provided) };
         slot.adopt_tree(&places.store)?;
         slot.adopt_tree(&places.build)?;
         let how = self.run_shell(graph, index, command, &places, &slot);
@@ -69,8 +65,6 @@ impl Builder<'_> {
         spec.limits.log_bytes = None;
         let plan = plan(&spec, self.host)?;
         let running = self.launcher.spawn(&plan, slot, Stdio::Inherit)?;
-        let canceller = running.canceller();
-        let _registered = self.interrupt.register(move || canceller.cancel());
         Ok(running.wait(&mut |_| ())?.how)
     }
 }

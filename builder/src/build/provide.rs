@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use kiln_model::digest::NarHash;
+use kiln_model::digest::{Digest, NarHash};
 use kiln_model::lock::{Layer, Lock, LockedInput, LockedPackage};
 use kiln_model::lower;
 use kiln_model::name::Variable;
@@ -110,8 +110,8 @@ impl Builder<'_> {
             LockedInput::Git { git, rev, .. } => {
                 let private = self.store.private_dir()?;
                 let dir = &node.recipe.dir;
-                let pin =
-                    pin::git::pin(dir, git, rev, self.settings.network, private.path()).map_err(|e| failed(e.into()))?;
+                let pin = pin::git::pin(dir, git, rev, self.settings.network, private.path())
+                    .map_err(|e| failed(e.into()))?;
                 self.store.add_tree(&name, &pin.tree.root(), Digests::Nar)?
             }
             LockedInput::Path { path, .. } => {
@@ -166,27 +166,36 @@ impl Builder<'_> {
         let base = match self.store.environment(&lock.environment.base, self.trust())? {
             Some(path) => Assembled { path, nar_hash: lock.environment.base },
             None => {
-                self.say_assembling(base_packages.len(), "base");
-                self.assembled(recipe, lock, |assembler, into| assembler.base(&base_packages, into))?
+                let layer = (None, &base_packages[..]);
+                self.assembled(recipe, lock, layer, |assembler, into| assembler.base(&base_packages, into))?
             }
         };
         if delta_packages.is_empty() {
             return Ok(base);
         }
-        self.say_assembling(delta_packages.len(), "further");
-        self.assembled(recipe, lock, |assembler, into| assembler.delta(&base.path, &delta_packages, into))
+        let layer = (Some(base.nar_hash), &delta_packages[..]);
+        self.assembled(recipe, lock, layer, |assembler, into| assembler.delta(&base.path, &delta_packages, into))
     }
 
     fn say_assembling(&self, packages: usize, layer: &str) {
         event::say(self.events, Level::Note, format!("assembling {packages} {layer} packages"));
     }
 
+    /// Assembles one layer on `base`, unless this store knows what the same packages made before.
     fn assembled(
         &self,
         recipe: &str,
         lock: &Lock,
+        (base, packages): (Option<NarHash>, &[Package<'_>]),
         assemble: impl FnOnce(&Assembler<'_>, &Path) -> Result<(), crate::environment::EnvironmentError>,
     ) -> Result<Assembled, BuildError> {
+        let provenance = provenance(epoch(lock), base, packages);
+        if let Some(nar_hash) = self.store.assembly(&provenance)?
+            && let Some(path) = self.store.environment(&nar_hash, self.trust())?
+        {
+            return Ok(Assembled { path, nar_hash });
+        }
+        self.say_assembling(packages.len(), if base.is_some() { "further" } else { "base" });
         let private = self.store.private_dir()?;
         let into = private.path().join("root");
         let inside = Sandboxed::new(self.launcher, super::slots());
@@ -199,6 +208,7 @@ impl Builder<'_> {
         if let Some(manifest) = manifest {
             self.store.keep_manifest(&nar_hash, &manifest)?;
         }
+        self.store.keep_assembly(&provenance, &nar_hash)?;
         Ok(Assembled { path, nar_hash })
     }
 
@@ -209,6 +219,7 @@ impl Builder<'_> {
         if let Some(expected) = self.store.manifest(&lock.environment.nar_hash)? {
             return Ok(format!("\n{}", named(&expected, &found)));
         }
+        // Without it, what was made before is believed and nothing is assembled.
         self.store.remove_environment(&made.nar_hash)?;
         let again = self.assemble(recipe, lock)?;
         if again.nar_hash != made.nar_hash
@@ -222,6 +233,16 @@ impl Builder<'_> {
             self.store.manifest_path(&made.nar_hash).display()
         ))
     }
+}
+
+/// What a layer is made of, as a digest: the assembler's version, its clock, the layer below, the packages in order. A hint
+/// for this store only: no identity, no lock.
+fn provenance(epoch: i64, base: Option<NarHash>, packages: &[Package<'_>]) -> Digest {
+    let mut text = format!("kiln {} {epoch} {base:?}\n", env!("CARGO_PKG_VERSION"));
+    for package in packages {
+        text.push_str(&format!("{}\n", package.locked.sha256));
+    }
+    Digest::of(text)
 }
 
 /// An environment in the store.

@@ -56,9 +56,6 @@ impl Builder<'_> {
         conditions: &Conditions,
         began: &dyn Fn(),
     ) -> Result<Run, BuildError> {
-        if self.interrupt.is_raised() {
-            return Err(BuildError::Interrupted);
-        }
         let private = self.store.private_dir()?;
         let slot = Slot::lease(&super::slots())?;
         let places = self.places(&private, &slot, provided)?;
@@ -69,20 +66,13 @@ impl Builder<'_> {
         let (started, clock) = (SystemTime::now(), Instant::now());
         let running = self.launcher.spawn(&plan, &slot, Stdio::Log)?;
         began();
-        let canceller = running.canceller();
-        let registered = self.interrupt.register(move || canceller.cancel());
         let ended = running.wait(&mut |bytes| {
             transcript.add(bytes);
             if let Some(echo) = self.settings.echo {
                 // Talk: a closed terminal does not fail a build.
                 let _ = echo.lock().write_all(bytes);
             }
-        });
-        drop(registered);
-        if self.interrupt.is_raised() {
-            return Err(BuildError::Interrupted);
-        }
-        let ended = ended?;
+        })?;
         let seconds = clock.elapsed();
         let tail = transcript.tail();
         let (log, writer) = transcript.finish().map_err(io("writing the log to", self.store.root()))?;
@@ -127,12 +117,7 @@ impl Builder<'_> {
     }
 
     /// Makes the private directories of one build and gives them to its slot.
-    pub(super) fn places(
-        &self,
-        private: &PrivateDir,
-        slot: &Slot,
-        provided: &Provided,
-    ) -> Result<Places, BuildError> {
+    pub(super) fn places(&self, private: &PrivateDir, slot: &Slot, provided: &Provided) -> Result<Places, BuildError> {
         let make = |name: &str, mode: u32| -> Result<PathBuf, BuildError> {
             let path = private.path().join(name);
             DirBuilder::new().mode(mode).create(&path).map_err(io("creating", &path))?;
@@ -253,11 +238,7 @@ pub enum KeepFailed {
 impl End {
     fn failed(message: String, exit: Option<i32>, of: &Self) -> Self {
         let log_tail = of.failure.as_ref().map(|f| f.log_tail.clone()).unwrap_or_default();
-        Self {
-            status: Status::Failed,
-            limit: None,
-            failure: Some(Failure { message, exit, signal: None, log_tail }),
-        }
+        Self { status: Status::Failed, limit: None, failure: Some(Failure { message, exit, signal: None, log_tail }) }
     }
 }
 

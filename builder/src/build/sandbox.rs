@@ -113,10 +113,8 @@ fn etc(conditions: &Conditions) -> Vec<(String, Vec<u8>)> {
 pub fn spec(derivation: &Derivation, conditions: &Conditions, limits: &RecipeLimits, places: &Places) -> Spec {
     let text = OsString::from_vec;
     let (program, argv) = program(derivation);
-    let env = variables(derivation, conditions)
-        .into_iter()
-        .map(|(key, value)| text([key, value].join(&b'=')))
-        .collect();
+    let env =
+        variables(derivation, conditions).into_iter().map(|(key, value)| text([key, value].join(&b'='))).collect();
     let root = match lower::entered(derivation) {
         Some(_) => Root::Tree(places.environment.clone()),
         None => Root::Empty,

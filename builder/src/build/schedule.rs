@@ -137,9 +137,11 @@ impl Builder<'_> {
                 held = changed.wait(held).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let broken = graph.nodes[index].needs.iter().copied().find(
-                |&need| matches!(&held[need], State::Done(done) if done.outcome.status != Status::Built),
-            );
+            let broken = graph.nodes[index]
+                .needs
+                .iter()
+                .copied()
+                .find(|&need| matches!(&held[need], State::Done(done) if done.outcome.status != Status::Built));
             held[index] = State::Running;
             drop(held);
             let result = match broken {

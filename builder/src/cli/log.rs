@@ -32,7 +32,10 @@ impl Log {
         let shown = self.recipe.display();
         let Some(id) = outcomes.iter().rev().nth(self.nth.get() - 1) else {
             let built = outcomes.len();
-            return Err(missing(format!("{shown} was built {built} times in this store; there is no build {}", self.nth)));
+            return Err(missing(format!(
+                "{shown} was built {built} times in this store; there is no build {}",
+                self.nth
+            )));
         };
         let outcome: Outcome =
             serde_json::from_slice(&store.outcome(derivation, id)?).map_err(|e| Failure::new(Kind::Host, e))?;

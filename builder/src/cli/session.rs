@@ -19,7 +19,6 @@ use crate::config::Config;
 use crate::event::{Event, Level};
 use crate::exit::Kind;
 use crate::fetch::{self, Fetcher, Network};
-use crate::interrupt::Interrupt;
 use crate::render::Colour;
 use crate::store::{self, Store};
 
@@ -29,20 +28,24 @@ const CORES: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
 /// The state of one run of `kiln`.
 pub struct Session {
     global: Global,
-    interrupt: Interrupt,
     progress: Arc<Progress>,
     config: OnceCell<Config>,
     store: OnceCell<Store>,
 }
 
 impl Session {
-    pub(super) fn new(global: Global, interrupt: Interrupt) -> Self {
+    pub(super) fn new(global: Global) -> Self {
         let talk = match (global.quiet, global.verbose) {
             (true, _) => Talk::Quiet,
             (false, true) => Talk::Verbose,
             (false, false) => Talk::Normal,
         };
-        Self { global, interrupt, progress: Arc::new(Progress::new(talk)), config: OnceCell::new(), store: OnceCell::new() }
+        Self {
+            global,
+            progress: Arc::new(Progress::new(talk)),
+            config: OnceCell::new(),
+            store: OnceCell::new(),
+        }
     }
 
     pub(super) fn json(&self) -> bool {
@@ -104,7 +107,8 @@ impl Session {
         let progress = Arc::clone(&self.progress);
         let events = move |event| progress.show(event);
         let config = self.config()?.clone();
-        let fetcher = Fetcher::new(store.root(), config.clone(), fetch::Host::current(), self.network())?.telling(events.clone());
+        let fetcher =
+            Fetcher::new(store.root(), config.clone(), fetch::Host::current(), self.network())?.telling(events.clone());
         let launcher = Launcher::start().map_err(|e| Failure::new(Kind::Host, e))?;
         let sandbox = kiln_sandbox::probe();
         let settings = Settings {
@@ -120,7 +124,6 @@ impl Session {
             archives: &fetcher,
             launcher: &launcher,
             host: &sandbox,
-            interrupt: &self.interrupt,
             events: &events,
             settings,
         };

@@ -37,9 +37,9 @@ impl Shell {
             Ok(match ended {
                 kiln_sandbox::How::Exited(code) => code,
                 kiln_sandbox::How::Cancelled => exit::INTERRUPTED,
-                kiln_sandbox::How::Signaled(_)
-                | kiln_sandbox::How::TimedOut
-                | kiln_sandbox::How::LimitExceeded(_) => exit::BUILD_FAILED,
+                kiln_sandbox::How::Signaled(_) | kiln_sandbox::How::TimedOut | kiln_sandbox::How::LimitExceeded(_) => {
+                    exit::BUILD_FAILED
+                }
             })
         })
     }

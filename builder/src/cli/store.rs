@@ -120,7 +120,11 @@ fn run(arguments: &StoreCommand, store: &Store, form: Form, out: &mut dyn Write)
             match form {
                 Form::Json => write_json(out, "path", &info)?,
                 Form::Text => {
-                    writeln!(out, "path        {}\nnar hash    {}\nnar size    {}", info.path, info.nar_hash, info.nar_size)?;
+                    writeln!(
+                        out,
+                        "path        {}\nnar hash    {}\nnar size    {}",
+                        info.path, info.nar_hash, info.nar_size
+                    )?;
                     info.references.iter().try_for_each(|path| writeln!(out, "references  {path}"))?;
                     info.deriver.iter().try_for_each(|path| writeln!(out, "deriver     {path}"))?;
                     info.ca.iter().try_for_each(|address| writeln!(out, "ca          {address}"))?;

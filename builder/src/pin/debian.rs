@@ -263,7 +263,7 @@ pub enum PinError {
         /// Path in the archive.
         file: String,
         /// Why not.
-        source: UniverseError,
+        source: Box<UniverseError>,
     },
     /// A source package that no suite has.
     #[error("no suite has source {wanted}; {}", if there.is_empty() { "check its name".into() } else { format!("there is {}", there.join(", ")) })]
@@ -285,8 +285,7 @@ pub enum PinError {
     #[error("resolving the environment")]
     Resolve {
         /// Why not.
-        #[source]
-        source: ResolveError,
+        source: Box<ResolveError>,
     },
     /// The state of dates seen.
     #[error(transparent)]
@@ -361,16 +360,16 @@ pub fn pin(
     let universe = read_packages(packages, &debian.architecture).map_err(|e| match e {
         Unread::Index(n, source) => PinError::Index { file: index_file(n, &binary, "Packages"), source },
         Unread::Universe(source) => {
-            PinError::Universe { file: index_file(source.suite(), &binary, "Packages"), source }
+            PinError::Universe { file: index_file(source.suite(), &binary, "Packages"), source: Box::new(source) }
         }
     })?;
 
     let wishes = wishes(debian, wanted, &sources)?;
     let closure = resolve::resolve(&universe, &wishes).map_err(|e| match e {
         ResolveError::Universe(source) => {
-            PinError::Universe { file: index_file(source.suite(), &binary, "Packages"), source }
+            PinError::Universe { file: index_file(source.suite(), &binary, "Packages"), source: Box::new(source) }
         }
-        source => PinError::Resolve { source },
+        source => PinError::Resolve { source: Box::new(source) },
     })?;
     let lock_one = |id: &Id, layer| {
         let offer = universe.offer(*id);
@@ -477,7 +476,7 @@ fn wishes<'a>(
     wanted: &[SourceWish],
     sources: &Sources<'a>,
 ) -> Result<Wishes<'a>, PinError> {
-    let resolve = |source| PinError::Resolve { source };
+    let resolve = |source| PinError::Resolve { source: Box::new(source) };
     let mut wishes = Wishes::new();
     for package in &debian.packages {
         wishes.package(package, &debian.architecture).map_err(resolve)?;

@@ -88,7 +88,8 @@ impl Pinning<'_, '_> {
                 inputs.insert(variable.clone(), locked);
             }
         }
-        let mut lock = Lock { schema: lock::SCHEMA, pins: text.pins(), inputs, ..self.unpinned(kept, resolved, recipe) };
+        let mut lock =
+            Lock { schema: lock::SCHEMA, pins: text.pins(), inputs, ..self.unpinned(kept, resolved, recipe) };
         if kept.is_none() {
             lock.environment.base = self.base(recipe, &lock)?;
             lock.environment.nar_hash = self.builder.assemble(&recipe.shown.display().to_string(), &lock)?.nar_hash;
@@ -147,8 +148,7 @@ impl Pinning<'_, '_> {
     fn resolve(&self, recipe: &RecipeDir, sources: &[(Variable, SourceWish)]) -> Result<debian::Pinned, PinError> {
         let wishes: Vec<SourceWish> = sources.iter().map(|(_, wish)| wish.clone()).collect();
         let seen = self.builder.store.root().join("seen");
-        let trust =
-            Trust { keyrings: &self.keyrings, clock: self.clock, seen: Some(&seen), freshness: self.freshness };
+        let trust = Trust { keyrings: &self.keyrings, clock: self.clock, seen: Some(&seen), freshness: self.freshness };
         let pinned = debian::pin(self.builder.archives, &recipe.recipe.environment.debian, &wishes, &trust)?;
         for note in &pinned.notes {
             event::say(self.builder.events, Level::Note, note.clone());

@@ -11,7 +11,11 @@ use super::{PrivateDir, Store};
 impl Store {
     /// Where the build directory of the last kept failure of `derivation` is, or would be.
     pub fn kept_failure(&self, derivation: &StorePath) -> PathBuf {
-        self.root().join("failed").join(derivation.base_name())
+        self.failed_builds().join(derivation.base_name())
+    }
+
+    pub(super) fn failed_builds(&self) -> PathBuf {
+        self.root().join("failed")
     }
 
     /// Moves the private directory of a failed build of `derivation` to a place where it stays until the next one or
@@ -19,7 +23,7 @@ impl Store {
     pub fn keep_failed(&self, private: &PrivateDir, derivation: &StorePath) -> Result<PathBuf, StoreError> {
         use std::os::unix::fs::DirBuilderExt as _;
         let place = self.kept_failure(derivation);
-        let parent = self.root().join("failed");
+        let parent = self.failed_builds();
         // 0700: what a build left may be writable by all (CVE-2024-38531, CVE-2025-52992).
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&parent).map_err(failed("creating", &parent))?;
         remove_tree(&place)?;

@@ -63,10 +63,9 @@ impl StatHasher {
 }
 
 fn times(stat: &Stat) -> ((i64, i64), (i64, i64)) {
-    // Widths of these fields differ between architectures.
-    #[expect(clippy::unnecessary_cast, reason = "st_mtime_nsec is u64 or u32 by architecture")]
-    let nanos = (stat.st_mtime_nsec as i64, stat.st_ctime_nsec as i64);
-    ((stat.st_mtime, nanos.0), (stat.st_ctime, nanos.1))
+    // Below a second, so any width of these fields fits; the width differs between architectures.
+    let nanos = |nanos| i64::try_from(nanos).expect("less than a second");
+    ((stat.st_mtime, nanos(stat.st_mtime_nsec)), (stat.st_ctime, nanos(stat.st_ctime_nsec)))
 }
 
 /// The fingerprint of the tree called `name` as it is now.

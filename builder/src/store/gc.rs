@@ -85,6 +85,7 @@ impl Store {
         self.collect_environments(&held, &mut collected, &mut trash)?;
         self.collect_files(budget.files, &held, &mut collected)?;
         drop(excluded);
+        remove_tree(&self.failed_builds())?;
         trash.iter().try_for_each(|path| remove_tree(path))?;
         Ok(collected)
     }
@@ -232,19 +233,22 @@ impl Store {
     }
 }
 
-/// `path` after all that name it, directly or not.
+/// `path` after all that name it, directly or not: none comes before one that names it.
 fn with_referrers(infos: &BTreeMap<StorePath, PathInfo>, path: &StorePath) -> Vec<StorePath> {
-    let mut found = vec![path.clone()];
-    let mut next = 0;
-    while next < found.len() {
-        let target = found[next].clone();
-        for info in infos.values() {
-            if info.references.contains(&target) && !found.contains(&info.path) {
-                found.push(info.path.clone());
+    let naming = |target: &StorePath| -> Vec<StorePath> {
+        infos.values().filter(|info| info.references.contains(target)).map(|info| info.path.clone()).collect()
+    };
+    let (mut ordered, mut seen) = (Vec::new(), BTreeSet::from([path.clone()]));
+    let mut open = vec![(path.clone(), naming(path))];
+    while let Some((_, referrers)) = open.last_mut() {
+        match referrers.pop() {
+            Some(referrer) if seen.insert(referrer.clone()) => {
+                let its = naming(&referrer);
+                open.push((referrer, its));
             }
+            Some(_) => {}
+            None => ordered.extend(open.pop().map(|(path, _)| path)),
         }
-        next += 1;
     }
-    found.reverse();
-    found
+    ordered
 }

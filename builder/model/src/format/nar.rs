@@ -132,19 +132,20 @@ pub fn decode(
             if bytes > limits.bytes {
                 return Err(NarError::TooLarge { what: "bytes", limit: limits.bytes });
             }
-            Ok(match event {
+            match event {
                 ReadEvent::DirectoryStart { name } => visit(Event::DirectoryStart { name })?,
                 ReadEvent::Symlink { name, target } => {
                     if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) {
                         return Err(NarError::Target);
                     }
-                    visit(Event::Symlink { name, target })?
+                    visit(Event::Symlink { name, target })?;
                 }
                 ReadEvent::Regular { name, executable, mut contents } => {
-                    visit(Event::File { name, executable, size, contents: Contents(&mut contents) })?
+                    visit(Event::File { name, executable, size, contents: Contents(&mut contents) })?;
                 }
                 ReadEvent::DirectoryEnd { .. } => {}
-            })
+            }
+            Ok(())
         };
         step().map_err(|error| {
             refused = Some(error);
