@@ -140,7 +140,7 @@ fn runs(
             Some(outcome) => Ok(outcome),
             None => builder.run(node, provided, &plan.control, &|| start.announce()).and_then(|run| {
                 if run.outcome.status == Status::Built {
-                    builder.register(node, &run)?;
+                    builder.register(node, provided, &run)?;
                 }
                 Ok(run.outcome)
             }),

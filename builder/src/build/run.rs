@@ -152,7 +152,8 @@ impl Builder<'_> {
         let directory = File::open(store).map_err(io("opening", store))?;
         let limits = TreeLimits::default();
         let own = node.lowered.outputs.values().cloned();
-        let candidates: BTreeSet<StorePath> = provided.closure.keys().cloned().chain(own).collect();
+        let inputs = provided.closure.keys().cloned().chain([node.lowered.environment.clone()]);
+        let candidates: BTreeSet<StorePath> = inputs.chain(own).collect();
         let mut taken = BTreeMap::new();
         for (name, path) in &node.lowered.outputs {
             let base = CString::new(path.base_name()).expect("store paths have no NUL");

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use kiln_model::outcome::{Failure, Moment, Outcome, Status};
+use kiln_model::lower;
 use kiln_model::store_path::StorePath;
 use kiln_model::variation::Conditions;
 
 use super::graph::{Graph, Node};
+use super::provide::Provided;
 use super::{BuildError, Builder, host};
 use crate::event::{self, Level};
-use crate::store::Store;
+use crate::store::{Digests, Store};
 
 /// A node's outcome, built now or before.
 #[derive(Debug, Clone)]
@@ -174,13 +176,19 @@ impl Builder<'_> {
         event::say(self.events, Level::Note, format!("building {} {}", recipe.name, recipe.version));
         let run = self.run(node, &provided, &Conditions::control(self.settings.cores), &|| ())?;
         if run.outcome.status == Status::Built {
-            self.register(node, &run)?;
+            self.register(node, &provided, &run)?;
         }
         Ok(Realised { outcome: run.outcome, kept: run.kept })
     }
 
     /// Makes the trees of an unvaried build the valid store paths, unless they are valid already.
-    pub fn register(&self, node: &Node, run: &super::Run) -> Result<(), BuildError> {
+    pub fn register(&self, node: &Node, provided: &Provided, run: &super::Run) -> Result<(), BuildError> {
+        let environment = &node.lowered.environment;
+        let names_it = run.taken.values().any(|taken| taken.references.contains(environment));
+        if names_it && self.store.path_info(environment)?.is_none() {
+            // A path is valid only if all that it names is: the environment's canonical copy is made when it is needed.
+            self.store.add_tree(&lower::environment_name(&node.recipe.recipe), &provided.environment, Digests::Nar)?;
+        }
         let closed = &node.lowered.closed;
         self.store.add_derivation(&closed.derivation.name, &closed.bytes)?;
         for (name, taken) in &run.taken {

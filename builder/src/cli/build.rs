@@ -31,6 +31,9 @@ impl Build {
             Some(realised) => realised,
             None => session.with_settings(self.jobs, keep, |builder| Ok(builder.realise(&graph)?))?,
         };
+        if realised.iter().any(|r| !r.outcome.cached) {
+            session.keep_within_budget()?;
+        }
         for Realised { outcome, kept } in &realised {
             session.tell_outcome(outcome, kept.as_deref());
         }

@@ -61,6 +61,7 @@ impl Check {
             }
             Ok(reports)
         })?;
+        session.keep_within_budget()?;
         if let Some(file) = &self.html {
             session.write_file(file, render::html::page(&reports).as_bytes())?;
         }

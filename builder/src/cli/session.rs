@@ -25,6 +25,9 @@ use crate::store::{self, Store};
 /// `NIX_BUILD_CORES` unless configured otherwise: small enough for any host, more than one so that races can show.
 const CORES: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
 
+/// Bytes that trees of builds may take beside valid paths, unless configured otherwise.
+const OUTCOME_BUDGET: u64 = 10 << 30;
+
 /// The state of one run of `kiln`.
 pub struct Session {
     global: Global,
@@ -128,6 +131,13 @@ impl Session {
             settings,
         };
         work(&builder)
+    }
+
+    /// Drops the oldest trees of builds that are beyond the budget on disk.
+    pub(super) fn keep_within_budget(&self) -> Result<(), Failure> {
+        let budget = self.config()?.build.outcome_budget.unwrap_or(OUTCOME_BUDGET);
+        self.store()?.trim_outcomes(budget)?;
+        Ok(())
     }
 
     /// The outcomes of what `graph` wants, if the store has them all: no sandbox and no mirror is looked at.

@@ -90,6 +90,19 @@ impl Store {
         Ok(collected)
     }
 
+    /// Drops the oldest trees that builds left, until the others fit into `bytes`. What this or another running kiln holds
+    /// stays.
+    pub fn trim_outcomes(&self, bytes: u64) -> Result<Collected, StoreError> {
+        let mut collected = Collected::default();
+        let mut trash = Vec::new();
+        let excluded = self.exclude_for_gc()?;
+        let held: BTreeSet<String> = Session::held(&self.layout)?.into_iter().collect();
+        self.collect_trees(bytes, &held, &mut collected, &mut trash)?;
+        drop(excluded);
+        trash.iter().try_for_each(|path| remove_tree(path))?;
+        Ok(collected)
+    }
+
     fn collect_paths(
         &self,
         budget: u64,
