@@ -24,8 +24,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::fetch::{Archive, Host};
 use crate::exit::Kind;
+use crate::fetch::{Archive, Host};
 
 /// The parsed file; default values where there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

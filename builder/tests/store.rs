@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 
 use kiln::exit::Kind;
 use kiln::store::{
-    Budget, Digests, Origin, Problem, Refusal, Source, Store, StoreError, Taken, TreeError, TreeLimits,
-    Trust,
+    Budget, Digests, Origin, Problem, Refusal, Source, Store, StoreError, Taken, TreeError, TreeLimits, Trust,
 };
 use kiln_model::digest::Digest;
 use kiln_model::name::Name;

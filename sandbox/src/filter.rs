@@ -242,13 +242,8 @@ fn rules(filter: Filter) -> Vec<Rule> {
         }
         // What a fake root makes is copied and synced by the caller or thrown away; dpkg syncs each of thousands of files,
         // and each waits for whatever else the machine writes.
-        for call in [
-            libc::SYS_sync,
-            libc::SYS_fsync,
-            libc::SYS_fdatasync,
-            libc::SYS_syncfs,
-            libc::SYS_sync_file_range,
-        ] {
+        for call in [libc::SYS_sync, libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs, libc::SYS_sync_file_range]
+        {
             rule(call, &[Check::Always(DONE)]);
         }
     }

@@ -25,8 +25,7 @@ fn valid(document: &Value) {
         jsonschema::Registry::new().add("urn:kiln:schema:outcome:v1", schema("outcome")).unwrap().prepare().unwrap();
     let root = schema(file);
     let validator = jsonschema::options().with_registry(&registry).build(&root).unwrap();
-    let errors: Vec<String> =
-        validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    let errors: Vec<String> = validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{named}:\n{}\n{document:#}", errors.join("\n"));
 }
 

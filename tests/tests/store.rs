@@ -65,8 +65,8 @@ fn with_a_build(ground: Ground) -> (Kiln, Made) {
 }
 
 fn make_writable(path: &Path) {
-    let mode = fs::metadata(path).unwrap().permissions().mode();
-    fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o200)).unwrap();
+    let mode = fs::metadata(path).expect("the file is there").permissions().mode();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o200)).expect("its owner may change it");
 }
 
 #[test]

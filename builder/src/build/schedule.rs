@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use kiln_model::outcome::{Failure, Moment, Outcome, Status};
 use kiln_model::lower;
+use kiln_model::outcome::{Failure, Moment, Outcome, Status};
 use kiln_model::store_path::StorePath;
 use kiln_model::variation::Conditions;
 
@@ -30,7 +30,7 @@ enum State {
     Idle,
     Waiting,
     Running,
-    Done(Realised),
+    Done(Box<Realised>),
 }
 
 /// The outcome of `node` if all its outputs are valid in `store`; nothing is run, fetched or locked.
@@ -102,7 +102,7 @@ impl Builder<'_> {
             .into_iter()
             .enumerate()
             .filter_map(|(node, state)| match state {
-                State::Done(realised) => Some((node, realised)),
+                State::Done(realised) => Some((node, *realised)),
                 State::Waiting | State::Running | State::Idle => None,
             })
             .collect();
@@ -152,7 +152,7 @@ impl Builder<'_> {
             };
             held = states.lock().unwrap_or_else(PoisonError::into_inner);
             match result {
-                Ok(realised) => held[index] = State::Done(realised),
+                Ok(realised) => held[index] = State::Done(Box::new(realised)),
                 Err(error) => {
                     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }

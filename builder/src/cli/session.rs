@@ -43,12 +43,7 @@ impl Session {
             (false, true) => Talk::Verbose,
             (false, false) => Talk::Normal,
         };
-        Self {
-            global,
-            progress: Arc::new(Progress::new(talk)),
-            config: OnceCell::new(),
-            store: OnceCell::new(),
-        }
+        Self { global, progress: Arc::new(Progress::new(talk)), config: OnceCell::new(), store: OnceCell::new() }
     }
 
     pub(super) fn json(&self) -> bool {
@@ -122,14 +117,8 @@ impl Session {
             network: self.network(),
             echo: self.global.verbose.then(echo),
         };
-        let builder = Builder {
-            store,
-            archives: &fetcher,
-            launcher: &launcher,
-            host: &sandbox,
-            events: &events,
-            settings,
-        };
+        let builder =
+            Builder { store, archives: &fetcher, launcher: &launcher, host: &sandbox, events: &events, settings };
         work(&builder)
     }
 

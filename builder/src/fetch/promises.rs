@@ -14,6 +14,7 @@ use super::server::{Answer, Request, Server, announced};
 use super::*;
 use crate::config::Config;
 use crate::event::Event;
+use crate::exit::Kind;
 
 const PATH: &str = "pool/main/h/hello/hello_2.10-3_amd64.deb";
 

@@ -20,8 +20,8 @@ use kiln_model::digest::NarHash;
 use kiln_model::lock::LockedInput;
 
 use super::PinnedTree;
-use crate::fetch::{Network};
 use crate::exit::Kind;
+use crate::fetch::Network;
 
 /// A pinned commit.
 #[derive(Debug)]

@@ -12,9 +12,9 @@ use kiln_model::recipe::PypiFile;
 use pep440_rs::Version;
 
 use super::PinnedFiles;
+use crate::exit::Kind;
 use crate::fetch::listing::{self, Listed, project_and_version};
 use crate::fetch::{Archive, Archives, FetchError, Wanted};
-use crate::exit::Kind;
 
 /// The most that is read of a project's listing; the largest known are some tens of megabytes.
 const LISTING: u64 = 64 << 20;

@@ -7,8 +7,8 @@ use kiln_model::digest::NarHash;
 use kiln_model::lock::{LockedFile, LockedInput};
 
 use super::PinnedFiles;
-use crate::fetch::{Archive, Archives, FetchError, Wanted};
 use crate::exit::Kind;
+use crate::fetch::{Archive, Archives, FetchError, Wanted};
 
 /// A pinned file.
 #[derive(Debug, Clone, PartialEq, Eq)]

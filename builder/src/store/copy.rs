@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use kiln_model::digest::NarHash;
 use kiln_model::format::nar::{MAX_DEPTH, frame, reference_scanner};
 use kiln_model::store_path::StorePath;
-use kiln_model::tree::{EntryPath, Entry, Manifest};
+use kiln_model::tree::{Entry, EntryPath, Manifest};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
