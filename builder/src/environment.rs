@@ -1,8 +1,8 @@
 //! A root file system from pinned packages: the environment of a build.
 //!
 //! Two steps, as the lock has them: a base layer, unpacked and configured, and on a copy of it the rest. The same
-//! packages give the same tree, byte for byte as a NAR sees it, on every machine, whoever runs kiln and whenever
-//! (DISTRO.md (b)). No privilege is needed and nothing of the host gets in. It reads packages whose digests were checked
+//! packages give the same tree, byte for byte as a NAR sees it, on every machine, whoever runs kiln and whenever.
+//! No privilege is needed and nothing of the host gets in. It reads packages whose digests were checked
 //! by `fetch`, and knows neither mirrors nor where the store keeps trees.
 
 use std::io;

@@ -1,7 +1,7 @@
 //! Ctrl-C and SIGTERM: everything stops, the store stays valid, exit 130.
 //!
-//! There is nothing to unwind. The launcher sees the end of its socket and ends, and with it every sandbox (SANDBOX.md's
-//! processes in the crate `kiln-sandbox`); the store holds whatever instruction it is stopped at, which the crash tests
+//! There is nothing to unwind. The launcher sees the end of its socket and ends, and with it every sandbox (see the
+//! processes drawn in the crate `kiln-sandbox`); the store holds whatever instruction it is stopped at, which the crash tests
 //! show; what lies under private names is removed when the store is next opened.
 
 use nix::sys::signal::{SigSet, Signal};

@@ -93,7 +93,14 @@ impl Store {
         let session = Arc::new(Session::start(&layout)?);
         let index = Index::open(&layout.index(), || contents(&layout))?;
         let tmp = File::open(layout.tmp()).map_err(failed("opening", &layout.tmp()))?;
-        Ok(Self { layout, index, session, tmp })
+        let store = Self { layout, index, session, tmp };
+        if store.session.after_a_crash {
+            // A record is written before its row: what died in between left a path that only the records know. Nobody is
+            // between the two while collection is excluded.
+            let _excluded = store.exclude_for_gc()?;
+            store.rebuild_index()?;
+        }
+        Ok(store)
     }
 
     /// Where the store lies.

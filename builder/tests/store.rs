@@ -547,7 +547,11 @@ fn verify_finds_a_flipped_byte_and_names_the_file() {
     let file = store.physical(&added.info.path).join("data");
     let mut bytes = fs::read(&file).unwrap();
     bytes[350_000] ^= 1;
-    write_into(&file, &bytes);
+    let ctime = |path: &Path| fs::metadata(path).map(|m| (m.ctime(), m.ctime_nsec())).unwrap();
+    // The kernel's clock for files ticks a few hundred times a second: until it has, a change cannot be seen.
+    while ctime(&file) <= ctime(&store.physical(&added.info.path)) {
+        write_into(&file, &bytes);
+    }
     fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
     let times = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1));
     File::open(&file).unwrap().set_times(times).unwrap();

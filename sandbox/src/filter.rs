@@ -3,7 +3,7 @@
 //! Deny list over default allow, for calls that this table knows; calls newer than the table answer ENOSYS, which user
 //! space takes as an old kernel. Arguments in memory cannot be read by a filter, so calls that hide their flags there
 //! (`clone3`, `openat2`, io_uring) answer ENOSYS too. Wrong architecture and x32: the process is killed. Searching by
-//! halves and not in a line makes installing five times faster (SANDBOX.md section 6).
+//! halves and not in a line makes installing five times faster.
 
 use crate::spec::Filter;
 

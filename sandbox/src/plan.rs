@@ -1,6 +1,6 @@
 //! Spec and host in, ordered steps out, or a refusal. Pure: no file is looked at, nothing is started.
 //!
-//! The order is SANDBOX.md section 4's, and each place in it has a reason: what needs a capability comes before they
+//! Each place in the order has a reason: what needs a capability comes before they
 //! are dropped, what needs the host's `/proc` before the pivot, the traceable moment before the fork, the filter last.
 
 use std::collections::BTreeMap;

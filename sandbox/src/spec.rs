@@ -192,7 +192,7 @@ impl Tmpfs {
 /// Which system calls are refused or only pretended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Filter {
-    /// SANDBOX.md section 6.
+    /// Refused: what leads out, what no build needs, what would outlive it.
     Build,
     /// The same, but changes of owner, identity, setuid bits and device nodes, and syncs, are answered "done" without being done.
     FakeRoot,
@@ -263,7 +263,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// What every host can hold: rung 0 of SANDBOX.md section 7.
+    /// What every host can hold: rlimits and tmpfs sizes.
     fn default() -> Self {
         Self {
             wall: None,

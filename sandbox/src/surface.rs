@@ -1,4 +1,4 @@
-//! The fixed face of every sandbox: Nix's `/etc` (NIX.md section 4) and the files that stand in for telling ones in
+//! The fixed face of every sandbox: Nix's `/etc` and the files that stand in for telling ones in
 //! `/proc`.
 //!
 //! Pure: bytes in, bytes out. Changing one byte here can change the outputs of builds.

@@ -81,7 +81,8 @@ fn an_altered_byte_is_found_and_named_and_not_used() {
     let file = kiln.store().join("nix/store").join(name).join("file");
     make_writable(&file);
     fs::write(&file, "altered").unwrap();
-    kiln.run(["store", "verify"]).exits(6).says(&[name]);
+    let ran = kiln.run(["store", "verify"]).exits(6);
+    assert!(ran.stdout.contains(name), "{ran:?}");
 }
 
 #[test]

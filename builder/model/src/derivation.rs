@@ -1,6 +1,6 @@
 //! A derivation: recipe, lock and platform closed into one build. Its store path is its id.
 //!
-//! Bytes, paths and digests are Nix's (NIX.md, section 3). [`Derivation::parse`] takes only what [`Derivation::print`]
+//! Bytes, paths and digests are Nix's. [`Derivation::parse`] takes only what [`Derivation::print`]
 //! would write, so that the bytes can be had back from the value; what may be bytes in Nix (builder, arguments,
 //! variables) is bytes here. [`Derivation::close`] makes a new one. Where other derivations must be known, the caller
 //! says their [`Modulo`] hashes; this module reads nothing.

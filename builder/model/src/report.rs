@@ -234,7 +234,7 @@ mod tests {
     fn differences() -> Differences {
         let [first, second] = [samples::control(), samples::varied()].map(|o| o.outputs.into_values().next());
         let (root, entry) = (EntryPath::default(), |o: Option<crate::outcome::Output>| {
-            o.and_then(|o| o.manifest.entry(&EntryPath::default()).cloned())
+            o.and_then(|o| o.manifest.entry(EntryPath::default()).cloned())
         });
         let (first, second) = (entry(first), entry(second));
         let content = Content {

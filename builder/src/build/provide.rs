@@ -20,7 +20,7 @@ use crate::environment::{Assembler, Kept, Package, Sandboxed};
 use crate::event::{self, Level};
 use crate::fetch::{Archive, Wanted};
 use crate::pin;
-use crate::store::{Digests, Trust};
+use crate::store::{Digests, Store, Trust};
 
 /// Differing files that an error names; the others are counted.
 const NAMED: usize = 20;
@@ -252,6 +252,25 @@ pub struct Assembled {
     pub path: PathBuf,
     /// Its digest.
     pub nar_hash: NarHash,
+}
+
+/// Refuses a tree beside the recipe that is not what was locked: nobody who edits a source wants the old one built.
+pub fn refuse_changed_paths(store: &Store, node: &Node) -> Result<(), BuildError> {
+    let recipe = || node.recipe.shown.display().to_string();
+    for (variable, locked) in &node.lock.inputs {
+        let LockedInput::Path { path, nar_hash } = locked else { continue };
+        let private = store.private_dir()?;
+        let pin = pin::path::pin(&node.recipe.dir, path, private.path()).map_err(|source| BuildError::Input {
+            recipe: recipe(),
+            input: variable.to_string(),
+            source: Box::new(source.into()),
+        })?;
+        let (found, _, _) = store.digest_directory(&pin.tree.root(), Digests::Nar)?;
+        if found != *nar_hash {
+            return Err(BuildError::PathChanged { recipe: recipe(), input: variable.to_string() });
+        }
+    }
+    Ok(())
 }
 
 /// The files of a locked input that is made of files: what to fetch, and under which name it is found.

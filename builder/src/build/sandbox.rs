@@ -1,6 +1,6 @@
 //! Derivation + conditions → the sandbox's `Spec`: the one function where the two vocabularies meet.
 //!
-//! The surface is Nix's (NIX.md, section 4) for every build; conditions lay a variation over it and never touch what the
+//! The surface is Nix's for every build; conditions lay a variation over it and never touch what the
 //! recipe set itself. Pure: which paths exist where is told by [`Places`].
 
 use std::collections::BTreeMap;

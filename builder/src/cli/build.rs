@@ -6,7 +6,6 @@ use clap::Args;
 use kiln_model::outcome::{Builds, Status};
 
 use super::{Failure, Session};
-use crate::build::graph::Graph;
 use crate::build::{KeepFailed, Realised};
 
 /// Build recipes in the sandbox, or take what is already built from the store.
@@ -25,7 +24,7 @@ pub(super) struct Build {
 
 impl Build {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
-        let graph = Graph::load(&self.recipes)?;
+        let graph = session.graph(&self.recipes)?;
         let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
         let realised = match session.cached(&graph)? {
             Some(realised) => realised,

@@ -10,7 +10,6 @@ use kiln_model::verdict::Accept;
 
 use super::{Failure, Session};
 use crate::build::KeepFailed;
-use crate::build::graph::Graph;
 use crate::rebuild::{self, Options, Reuse};
 use crate::render;
 
@@ -47,7 +46,7 @@ fn factor(text: &str) -> Result<Factor, String> {
 
 impl Check {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
-        let graph = Graph::load(&self.recipes)?;
+        let graph = session.graph(&self.recipes)?;
         let options = Options {
             varied: self.varied,
             held: BTreeSet::from_iter(self.hold),

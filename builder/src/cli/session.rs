@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::progress::{Progress, Talk};
 use super::{Color, Failure, Global};
 use crate::build::graph::Graph;
-use crate::build::{Builder, Inputs, KeepFailed, Realised, Settings, host, schedule};
+use crate::build::{Builder, Inputs, KeepFailed, Realised, Settings, host, provide, schedule};
 use crate::config::Config;
 use crate::event::{Event, Level};
 use crate::exit::Kind;
@@ -120,6 +120,14 @@ impl Session {
         let builder =
             Builder { store, archives: &fetcher, launcher: &launcher, host: &sandbox, events: &events, settings };
         work(&builder)
+    }
+
+    /// Reads the recipes and all they need, and refuses those whose sources beside them have changed.
+    pub(super) fn graph(&self, recipes: &[PathBuf]) -> Result<Graph, Failure> {
+        let graph = Graph::load(recipes)?;
+        let store = self.store()?;
+        graph.nodes.iter().try_for_each(|node| provide::refuse_changed_paths(store, node))?;
+        Ok(graph)
     }
 
     /// Drops the oldest trees of builds that are beyond the budget on disk.

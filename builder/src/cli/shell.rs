@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Failure, Session};
-use crate::build::graph::Graph;
 use crate::exit;
 
 /// Enter a recipe's environment, or what a failed build left.
@@ -26,7 +25,7 @@ pub(super) struct Shell {
 
 impl Shell {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
-        let graph = Graph::load(std::slice::from_ref(&self.recipe))?;
+        let graph = session.graph(std::slice::from_ref(&self.recipe))?;
         let node = graph.wanted[0];
         session.with_builder(|builder| {
             builder.needs(&graph, node)?;

@@ -1,7 +1,7 @@
 //! What is run inside a tree so that its packages become configured: `preinst` scripts, then `dpkg --configure`.
 //!
 //! Pure: it says which programs in which order with which variables, and [`Inside`] runs them. All variables are here;
-//! nothing of the caller's environment gets in, since one `TMPDIR` is enough to make a script fail (DISTRO.md (b)).
+//! nothing of the caller's environment gets in, since one `TMPDIR` is enough to make a script fail.
 
 use std::ffi::OsString;
 use std::path::Path;

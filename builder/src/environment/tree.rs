@@ -145,7 +145,7 @@ impl Cursor<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::openat(self.parent(parent)?, OsStr::from_bytes(name), flags, mode)?);
         let mut size = 0;
-        // Large enough that most files are one read and one write; bounded per thread (G7 of DISTRO.md).
+        // Large enough that most files are one read and one write; bounded per thread.
         let mut block = [0; 64 << 10];
         loop {
             let n = match body.read(&mut block) {

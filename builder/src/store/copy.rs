@@ -1,7 +1,7 @@
 //! Walks a tree once: reads, checks, scans, hashes, and writes the canonical copy, all in the same pass.
 //!
 //! Everything goes by descriptor, one component at a time, never following a link: what a build left behind is hostile,
-//! and a path looked up twice can be two files (CVE-2024-27297 and its kin; SANDBOX.md, section 5, rows 25 and 26). Copies
+//! and a path looked up twice can be two files (CVE-2024-27297 and its kin). Copies
 //! are fresh inodes, never links: whoever still holds a descriptor of the original writes the original.
 //! A canonical tree has files of mode 0444 or 0555, directories of 0555, and one second past the epoch as every time.
 

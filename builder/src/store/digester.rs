@@ -1,8 +1,8 @@
 //! Hashes a tree's NAR while somebody else reads and writes it.
 //!
 //! One thread reads files into blocks (and writes them out again), a second hashes the NAR, a third the single files if a
-//! manifest is wanted; blocks go round in a ring. SHA-256 is what bounds the whole, so nothing else may run on its thread
-//! (NIX.md, section 9). Trees below one block start no thread: a build's typical output is a few kilobytes.
+//! manifest is wanted; blocks go round in a ring. SHA-256 is what bounds the whole, so nothing else may run on its thread.
+//! Trees below one block start no thread: a build's typical output is a few kilobytes.
 
 use std::io;
 use std::thread::JoinHandle;

@@ -1,7 +1,7 @@
 //! Stat fingerprints: whether a tree was touched since its digest was taken, without reading it.
 //!
-//! An ordinary user owns the store's files, so read-only modes guard against accidents only (SANDBOX.md, section 5, row
-//! 28). A change of bytes changes ctime, which no call sets; moving the store to another disk changes inodes, too, and
+//! An ordinary user owns the store's files, so read-only modes guard against accidents only.
+//! A change of bytes changes ctime, which no call sets; moving the store to another disk changes inodes, too, and
 //! then the bytes are read again. This catches accidents and carelessness, not an owner who means harm:
 //! `--paranoid` and `kiln store verify` read the bytes.
 

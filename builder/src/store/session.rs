@@ -26,6 +26,8 @@ pub(super) struct Session {
     name: String,
     file: File,
     next: AtomicU64,
+    /// Whether a process that used this store had died without saying so.
+    pub(super) after_a_crash: bool,
 }
 
 /// A directory of mode 0700 on the store's file system, removed with all that is in it when dropped.
@@ -40,7 +42,7 @@ impl Session {
     /// Starts a session, and cleans up after dead ones.
     pub(super) fn start(layout: &Layout) -> Result<Self, StoreError> {
         let directory = layout.sessions();
-        let session = loop {
+        let mut session = loop {
             let (file, path) = tempfile::Builder::new()
                 .prefix("")
                 .rand_bytes(16)
@@ -54,10 +56,10 @@ impl Session {
             let mine = file.metadata().map_err(failed("looking at", &path))?.ino();
             if std::fs::metadata(&path).is_ok_and(|found| found.ino() == mine) {
                 let name = path.file_name().and_then(|name| name.to_str()).expect("random names are ASCII").to_owned();
-                break Self { layout: layout.clone(), name, file, next: AtomicU64::new(0) };
+                break Self { layout: layout.clone(), name, file, next: AtomicU64::new(0), after_a_crash: false };
             }
         };
-        session.bury_dead()?;
+        session.after_a_crash = session.bury_dead()?;
         Ok(session)
     }
 
@@ -94,12 +96,15 @@ impl Session {
         Ok(held)
     }
 
-    fn bury_dead(&self) -> Result<(), StoreError> {
+    /// Whether there was any.
+    fn bury_dead(&self) -> Result<bool, StoreError> {
+        let mut buried = false;
         for path in entries(&self.layout.sessions())? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if name == self.name || !is_dead(&path)? {
                 continue;
             }
+            buried = true;
             for leftover in entries(&self.layout.tmp())? {
                 let owner = leftover.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
                 if owner.is_some_and(|(owner, _)| owner == name) {
@@ -109,7 +114,7 @@ impl Session {
             // Last, so that an interruption leaves something to go on with.
             std::fs::remove_file(&path).or_else(ignore_missing).map_err(failed("removing", &path))?;
         }
-        Ok(())
+        Ok(buried)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whether what is on disk is what was recorded.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -108,8 +109,15 @@ impl Store {
     /// Holds all trees against their records, and the index against both. Changes nothing.
     pub fn verify(&self, trust: Trust) -> Result<Verified, StoreError> {
         let mut seen = Verified::default();
-        let mut on_disk = super::contents(&self.layout)?.paths;
-        on_disk.sort_by(|a, b| a.path.cmp(&b.path));
+        // Both at a moment at which nobody is between writing a record and its row.
+        let (on_disk, indexed) = {
+            let _excluded = self.exclude_for_gc()?;
+            (super::contents(&self.layout)?.paths, self.index.paths()?)
+        };
+        let by_path = |infos: Vec<PathInfo>| -> BTreeMap<StorePath, PathInfo> {
+            infos.into_iter().map(|info| (info.path.clone(), info)).collect()
+        };
+        let (on_disk, indexed) = (by_path(on_disk), by_path(indexed));
         for file in names_in(&self.layout.meta())? {
             let Some(info) = record::read::<PathInfo>(&self.layout.meta().join(file))? else { continue };
             let tree = format!("nix/store/{}", info.path.base_name());
@@ -131,15 +139,10 @@ impl Store {
             let tree = format!("environments/{}", record.nar_hash.digest());
             self.verify_tree(&mut seen, tree, &record.nar_hash, &record.fingerprint, trust);
         }
-        let indexed = self.index.paths()?;
-        for info in &on_disk {
-            if !indexed.contains(info) {
-                seen.problems.push(Problem::Index { path: info.path.clone() });
-            }
-        }
-        for info in &indexed {
-            if !on_disk.iter().any(|found| found.path == info.path) {
-                seen.problems.push(Problem::Index { path: info.path.clone() });
+        let paths: BTreeSet<&StorePath> = on_disk.keys().chain(indexed.keys()).collect();
+        for path in paths {
+            if on_disk.get(path) != indexed.get(path) {
+                seen.problems.push(Problem::Index { path: path.clone() });
             }
         }
         Ok(seen)

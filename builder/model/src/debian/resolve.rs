@@ -2,9 +2,9 @@
 //!
 //! Walks as apt does (depth first, Pre-Depends before Depends, a clause that is satisfied already is left alone, else
 //! its first alternative that can be had; no Recommends), so that environments are what Debian's own builders would
-//! have. Where that walk runs into a conflict, a complete and bounded search ([`super::search`]) looks for any other
+//! have. Where that walk runs into a conflict, a complete and bounded search (`search`) looks for any other
 //! choice, in a fixed order; only when there is none is there an error, and it names what excludes what
-//! ([`super::proof`]).
+//! (`proof`).
 //!
 //! The base layer is resolved first and on its own, so that recipes of a suite share it; only if nothing fits on top of
 //! it (a recipe that pins an older libc) is everything resolved in one.

@@ -1,6 +1,6 @@
 //! Modulo hashes: what stands for a derivation in those that depend on it.
 //!
-//! Two recipes for the same fixed bytes do not change what depends on them (NIX.md, section 3).
+//! Two recipes for the same fixed bytes do not change what depends on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

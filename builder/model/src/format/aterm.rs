@@ -1,6 +1,6 @@
 //! ATerm, as far as a `.drv` uses it: strings, lists, tuples.
 //!
-//! Written by hand because Nix's strings are bytes and the crate's are not (NIX.md, section 2). The reader takes exactly
+//! Written by hand because Nix's strings are bytes and the crate's are not. The reader takes exactly
 //! what the writer writes: escapes `\" \\ \n \r \t` and nothing else escaped, no blanks. It knows nothing of derivations.
 
 /// Why bytes are not the expected term.

@@ -3,7 +3,7 @@
 //! [`Stanzas`] walks a text once and borrows every name and value from it, so that an index of fifty megabytes costs
 //! little more than finding its line ends. A field that stands twice in a stanza, a line that is neither a field nor a
 //! continuation, and a text past the bounds are refused with the line. It knows no field's meaning, and takes values as
-//! they stand: a folded value keeps its line ends and leading blanks ([`Stanza::lines`] takes them off).
+//! they stand: a folded value keeps its line ends and leading blanks ([`text`] takes them off).
 //! Reference: Debian Policy 5.1, deb822(5).
 
 /// Fields in one stanza: Debian's own have at most some forty.

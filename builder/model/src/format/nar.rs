@@ -170,8 +170,8 @@ pub fn reference_scanner<'a>(candidates: impl IntoIterator<Item = &'a StorePath>
 
 /// The frames of an archive, appended to a buffer.
 ///
-/// The caller keeps the grammar: [`start`], then one node; in a directory, entries in byte order, each [`entry`], node,
-/// [`entry_end`].
+/// The caller keeps the grammar: [`frame::start`], then one node; in a directory, entries in byte order, each [`frame::entry`], node,
+/// [`frame::entry_end`].
 pub mod frame {
     /// The first bytes of any archive.
     pub fn start(out: &mut Vec<u8>) {

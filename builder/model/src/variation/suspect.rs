@@ -174,6 +174,11 @@ fn numbers(place: &Place<'_>) -> Option<Clue> {
         let observed = side.outcome.conditions.as_ref().and_then(|ran| ran.observed.as_ref());
         observed.and_then(|o| o.cpus).or_else(|| side.settings()?.cpus.map(|n| n.get()))
     };
+    if first.umask != second.umask && a == first.umask.to_string() && b == second.umask.to_string() {
+        let evidence = format!("each build wrote its own umask: {a} and {b}");
+        let (label, factor) = (Label::Umask, Some(Factor::Umask));
+        return Some(Clue { label, factor, confidence: Confidence::Likely, evidence });
+    }
     let pairs = [
         (Factor::Uid, Some(first.uid), Some(second.uid)),
         (Factor::Gid, Some(first.gid), Some(second.gid)),
@@ -298,6 +303,7 @@ mod tests {
             ("HOME=/homeless-shelter", "HOME=/nonexistent/another-home", Label::Home),
             ("uid=1000(", "uid=4177(", Label::User),
             ("mode 0000644 ", "mode 0000600 ", Label::Umask),
+            ("0022\n", "0077\n", Label::Umask),
             ("p=0x7fffffffe0f0", "p=0x7ffd3c0a1e40", Label::Aslr),
             ("built in UTC", "built in GMT", Label::Tz),
             ("+0000]", "-1200]", Label::Tz),
