@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn nothing_that_a_build_chose_reaches_a_terminal_or_a_browser_raw() {
         for (_, report) in all() {
-            let (text, html) = (text(&report, Colour::Never), page(&[report.clone()]));
+            let (text, html) = (text(&report, Colour::Never), page(std::slice::from_ref(&report)));
             for shown in [&text, &html] {
                 assert!(!shown.contains(['\x1b', '\x07', '\u{202e}']));
             }

@@ -1,5 +1,7 @@
 //! Environments from packages made here, good and bad: what is unpacked, recorded, normalised, and refused by name.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};

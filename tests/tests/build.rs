@@ -1,7 +1,5 @@
 //! `kiln build`: what comes out is what the script made, the same in any store, and made once.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use std::collections::BTreeSet;
 use std::path::Path;
 

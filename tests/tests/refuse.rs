@@ -1,7 +1,5 @@
 //! Bad input: each is refused with the documented exit code, and the error names file, field and way out.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use std::path::Path;
 
 use kiln_model::digest::Digest;

@@ -154,7 +154,7 @@ mod tests {
                 prop_assert_eq!(found.offset, shared as u64);
                 prop_assert_eq!(found.differing_bytes, first.iter().zip(&second).filter(|(x, y)| x != y).count() as u64);
                 let begin = found.excerpt_offset as usize;
-                prop_assert!(begin <= shared && shared - begin < BEFORE + 16 && begin % 16 == 0);
+                prop_assert!(begin <= shared && shared - begin < BEFORE + 16 && begin.is_multiple_of(16));
                 let part = |whole: &[u8]| whole[begin..].iter().copied().take(EXCERPT).collect::<Vec<_>>();
                 prop_assert_eq!(found.first.as_bytes(), part(&first));
                 prop_assert_eq!(found.second.as_bytes(), part(&second));
