@@ -19,6 +19,9 @@ use super::copy::{open_directory, sorted_names};
 use super::error::{StoreError, failed};
 use super::layout::Layout;
 
+/// What the name of a session's file starts with until it is locked.
+const NEWBORN: char = '.';
+
 /// A running process's stake in the store.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -43,20 +46,29 @@ impl Session {
     pub(super) fn start(layout: &Layout) -> Result<Self, StoreError> {
         let directory = layout.sessions();
         let mut session = loop {
-            let (file, path) = tempfile::Builder::new()
-                .prefix("")
+            let (file, newborn) = tempfile::Builder::new()
+                .prefix(&NEWBORN.to_string())
                 .rand_bytes(16)
                 .make_in(&directory, |path| {
                     OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(path)
                 })
                 .and_then(|file| file.keep().map_err(|error| error.error))
                 .map_err(failed("creating a session in", &directory))?;
-            flock(&file, FlockOperation::LockExclusive).map_err(failed("locking", &path))?;
-            // Between creation and lock another process may have taken it for a dead one's.
-            let mine = file.metadata().map_err(failed("looking at", &path))?.ino();
-            if std::fs::metadata(&path).is_ok_and(|found| found.ino() == mine) {
-                let name = path.file_name().and_then(|name| name.to_str()).expect("random names are ASCII").to_owned();
-                break Self { layout: layout.clone(), name, file, next: AtomicU64::new(0), after_a_crash: false };
+            while let Err(error) = flock(&file, FlockOperation::LockExclusive) {
+                if error != rustix::io::Errno::INTR {
+                    return Err(failed("locking", &newborn)(error));
+                }
+            }
+            // Its name says that it lives only once it is locked. Before that, another process may have taken it for a
+            // dead one's and removed it.
+            let name = newborn.file_name().and_then(|name| name.to_str()).expect("random names are ASCII");
+            let name = name.trim_start_matches(NEWBORN).to_owned();
+            match std::fs::rename(&newborn, directory.join(&name)) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                renamed => {
+                    renamed.map_err(failed("renaming", &newborn))?;
+                    break Self { layout: layout.clone(), name, file, next: AtomicU64::new(0), after_a_crash: false };
+                }
             }
         };
         session.after_a_crash = session.bury_dead()?;
@@ -86,7 +98,7 @@ impl Session {
     pub(super) fn held(layout: &Layout) -> Result<Vec<String>, StoreError> {
         let mut held = Vec::new();
         for path in entries(&layout.sessions())? {
-            if !is_dead(&path)? {
+            if lock_of_dead(&path)?.is_none() {
                 match std::fs::read_to_string(&path) {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     text => held.extend(text.map_err(failed("reading", &path))?.lines().map(str::to_owned)),
@@ -101,10 +113,12 @@ impl Session {
         let mut buried = false;
         for path in entries(&self.layout.sessions())? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name == self.name || !is_dead(&path)? {
+            if name == self.name {
                 continue;
             }
-            buried = true;
+            let Some(_until_removed) = lock_of_dead(&path)? else { continue };
+            // One that never got its name had nothing.
+            buried |= !name.starts_with(NEWBORN);
             for leftover in entries(&self.layout.tmp())? {
                 let owner = leftover.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
                 if owner.is_some_and(|(owner, _)| owner == name) {
@@ -143,14 +157,16 @@ fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
     if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
-fn is_dead(path: &Path) -> Result<bool, StoreError> {
+/// The lock of a session whose owner is gone; `None` if it lives, or if another process is burying it.
+fn lock_of_dead(path: &Path) -> Result<Option<File>, StoreError> {
     let file = match File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(failed("opening", path))?,
     };
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        // One that ended in good order between the two calls has removed its name first.
+        Ok(()) => Ok((file.metadata().map_err(failed("looking at", path))?.nlink() > 0).then_some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(failed("locking", path)(error)),
     }
 }
@@ -202,5 +218,29 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
             rustix::fs::unlinkat(&here.0, name, AtFlags::empty()).map_err(failed())?;
             here.1.pop();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_start_together_never_bury_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::open(&directory.path().join("store")).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let session = Arc::new(Session::start(&layout).unwrap());
+                        assert!(!session.after_a_crash);
+                        let private = session.private_dir().unwrap();
+                        assert!(private.path().is_dir());
+                    }
+                });
+            }
+        });
+        assert_eq!(entries(&layout.sessions()).unwrap(), [] as [PathBuf; 0]);
     }
 }
