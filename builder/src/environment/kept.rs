@@ -1,6 +1,6 @@
 //! Packages kept decoded, so that the cost of xz is paid once.
 //!
-//! The kept form of a package is a `.deb` again, with `data.tar.zst` (level 1, with checksum) for its `data.tar.xz`: one
+//! The kept form of a package is a `.deb` again, with `data.tar.zst` (a fast level, with checksum) for its `data.tar.xz`: one
 //! reader serves both. It lies under the digest of the original, appears by rename, and may be deleted at any time.
 
 use std::fs::File;
@@ -14,6 +14,9 @@ use super::deb::Deb;
 
 /// Bytes of a member header, ar(5).
 const HEADER: u64 = 60;
+
+/// Compressing goes on while xz is decoded, on the same processors: a third less work than level 1 for a quarter more disk.
+const LEVEL: i32 = -3;
 
 /// A directory of kept packages.
 #[derive(Debug, Clone)]
@@ -81,7 +84,7 @@ impl Keep {
     fn begin<'f>(&self, mut file: &'f File, head: &[u8]) -> io::Result<zstd::Encoder<'static, BufWriter<&'f File>>> {
         file.write_all(head)?;
         file.write_all(&[b' '; HEADER as usize])?;
-        let mut encoder = zstd::Encoder::new(BufWriter::with_capacity(128 << 10, file), 1)?;
+        let mut encoder = zstd::Encoder::new(BufWriter::with_capacity(128 << 10, file), LEVEL)?;
         encoder.include_checksum(true)?;
         Ok(encoder)
     }

@@ -12,11 +12,11 @@ use kiln_model::digest::{Digest, NarHash};
 use kiln_model::format::nar::ReferenceScanner;
 use sha2::{Digest as _, Sha256};
 
-/// Large enough to make channel traffic free, small enough that a ring stays in a cache.
-const BLOCK: usize = 256 * 1024;
+/// Large enough that waking a thread, which is dear in a virtual machine, costs nothing beside hashing a block.
+const BLOCK: usize = 1024 * 1024;
 
 /// Blocks in the ring.
-const RING: usize = 16;
+const RING: usize = 8;
 
 /// What is hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
