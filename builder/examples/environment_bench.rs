@@ -38,7 +38,7 @@ fn arguments() -> Result<Arguments> {
         into: into.into(),
         base: base.into(),
         delta: options.remove("delta").map(PathBuf::from),
-        kept: options.remove("kept").map(Kept::new),
+        kept: options.remove("kept").map(|kept| Kept::new(&kept, Path::new(&kept).parent().unwrap_or(Path::new(".")))),
         epoch,
     };
     match options.into_keys().next() {

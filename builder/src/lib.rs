@@ -7,6 +7,7 @@ pub mod config;
 pub mod event;
 pub mod exit;
 pub mod interrupt;
+pub mod parallel;
 
 pub mod pin;
 pub mod recipe_dir;

@@ -572,7 +572,7 @@ fn kept_packages_give_the_same_tree_and_need_no_original() {
     let mut scene = Scene::new();
     scene.package("a", "", &[file("./etc/a", "a"), link("./etc/l", "a")]).package("b", "", &[file("./etc/b", "b")]);
     let directory = scene.scratch.path().join("kept");
-    let kept = Kept::new(&directory);
+    let kept = Kept::new(&directory, directory.parent().unwrap());
     let digest = |name: &str| {
         let into = scene.scratch.path().join(name);
         Assembler { kept: Some(&kept), ..scene.assembler() }.base(&scene.of(Layer::Base), &into).unwrap();

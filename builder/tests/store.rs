@@ -10,6 +10,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use kiln::exit::Kind;
 use kiln::store::{
@@ -683,6 +684,26 @@ fn collection_keeps_what_a_kept_path_names() {
     assert_eq!(store.closure(&BTreeSet::from([output.clone()])).unwrap().len(), 2);
     store.remove_root(&name("it")).unwrap();
     assert_eq!(store.gc(&Budget::default()).unwrap().paths, BTreeSet::from([input, output]));
+}
+
+#[test]
+fn the_oldest_decoded_packages_go_when_there_are_more_than_the_budget_for_files() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let packages = store.kept_packages();
+    fs::create_dir(&packages).unwrap();
+    let digests: Vec<Digest> = (0..3_u8).map(|number| Digest::of([number])).collect();
+    for (age, digest) in digests.iter().enumerate() {
+        let file = fs::File::create(packages.join(format!("{digest}.deb"))).unwrap();
+        file.set_len(100).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(age as u64)).unwrap();
+    }
+    let budget = |files| Budget { files, ..Budget::default() };
+    assert_eq!(store.gc(&budget(300)).unwrap().packages, BTreeSet::new());
+    let collected = store.gc(&budget(299)).unwrap();
+    assert_eq!((collected.packages, collected.bytes), (BTreeSet::from([digests[0]]), 100));
+    store.gc(&budget(0)).unwrap();
+    assert_eq!(fs::read_dir(&packages).unwrap().count(), 0);
 }
 
 #[test]

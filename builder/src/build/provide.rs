@@ -190,6 +190,8 @@ impl Builder<'_> {
         assemble: impl FnOnce(&Assembler<'_>, &Path) -> Result<(), crate::environment::EnvironmentError>,
     ) -> Result<Assembled, BuildError> {
         let provenance = provenance(epoch(lock), base, packages);
+        // Recipes with the same layer, built at the same time, assemble it once.
+        let _lock = self.store.lock_assembly(&provenance)?;
         if let Some(nar_hash) = self.store.assembly(&provenance)?
             && let Some(path) = self.store.environment(&nar_hash, self.trust())?
         {
@@ -199,7 +201,7 @@ impl Builder<'_> {
         let private = self.store.private_dir()?;
         let into = private.path().join("root");
         let inside = Sandboxed::new(self.launcher, super::slots());
-        let kept = Kept::new(self.store.root().join("unpacked"));
+        let kept = Kept::new(self.store.kept_packages(), private.path());
         let assembler = Assembler { inside: &inside, epoch: epoch(lock), kept: Some(&kept) };
         let environment_error = |source| BuildError::Environment { recipe: recipe.into(), source };
         assemble(&assembler, &into).map_err(environment_error)?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use kiln_model::lower;
 use kiln_model::outcome::{Failure, Moment, Outcome, Status};
@@ -24,13 +24,99 @@ pub struct Realised {
     pub kept: Option<PathBuf>,
 }
 
-/// Where each node stands.
-enum State {
-    /// Nobody asked for it.
-    Idle,
-    Waiting,
-    Running,
-    Done(Box<Realised>),
+/// How far the nodes that are needed have come.
+struct Progress {
+    /// Nodes whose needs are all done and that no thread has taken.
+    ready: BTreeSet<usize>,
+    /// For each node that is neither ready nor further, how many of its needs are not done.
+    waits_for: BTreeMap<usize, usize>,
+    done: BTreeMap<usize, Realised>,
+    /// Nodes that are not done.
+    left: usize,
+    /// Nothing further is begun.
+    stopped: bool,
+    failed: Option<BuildError>,
+}
+
+/// What the threads of one graph share.
+struct Work<'a> {
+    graph: &'a Graph,
+    /// Who needs a node, among those that are needed.
+    needed_by: BTreeMap<usize, Vec<usize>>,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+impl<'a> Work<'a> {
+    fn new(graph: &'a Graph, needed: &BTreeSet<usize>) -> Self {
+        let mut needed_by: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let (mut ready, mut waits_for) = (BTreeSet::new(), BTreeMap::new());
+        for &node in needed {
+            let needs = &graph.nodes[node].needs;
+            needs.iter().for_each(|&need| needed_by.entry(need).or_default().push(node));
+            match needs.len() {
+                0 => drop(ready.insert(node)),
+                count => drop(waits_for.insert(node, count)),
+            }
+        }
+        let progress =
+            Progress { ready, waits_for, done: BTreeMap::new(), left: needed.len(), stopped: false, failed: None };
+        Self { graph, needed_by, progress: Mutex::new(progress), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a node to build; `None` when there will be none. With it, a need of it that was not built.
+    fn take(&self) -> Option<(usize, Option<usize>)> {
+        let mut progress = self.lock();
+        loop {
+            if progress.stopped || progress.left == 0 {
+                return None;
+            }
+            if let Some(node) = progress.ready.pop_first() {
+                let was_not_built = |need: &usize| progress.done[need].outcome.status != Status::Built;
+                return Some((node, self.graph.nodes[node].needs.iter().copied().find(was_not_built)));
+            }
+            progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn finish(&self, node: usize, result: Result<Realised, BuildError>) {
+        let mut progress = self.lock();
+        match result {
+            Ok(realised) => {
+                progress.done.insert(node, realised);
+                progress.left -= 1;
+                for &waiting in self.needed_by.get(&node).into_iter().flatten() {
+                    let count = progress.waits_for.get_mut(&waiting).expect("it waits for this node");
+                    *count -= 1;
+                    if *count == 0 {
+                        progress.waits_for.remove(&waiting);
+                        progress.ready.insert(waiting);
+                    }
+                }
+            }
+            Err(error) => {
+                progress.stopped = true;
+                progress.failed.get_or_insert(error);
+            }
+        }
+        self.changed.notify_all();
+    }
+}
+
+/// Stops the other threads if its own panics: they would wait for its node for ever.
+struct Alarm<'a>(&'a Work<'a>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().stopped = true;
+            self.0.changed.notify_all();
+        }
+    }
 }
 
 /// The outcome of `node` if all its outputs are valid in `store`; nothing is run, fetched or locked.
@@ -85,28 +171,17 @@ impl Builder<'_> {
     /// As [`Builder::realise`], for these nodes of the graph.
     pub fn realise_nodes(&self, graph: &Graph, wanted: &[usize]) -> Result<Vec<Realised>, BuildError> {
         let needed = needed(graph, wanted);
-        let state = |node: usize| if needed.contains(&node) { State::Waiting } else { State::Idle };
-        let states = Mutex::new((0..graph.nodes.len()).map(state).collect::<Vec<_>>());
-        let changed = Condvar::new();
-        let failed: Mutex<Option<BuildError>> = Mutex::new(None);
+        let work = Work::new(graph, &needed);
         std::thread::scope(|scope| {
             for _ in 0..self.settings.jobs.get().min(needed.len()) {
-                scope.spawn(|| self.work(graph, &states, &changed, &failed));
+                scope.spawn(|| self.work(&work));
             }
         });
-        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(error);
+        let progress = work.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match progress.failed {
+            Some(error) => Err(error),
+            None => Ok(wanted.iter().map(|node| progress.done[node].clone()).collect()),
         }
-        let states = states.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let done: BTreeMap<usize, Realised> = states
-            .into_iter()
-            .enumerate()
-            .filter_map(|(node, state)| match state {
-                State::Done(realised) => Some((node, *realised)),
-                State::Waiting | State::Running | State::Idle => None,
-            })
-            .collect();
-        Ok(wanted.iter().map(|node| done[node].clone()).collect())
     }
 
     /// Builds what node `index` needs, from the store where it can; it is an error if one of these fails.
@@ -123,41 +198,15 @@ impl Builder<'_> {
     }
 
     /// One thread: takes a node whose needs are done until none is left, or until another thread met an error.
-    fn work(&self, graph: &Graph, states: &Mutex<Vec<State>>, changed: &Condvar, failed: &Mutex<Option<BuildError>>) {
-        let mut held = states.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if failed.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-                return;
-            }
-            let is_done = |node: &usize| matches!(held[*node], State::Done(_));
-            let ready = (0..graph.nodes.len())
-                .find(|&n| matches!(held[n], State::Waiting) && graph.nodes[n].needs.iter().all(is_done));
-            let Some(index) = ready else {
-                if held.iter().all(|state| matches!(state, State::Done(_) | State::Idle)) {
-                    return;
-                }
-                held = changed.wait(held).unwrap_or_else(PoisonError::into_inner);
-                continue;
+    fn work(&self, work: &Work<'_>) {
+        let _alarm = Alarm(work);
+        while let Some((node, not_built)) = work.take() {
+            let nodes = &work.graph.nodes;
+            let result = match not_built {
+                Some(need) => Ok(self.unavailable(&nodes[node], &nodes[need])),
+                None => self.realise_node(work.graph, node),
             };
-            let broken = graph.nodes[index]
-                .needs
-                .iter()
-                .copied()
-                .find(|&need| matches!(&held[need], State::Done(done) if done.outcome.status != Status::Built));
-            held[index] = State::Running;
-            drop(held);
-            let result = match broken {
-                Some(need) => Ok(self.unavailable(&graph.nodes[index], &graph.nodes[need])),
-                None => self.realise_node(graph, index),
-            };
-            held = states.lock().unwrap_or_else(PoisonError::into_inner);
-            match result {
-                Ok(realised) => held[index] = State::Done(Box::new(realised)),
-                Err(error) => {
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                }
-            }
-            changed.notify_all();
+            work.finish(node, result);
         }
     }
 

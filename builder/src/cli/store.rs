@@ -196,6 +196,7 @@ fn write_collected(out: &mut dyn Write, form: Form, collected: &Collected) -> an
                 "trees": collected.trees,
                 "environments": collected.environments,
                 "files": collected.files,
+                "packages": collected.packages,
                 "bytes": collected.bytes,
             });
             write_json(out, "collected", &value)
@@ -204,11 +205,12 @@ fn write_collected(out: &mut dyn Write, form: Form, collected: &Collected) -> an
             collected.paths.iter().try_for_each(|path| writeln!(out, "{path}"))?;
             Ok(writeln!(
                 out,
-                "removed {} paths, {} kept trees, {} environments, {} files: {} bytes",
+                "removed {} paths, {} kept trees, {} environments, {} files, {} decoded packages: {} bytes",
                 collected.paths.len(),
                 collected.trees.len(),
                 collected.environments.len(),
                 collected.files.len(),
+                collected.packages.len(),
                 collected.bytes
             )?)
         }

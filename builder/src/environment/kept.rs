@@ -22,19 +22,22 @@ const LEVEL: i32 = -3;
 #[derive(Debug, Clone)]
 pub struct Kept {
     directory: PathBuf,
+    scratch: PathBuf,
 }
 
 /// A package that is to be kept while it is unpacked.
 #[derive(Debug)]
 pub(super) struct Keep {
     directory: PathBuf,
+    scratch: PathBuf,
     path: PathBuf,
 }
 
 impl Kept {
-    /// Packages kept in `directory`, which is made when the first is.
-    pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+    /// Packages kept in `directory`, which is made when the first is. They are written in `scratch`, a directory on the
+    /// same file system that somebody clears should this process be killed.
+    pub fn new(directory: impl Into<PathBuf>, scratch: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), scratch: scratch.into() }
     }
 
     /// The kept form of the package with this digest.
@@ -44,7 +47,7 @@ impl Kept {
     }
 
     pub(super) fn keep(&self, digest: Digest) -> Keep {
-        Keep { directory: self.directory.clone(), path: self.path(&digest) }
+        Keep { directory: self.directory.clone(), scratch: self.scratch.clone(), path: self.path(&digest) }
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -61,7 +64,7 @@ impl Keep {
     ) -> Result<(), EnvironmentError> {
         let failed = |source| EnvironmentError::Keep { path: self.path.clone(), source };
         std::fs::create_dir_all(&self.directory).map_err(failed)?;
-        let file = tempfile::NamedTempFile::new_in(&self.directory).map_err(failed)?;
+        let file = tempfile::NamedTempFile::new_in(&self.scratch).map_err(failed)?;
         let head = deb.head()?;
         let start = head.len() as u64 + HEADER;
         let mut encoder = self.begin(file.as_file(), &head).map_err(failed)?;

@@ -18,6 +18,12 @@ use super::verify::Trust;
 use super::{Store, durable};
 
 impl Store {
+    /// Where packages are kept decoded, each as `DIGEST.deb` under the digest of the original. A cache: anything in it may go
+    /// at any time.
+    pub fn kept_packages(&self) -> PathBuf {
+        self.layout.kept_packages()
+    }
+
     /// Where the environment with this digest lies, if it was materialised; it is held then. Its bytes are held against the
     /// digest as far as `trust` says.
     pub fn environment(&self, nar_hash: &NarHash, trust: Trust) -> Result<Option<PathBuf>, StoreError> {

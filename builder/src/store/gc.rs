@@ -4,7 +4,8 @@
 //! bytes go: index, record, then the tree is moved aside, and deleted once others may go on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use kiln_model::digest::{Digest, NarHash};
 use kiln_model::name::Name;
@@ -26,7 +27,7 @@ pub struct Budget {
     pub paths: u64,
     /// Of trees kept for outcomes.
     pub trees: u64,
-    /// Of downloaded files.
+    /// Of downloaded files, and as many of packages that are kept decoded.
     pub files: u64,
 }
 
@@ -41,6 +42,8 @@ pub struct Collected {
     pub environments: BTreeSet<NarHash>,
     /// Downloaded files.
     pub files: BTreeSet<Digest>,
+    /// Decoded packages, by the digest of the package.
+    pub packages: BTreeSet<Digest>,
     /// Bytes of NAR or file that all of these had.
     pub bytes: u64,
 }
@@ -84,6 +87,7 @@ impl Store {
         self.collect_trees(budget.trees, &held, &mut collected, &mut trash)?;
         self.collect_environments(&held, &mut collected, &mut trash)?;
         self.collect_files(budget.files, &held, &mut collected)?;
+        self.collect_kept_packages(budget.files, &mut collected)?;
         drop(excluded);
         remove_tree(&self.failed_builds())?;
         trash.iter().try_for_each(|path| remove_tree(path))?;
@@ -207,31 +211,33 @@ impl Store {
     }
 
     fn collect_files(&self, budget: u64, held: &BTreeSet<String>, collected: &mut Collected) -> Result<(), StoreError> {
-        let mut files = Vec::new();
-        for name in names_in(&self.layout.files())? {
-            let Ok(digest) = name.parse::<Digest>() else { continue };
-            let path = self.layout.file(&digest);
-            let metadata = path.metadata().map_err(failed("looking at", &path))?;
-            files.push((metadata.modified().map_err(failed("looking at", &path))?, digest, metadata.len()));
+        let files = dated_files(&self.layout.files(), |name| name)?;
+        let over = oldest_over(budget, files, |digest| held.contains(&file_line(digest)));
+        for (digest, size) in over {
+            durable::remove(&self.layout.file(&digest))?;
+            collected.bytes += size;
+            collected.files.insert(digest);
         }
-        files.sort_unstable();
-        let mut size: u64 = files.iter().map(|(_, _, size)| size).sum();
-        for (_, digest, file_size) in files {
-            if size <= budget {
-                break;
-            }
-            if !held.contains(&file_line(&digest)) {
-                durable::remove(&self.layout.file(&digest))?;
-                size -= file_size;
-                collected.bytes += file_size;
-                collected.files.insert(digest);
-            }
+        Ok(())
+    }
+
+    /// Nobody holds one: who reads it has it open.
+    fn collect_kept_packages(&self, budget: u64, collected: &mut Collected) -> Result<(), StoreError> {
+        let directory = self.kept_packages();
+        if !directory.exists() {
+            return Ok(());
+        }
+        let files = dated_files(&directory, |name| name.trim_end_matches(".deb"))?;
+        for (digest, size) in oldest_over(budget, files, |_| false) {
+            durable::remove(&directory.join(format!("{digest}.deb")))?;
+            collected.bytes += size;
+            collected.packages.insert(digest);
         }
         Ok(())
     }
 
     /// Moves what is no longer valid to a private name.
-    fn set_aside(&self, place: &std::path::Path) -> Result<PathBuf, StoreError> {
+    fn set_aside(&self, place: &Path) -> Result<PathBuf, StoreError> {
         let aside = self.session.private_name();
         let (directory, name) = split(place)?;
         let stat = rustix::fs::statat(&directory, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
@@ -244,6 +250,38 @@ impl Store {
         std::fs::rename(place, &aside).map_err(failed("moving away", place))?;
         Ok(aside)
     }
+}
+
+/// A file that may go: when it was written, whose bytes it holds, how many there are.
+type Dated = (SystemTime, Digest, u64);
+
+/// The files in `directory` that are named by a digest.
+fn dated_files(directory: &Path, digest_of: impl Fn(&str) -> &str) -> Result<Vec<Dated>, StoreError> {
+    let mut files = Vec::new();
+    for name in names_in(directory)? {
+        let Ok(digest) = digest_of(&name).parse::<Digest>() else { continue };
+        let path = directory.join(&name);
+        let metadata = path.metadata().map_err(failed("looking at", &path))?;
+        files.push((metadata.modified().map_err(failed("looking at", &path))?, digest, metadata.len()));
+    }
+    Ok(files)
+}
+
+/// The oldest files that nothing holds, so many that the others fit into `budget`.
+fn oldest_over(budget: u64, mut files: Vec<Dated>, held: impl Fn(&Digest) -> bool) -> Vec<(Digest, u64)> {
+    files.sort_unstable();
+    let mut size: u64 = files.iter().map(|(_, _, size)| size).sum();
+    let mut over = Vec::new();
+    for (_, digest, file_size) in files {
+        if size <= budget {
+            break;
+        }
+        if !held(&digest) {
+            size -= file_size;
+            over.push((digest, file_size));
+        }
+    }
+    over
 }
 
 /// `path` after all that name it, directly or not: none comes before one that names it.

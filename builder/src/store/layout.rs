@@ -130,6 +130,10 @@ impl Layout {
         self.root.join("logs")
     }
 
+    pub(super) fn kept_packages(&self) -> PathBuf {
+        self.root.join("unpacked")
+    }
+
     pub(super) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }

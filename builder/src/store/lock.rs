@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::path::Path;
 
+use kiln_model::digest::Digest;
 use kiln_model::store_path::StorePath;
 use rustix::fs::{FlockOperation, flock};
 
@@ -44,6 +45,11 @@ impl Store {
     /// to register the derivation itself while this one is held.
     pub fn lock_build(&self, path: &StorePath) -> Result<Lock, StoreError> {
         self.lock_name(&format!("{}.build", path.base_name()))
+    }
+
+    /// Waits until nobody else assembles an environment's layer with this provenance.
+    pub fn lock_assembly(&self, provenance: &Digest) -> Result<Lock, StoreError> {
+        self.lock_name(&format!("{provenance}.assembly"))
     }
 
     /// As [`Store::lock_path`], but `None` at once if another has the lock.

@@ -118,26 +118,10 @@ impl Store {
             infos.into_iter().map(|info| (info.path.clone(), info)).collect()
         };
         let (on_disk, indexed) = (by_path(on_disk), by_path(indexed));
-        for file in names_in(&self.layout.meta())? {
-            let Some(info) = record::read::<PathInfo>(&self.layout.meta().join(file))? else { continue };
-            let tree = format!("nix/store/{}", info.path.base_name());
-            self.verify_tree(&mut seen, tree, &info.nar_hash, &info.fingerprint, trust);
-        }
-        for file in names_in(&self.layout.outcome_trees())?.iter().filter(|file| file.ends_with(".json")) {
-            let record = record::read::<TreeRecord>(&self.layout.outcome_trees().join(file))?;
-            let Some(record) = record else { continue };
-            let tree = format!("outcomes/trees/{}", record.nar_hash.digest());
-            self.verify_tree(&mut seen, tree, &record.nar_hash, &record.fingerprint, trust);
-        }
-        for file in names_in(&self.layout.environments())?.iter().filter(|file| file.ends_with(".json")) {
-            let record = record::read::<record::EnvironmentRecord>(&self.layout.environments().join(file))?;
-            let Some(record) =
-                record.filter(|record| nar_hash_of(file.trim_end_matches(".json")) == Some(record.nar_hash))
-            else {
-                continue;
-            };
-            let tree = format!("environments/{}", record.nar_hash.digest());
-            self.verify_tree(&mut seen, tree, &record.nar_hash, &record.fingerprint, trust);
+        let recorded = self.recorded_trees()?;
+        // In the order of the records, whichever thread looked.
+        for found in crate::parallel::map(&recorded, |recorded| self.verify_tree(recorded, trust)) {
+            seen.add(found);
         }
         let paths: BTreeSet<&StorePath> = on_disk.keys().chain(indexed.keys()).collect();
         for path in paths {
@@ -148,26 +132,65 @@ impl Store {
         Ok(seen)
     }
 
-    fn verify_tree(&self, seen: &mut Verified, tree: String, expected: &NarHash, recorded: &Fingerprint, trust: Trust) {
-        let place = self.root().join(&tree);
-        if place.symlink_metadata().is_err() {
-            seen.problems.push(Problem::Missing { tree });
-            return;
+    /// Every tree that a record speaks of.
+    fn recorded_trees(&self) -> Result<Vec<Recorded>, StoreError> {
+        let mut trees = Vec::new();
+        for file in names_in(&self.layout.meta())? {
+            let Some(info) = record::read::<PathInfo>(&self.layout.meta().join(file))? else { continue };
+            let tree = format!("nix/store/{}", info.path.base_name());
+            trees.push(Recorded { tree, nar_hash: info.nar_hash, fingerprint: info.fingerprint });
         }
-        seen.trees += 1;
-        if trust == Trust::Fingerprint && fingerprint_of(&place).is_ok_and(|found| found == *recorded) {
-            return;
+        for file in names_in(&self.layout.outcome_trees())?.iter().filter(|file| file.ends_with(".json")) {
+            let record = record::read::<TreeRecord>(&self.layout.outcome_trees().join(file))?;
+            let Some(TreeRecord { nar_hash, fingerprint, .. }) = record else { continue };
+            trees.push(Recorded { tree: format!("outcomes/trees/{}", nar_hash.digest()), nar_hash, fingerprint });
+        }
+        for file in names_in(&self.layout.environments())?.iter().filter(|file| file.ends_with(".json")) {
+            let record = record::read::<record::EnvironmentRecord>(&self.layout.environments().join(file))?;
+            let named = nar_hash_of(file.trim_end_matches(".json"));
+            if let Some(record) = record.filter(|record| named == Some(record.nar_hash)) {
+                let tree = format!("environments/{}", record.nar_hash.digest());
+                trees.push(Recorded { tree, nar_hash: record.nar_hash, fingerprint: record.fingerprint });
+            }
+        }
+        Ok(trees)
+    }
+
+    fn verify_tree(&self, Recorded { tree, nar_hash, fingerprint }: &Recorded, trust: Trust) -> Verified {
+        let (tree, place) = (tree.clone(), self.root().join(tree));
+        if place.symlink_metadata().is_err() {
+            return Verified { problems: vec![Problem::Missing { tree }], ..Verified::default() };
+        }
+        let mut seen = Verified { trees: 1, ..Verified::default() };
+        if trust == Trust::Fingerprint && fingerprint_of(&place).is_ok_and(|found| found == *fingerprint) {
+            return seen;
         }
         match digest(&place) {
             Err(error) => seen.problems.push(Problem::Unreadable { tree, reason: chain(&error) }),
             Ok((found, size)) => {
-                seen.bytes += size;
-                if found != *expected {
-                    let entries = written_since(&place, recorded.ctime).unwrap_or_default();
-                    seen.problems.push(Problem::Altered { tree, expected: *expected, found, entries });
+                seen.bytes = size;
+                if found != *nar_hash {
+                    let entries = written_since(&place, fingerprint.ctime).unwrap_or_default();
+                    seen.problems.push(Problem::Altered { tree, expected: *nar_hash, found, entries });
                 }
             }
         }
+        seen
+    }
+}
+
+/// A tree, relative to the store's root, as it was recorded.
+struct Recorded {
+    tree: String,
+    nar_hash: NarHash,
+    fingerprint: Fingerprint,
+}
+
+impl Verified {
+    fn add(&mut self, other: Self) {
+        self.trees += other.trees;
+        self.bytes += other.bytes;
+        self.problems.extend(other.problems);
     }
 }
 
