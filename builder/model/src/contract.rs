@@ -14,7 +14,7 @@ use crate::store_path::{StorePath, nix32, placeholder};
 
 mod check;
 
-pub use check::{CheckError, Checks, Made};
+pub use check::{CheckError, Checks, Known, Made};
 
 /// Where a build works, to it.
 pub const BUILD_DIRECTORY: &str = "/build";
@@ -32,6 +32,12 @@ pub struct Contract {
     pub files: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+/// A variable, the file that it names, and what is in that.
+type NamedFile = (&'static str, &'static str, Vec<u8>);
+
+/// Store paths, and what each of them names.
+pub type Closure = BTreeMap<StorePath, BTreeSet<StorePath>>;
+
 /// What a contract depends on besides the derivation.
 #[expect(missing_debug_implementations, reason = "it holds functions")]
 pub struct Given<'a> {
@@ -44,7 +50,7 @@ pub struct Given<'a> {
     /// Where the build works, as it sees it.
     pub directory: &'a str,
     /// The closure of a store path among the inputs and what each path in it names; `None` for other paths.
-    pub closure: &'a dyn Fn(&StorePath) -> Option<BTreeMap<StorePath, BTreeSet<StorePath>>>,
+    pub closure: &'a dyn Fn(&StorePath) -> Option<Closure>,
     /// The caller's variable of that name, for what a fixed output declares impure.
     pub caller: &'a dyn Fn(&[u8]) -> Option<Vec<u8>>,
 }
@@ -69,7 +75,9 @@ pub enum ContractError {
         expected: &'static str,
     },
     /// `exportReferencesGraph` is no list of names and paths.
-    #[error("attribute exportReferencesGraph: expected pairs of a file name and a path of the input closure, found {found:?}")]
+    #[error(
+        "attribute exportReferencesGraph: expected pairs of a file name and a path of the input closure, found {found:?}"
+    )]
     ReferencesGraph {
         /// As given.
         found: String,
@@ -128,8 +136,7 @@ impl Derivation {
 
     /// Refuses what cannot be built here, by name.
     pub fn refuse_unsupported(&self) -> Result<(), ContractError> {
-        let refuse =
-            |attribute: &str, what| Err(ContractError::Unsupported { attribute: attribute.into(), what });
+        let refuse = |attribute: &str, what| Err(ContractError::Unsupported { attribute: attribute.into(), what });
         if self.system != SYSTEM && self.system != "builtin" {
             return Err(ContractError::System { found: self.system.clone(), expected: SYSTEM });
         }
@@ -193,7 +200,7 @@ impl Derivation {
         environment.insert("NIX_LOG_FD".into(), "2".into());
         environment.insert("TERM".into(), "xterm-256color".into());
         if self.is_structured() {
-            for (variable, (file, contents)) in self.structured_files(given)? {
+            for (variable, file, contents) in self.structured_files(given)? {
                 environment.insert(variable.into(), format!("{}/{file}", given.directory).into_bytes());
                 files.insert(file.into(), contents);
             }
@@ -215,19 +222,13 @@ impl Derivation {
     }
 
     /// The files of structured attributes, as the crate nix-derivation makes them, by the variable that names each.
-    fn structured_files(
-        &self,
-        given: &Given<'_>,
-    ) -> Result<[(&'static str, (&'static str, Vec<u8>)); 2], ContractError> {
+    fn structured_files(&self, given: &Given<'_>) -> Result<Vec<NamedFile>, ContractError> {
         let refuse = |error: nix_derivation::Error| ContractError::Structured { what: error.to_string() };
         let upstream = nix_derivation::Derivation::from_aterm_bytes(&self.print(), self.name.as_str());
         let paths = given.outputs.iter().map(|(name, path)| (name.to_string(), path.to_upstream())).collect();
         let files = upstream.and_then(|it| it.structured_attrs_files_with_output_paths(&paths)).map_err(refuse)?;
         let files = files.ok_or_else(|| ContractError::Structured { what: "expected an object".into() })?;
-        Ok([
-            ("NIX_ATTRS_JSON_FILE", (".attrs.json", files.json)),
-            ("NIX_ATTRS_SH_FILE", (".attrs.sh", files.shell)),
-        ])
+        Ok(vec![("NIX_ATTRS_JSON_FILE", ".attrs.json", files.json), ("NIX_ATTRS_SH_FILE", ".attrs.sh", files.shell)])
     }
 
     /// For each pair of `exportReferencesGraph`: the closure of a path, as `nix-store --import`'s predecessor read it.
@@ -335,7 +336,8 @@ mod tests {
 
     #[test]
     fn a_variable_passed_as_a_file_is_one() {
-        let contract = contract(&derivation(&[("passAsFile", " text  other"), ("text", "long"), ("plain", "p")])).unwrap();
+        let contract =
+            contract(&derivation(&[("passAsFile", " text  other"), ("text", "long"), ("plain", "p")])).unwrap();
         let path = text(&contract, "textPath").unwrap();
         let name = path.strip_prefix("/build/").unwrap();
         assert_eq!(contract.files[name.as_bytes()], b"long");
@@ -361,7 +363,10 @@ mod tests {
         assert_eq!(text(&contract, "NIX_ATTRS_SH_FILE"), Some("/build/.attrs.sh"));
         assert_eq!((text(&contract, "__json"), text(&contract, "out")), (None, None));
         let shell = String::from_utf8(contract.files[b".attrs.sh".as_slice()].clone()).unwrap();
-        assert!(shell.contains("declare -a list=(1 'two' )") || shell.contains("declare -a list=('1' 'two' )"), "{shell}");
+        assert!(
+            shell.contains("declare -a list=(1 'two' )") || shell.contains("declare -a list=('1' 'two' )"),
+            "{shell}"
+        );
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub enum CheckError {
     },
 }
 
+/// Says what a valid path names, and how many bytes its NAR has.
+pub type Known<'a> = dyn Fn(&StorePath) -> Option<(BTreeSet<StorePath>, u64)> + 'a;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Check {
     Names { attribute: &'static str, listed: BTreeSet<StorePath>, rule: Rule, reach: Reach },
@@ -133,12 +136,8 @@ impl Checks {
         Ok(Self(checks))
     }
 
-    /// Holds `made` against what was said. `known` has what a valid path outside of `made` names and its size.
-    pub fn hold(
-        &self,
-        made: &BTreeMap<Name, Made>,
-        known: &dyn Fn(&StorePath) -> Option<(BTreeSet<StorePath>, u64)>,
-    ) -> Result<(), CheckError> {
+    /// Holds `made` against what was said. `known` is asked for paths outside of `made`.
+    pub fn hold(&self, made: &BTreeMap<Name, Made>, known: &Known<'_>) -> Result<(), CheckError> {
         for (output, checks) in &self.0 {
             let Some(own) = made.get(output) else { continue };
             for check in checks {
@@ -171,11 +170,7 @@ impl Checks {
 }
 
 /// All that `own` needs, itself included, with sizes.
-fn closure(
-    own: &Made,
-    made: &BTreeMap<Name, Made>,
-    known: &dyn Fn(&StorePath) -> Option<(BTreeSet<StorePath>, u64)>,
-) -> BTreeMap<StorePath, u64> {
+fn closure(own: &Made, made: &BTreeMap<Name, Made>, known: &Known<'_>) -> BTreeMap<StorePath, u64> {
     let mut sizes = BTreeMap::new();
     let mut open = vec![own.path.clone()];
     while let Some(path) = open.pop() {
@@ -236,7 +231,10 @@ mod tests {
         assert!(matches!(hold(&[("allowedReferences", String::new())]), Ok(Err(CheckError::Reference { .. }))));
         assert!(matches!(hold(&[("disallowedReferences", a)]), Ok(Err(CheckError::Reference { .. }))));
         assert_eq!(hold(&[("disallowedReferences", path("b").to_string())]), Ok(Ok(())));
-        assert!(matches!(hold(&[("disallowedRequisites", path("b").to_string())]), Ok(Err(CheckError::Reference { .. }))));
+        assert!(matches!(
+            hold(&[("disallowedRequisites", path("b").to_string())]),
+            Ok(Err(CheckError::Reference { .. }))
+        ));
         assert!(hold(&[("allowedReferences", "neither".into())]).is_err());
     }
 
