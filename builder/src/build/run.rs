@@ -203,7 +203,7 @@ impl Builder<'_> {
         let mut taken = BTreeMap::new();
         for (name, path) in &node.outputs {
             let base = CString::new(path.base_name()).expect("store paths have no NUL");
-            let shown = store.join(path.base_name());
+            let shown = PathBuf::from(path.to_string());
             let source = Source { directory: directory.as_fd(), name: &base, shown: &shown, origin: Origin::Built };
             match self.store.take_output(source, &candidates, limits) {
                 Ok(output) => {
