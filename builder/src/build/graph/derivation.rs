@@ -31,24 +31,29 @@ pub(super) fn visit(loading: &mut Loading, file: &Path, store: &Store) -> Result
     let beside = place.parent().unwrap_or(Path::new(".")).to_path_buf();
 
     let mut read = Read::new();
-    let mut open = vec![(path.clone(), place, file.to_path_buf())];
+    let mut open = vec![(path.clone(), place, None)];
     while let Some((path, place, needed_by)) = open.pop() {
         if read.contains_key(&path) || loading.derivations.contains_key(&path) {
             continue;
         }
         let shown = if place.starts_with(store.root()) { PathBuf::from(path.to_string()) } else { place.clone() };
         let bytes = match bytes_of(&place) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && needed_by != file => {
-                return Err(GraphError::NoDerivation { path, needed_by });
+            Ok(bytes) => bytes,
+            Err(source) => {
+                return Err(match needed_by {
+                    Some(needed_by) if source.kind() == std::io::ErrorKind::NotFound => {
+                        GraphError::NoDerivation { path, needed_by }
+                    }
+                    _ => GraphError::Read { path: shown, source },
+                });
             }
-            bytes => bytes.map_err(|source| GraphError::Read { path: shown.clone(), source })?,
         };
         let derivation = Derivation::parse_at(&path, &bytes)
             .map_err(|source| GraphError::Derivation { path: shown.clone(), source })?;
         for needed in derivation.input_derivations.keys() {
             let in_store = store.physical(needed);
             let place = if in_store.exists() { in_store } else { beside.join(needed.base_name()) };
-            open.push((needed.clone(), place, shown.clone()));
+            open.push((needed.clone(), place, Some(shown.clone())));
         }
         read.insert(path, (shown, derivation));
     }
