@@ -6,6 +6,7 @@
 
 pub mod artifact;
 mod enter;
+mod fixed;
 pub mod graph;
 pub mod host;
 pub mod provide;
@@ -17,6 +18,8 @@ mod transcript;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
+use kiln_model::contract::ContractError;
+use kiln_model::store_path::StorePath;
 use kiln_sandbox::{Host, Launcher, Refusal, SetupError, SlotError};
 
 use crate::environment::EnvironmentError;
@@ -119,6 +122,22 @@ pub enum BuildError {
         /// Why.
         source: Box<crate::pin::PinError>,
     },
+    /// A derivation names a store path that is not here.
+    #[error("{target} needs {path}, which is not in the store: import or substitute it first")]
+    NoInput {
+        /// The derivation.
+        target: String,
+        /// The path.
+        path: StorePath,
+    },
+    /// A derivation asks for what a build cannot be given.
+    #[error("in {target}")]
+    Contract {
+        /// The derivation.
+        target: String,
+        /// What it asks for.
+        source: ContractError,
+    },
     /// No failed build was kept.
     #[error("no failed build of {recipe} was kept: run `kiln build --keep-failed {recipe}` first")]
     NothingKept {
@@ -164,7 +183,9 @@ impl BuildError {
             Self::Fetch(e) => e.kind(),
             Self::Environment { source, .. } => source.kind(),
             Self::Digest { .. } => Kind::Tampered,
-            Self::PathChanged { .. } | Self::NothingKept { .. } => Kind::BadInput,
+            Self::PathChanged { .. } | Self::NothingKept { .. } | Self::NoInput { .. } | Self::Contract { .. } => {
+                Kind::BadInput
+            }
             Self::Needs { .. } => Kind::BuildFailed,
             Self::Input { source, .. } => source.kind(),
             Self::Refused(_) => Kind::CannotIsolate,

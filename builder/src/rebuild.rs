@@ -75,10 +75,12 @@ impl CheckError {
 pub fn check(builder: &Builder<'_>, graph: &Graph, index: usize, options: &Options) -> Result<Report, CheckError> {
     builder.needs(graph, index)?;
     let node = &graph.nodes[index];
-    let recipe = &node.recipe.recipe;
     let provided = builder.provide(graph, index)?;
     let means = means(builder, &provided);
-    let fixed = Fixed::new(recipe.build.env.keys());
+    let fixed = match node.recipe() {
+        Some(recipe) => Fixed::new(recipe.build.env.keys()),
+        None => Fixed::new(node.derivation.environment.keys().filter_map(|key| std::str::from_utf8(key).ok())),
+    };
     let plan = Plan::new(Conditions::control(builder.settings.cores), &fixed, &options.held, &means);
 
     let reused = match options.reuse {
@@ -98,9 +100,9 @@ pub fn check(builder: &Builder<'_>, graph: &Graph, index: usize, options: &Optio
     }
     let differences = differences(builder, &outcomes)?;
     let about = About {
-        title: format!("{} {}", recipe.name, recipe.version),
-        recipe: Some(node.recipe.shown.join("recipe.toml").display().to_string()),
-        derivation: Some(node.lowered.closed.path.to_string()),
+        title: node.title(),
+        recipe: node.recipe().map(|_| node.shown.join("recipe.toml").display().to_string()),
+        derivation: Some(node.path.to_string()),
         origin: None,
     };
     Ok(Report::of(about, outcomes, &Reference::None, differences))
@@ -110,7 +112,7 @@ fn means(builder: &Builder<'_>, provided: &Provided) -> Means {
     Means {
         cpus: host::processor_count(),
         store_fs: host::file_system(builder.store.root()),
-        locales: locales::of(&provided.environment),
+        locales: provided.environment.as_deref().map(locales::of).unwrap_or_default(),
         unix_time: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     }
 }
@@ -127,13 +129,8 @@ fn runs(
     reused: Option<Outcome>,
 ) -> Result<(Outcome, Vec<Run>), CheckError> {
     let node = &graph.nodes[index];
-    let recipe = &node.recipe.recipe;
     let conditions = varied.get() + 1;
-    event::say(
-        builder.events,
-        Level::Note,
-        format!("building {} {} under {conditions} sets of conditions", recipe.name, recipe.version),
-    );
+    event::say(builder.events, Level::Note, format!("building {} under {conditions} sets of conditions", node.title()));
     let start = Start::default();
     let control = || -> Result<Outcome, BuildError> {
         let outcome = match reused {

@@ -169,7 +169,7 @@ fn files_and_links_can_be_roots() {
     for tree in [&file, &link] {
         let taken = take(&store, tree).unwrap();
         assert_eq!((taken.nar_size, taken.nar_hash.digest()), crate_digest(tree));
-        let info = store.register_output(&store_path_for(&taken), &taken, &derivation()).unwrap();
+        let info = store.register_output(&store_path_for(&taken), &taken, &derivation(), None).unwrap();
         assert_eq!(store.check(&info.path, Trust::Fingerprint).unwrap(), info);
         assert_eq!(store.check(&info.path, Trust::Bytes).unwrap(), info);
     }
@@ -365,7 +365,7 @@ fn a_registered_output_is_valid_and_is_not_kept_twice() {
     let store = scene.open();
     let taken = take(&store, &scene.tree("tree")).unwrap();
     assert_eq!(store.path_info(&output_path()).unwrap(), None);
-    let info = store.register_output(&output_path(), &taken, &derivation()).unwrap();
+    let info = store.register_output(&output_path(), &taken, &derivation(), None).unwrap();
     assert_eq!(info.nar_hash, taken.nar_hash);
     assert_eq!(info.deriver, Some(derivation()));
     assert_eq!(store.tree(&taken.nar_hash).unwrap(), Some(store.physical(&output_path())));
@@ -374,7 +374,7 @@ fn a_registered_output_is_valid_and_is_not_kept_twice() {
 
     // A second path with the same contents is a copy.
     let other = path("/nix/store/1ncm7wbm5d286vjcmdnyqwwkndbl28s7-hello");
-    let copied = store.register_output(&other, &taken, &derivation()).unwrap();
+    let copied = store.register_output(&other, &taken, &derivation(), None).unwrap();
     assert_eq!(copied.nar_hash, taken.nar_hash);
     assert!(store.physical(&output_path()).join("data").exists());
 }
@@ -387,8 +387,8 @@ fn a_valid_path_is_never_replaced() {
     let tree = scene.tree("second");
     fs::write(tree.join("data"), b"other").unwrap();
     let second = take(&store, &tree).unwrap();
-    let info = store.register_output(&output_path(), &first, &derivation()).unwrap();
-    assert_eq!(store.register_output(&output_path(), &second, &derivation()).unwrap(), info);
+    let info = store.register_output(&output_path(), &first, &derivation(), None).unwrap();
+    assert_eq!(store.register_output(&output_path(), &second, &derivation(), None).unwrap(), info);
     assert_eq!(info.nar_hash, first.nar_hash);
     // The other build's tree is still there to be compared.
     assert!(store.tree(&second.nar_hash).unwrap().is_some());
@@ -445,7 +445,7 @@ fn a_derivation_lies_at_its_path_and_its_valid_outputs_are_found() {
     assert_eq!(store.valid_outputs(&derivation).unwrap(), None);
     let output = derivation.outputs.values().next().unwrap().path().unwrap().clone();
     let taken = take(&store, &scene.tree("tree")).unwrap();
-    store.register_output(&output, &taken, &drv).unwrap();
+    store.register_output(&output, &taken, &drv, None).unwrap();
     let outputs = store.valid_outputs(&derivation).unwrap().unwrap();
     assert_eq!(outputs[&name("out")].path, output);
     assert!(store.add_derivation(&name("bad"), b"Derive(").is_err());
@@ -482,7 +482,7 @@ fn the_index_made_from_disk_is_the_index_that_was_lost() {
     let kept = scene.output("kept");
     fs::write(kept.join("x"), b"x").unwrap();
     let kept = take(&store, &kept).unwrap();
-    store.register_output(&output_path(), &taken, &derivation()).unwrap();
+    store.register_output(&output_path(), &taken, &derivation(), None).unwrap();
     let id = store.record_outcome(&outcome(&derivation(), &taken)).unwrap();
     let before = store.paths().unwrap();
     drop(store);
@@ -674,7 +674,7 @@ fn collection_keeps_what_a_kept_path_names() {
         fs::write(tree.join("x"), input.to_string()).unwrap();
         let candidates = BTreeSet::from([input.clone()]);
         let taken = take_with(&store, &tree, &candidates, TreeLimits::default()).unwrap();
-        store.register_output(&output_path(), &taken, &derivation()).unwrap();
+        store.register_output(&output_path(), &taken, &derivation(), None).unwrap();
         assert_eq!(store.referrers(&input).unwrap(), BTreeSet::from([output_path()]));
         (input, output_path())
     };

@@ -223,6 +223,20 @@ impl Output {
             Self::Floating { .. } | Self::Deferred => None,
         }
     }
+
+    /// How a narinfo spells the content address of a fixed output.
+    pub fn content_address(&self) -> Option<String> {
+        match self {
+            Self::Fixed { method, algorithm, digest, .. } => {
+                let method = match method {
+                    Method::Flat => "",
+                    Method::Recursive => "r:",
+                };
+                Some(format!("fixed:{method}{algorithm}:{}", crate::store_path::nix32(digest)))
+            }
+            Self::InputAddressed(_) | Self::Floating { .. } | Self::Deferred => None,
+        }
+    }
 }
 
 impl Derivation {

@@ -7,6 +7,7 @@
 pub mod digest;
 pub mod name;
 
+pub mod contract;
 pub mod debian;
 pub mod derivation;
 pub mod lock;

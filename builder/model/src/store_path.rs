@@ -179,9 +179,19 @@ impl StorePath {
         CAHash::Text(*Digest::of(contents).as_bytes()).to_nix_string()
     }
 
+    pub(crate) fn to_upstream(&self) -> upstream::StorePath {
+        upstream::StorePath::from_basename(self.base_name().as_bytes())
+            .expect("a StorePath was parsed by the same rules")
+    }
+
     fn from_upstream(path: upstream::StorePath) -> Self {
         Self(path.to_basename().into())
     }
+}
+
+/// Nix's base 32 of some bytes.
+pub fn nix32(bytes: &[u8]) -> String {
+    nix_derivation::nixbase32::encode(bytes)
 }
 
 /// What stands for an output's path before it is known, inside its own derivation.
@@ -191,20 +201,12 @@ pub fn placeholder(output: &Name) -> String {
 
 /// What stands for the path of an output of `derivation` that floats, in those that use it.
 pub fn upstream_placeholder(derivation: &StorePath, output: &Name) -> Result<String, StorePathError> {
-    let base = upstream::StorePath::from_basename(derivation.base_name().as_bytes())
-        .expect("a StorePath was parsed by the same rules");
-    upstream::downstream_placeholder(&base, [output.as_str()])
+    upstream::downstream_placeholder(&derivation.to_upstream(), [output.as_str()])
         .map_err(|_| StorePathError::Name { name: format!("{}-{output}", derivation.name()) })
 }
 
 fn to_upstream(paths: &BTreeSet<StorePath>) -> Vec<upstream::StorePath> {
-    paths
-        .iter()
-        .map(|path| {
-            upstream::StorePath::from_basename(path.base_name().as_bytes())
-                .expect("a StorePath was parsed by the same rules")
-        })
-        .collect()
+    paths.iter().map(StorePath::to_upstream).collect()
 }
 
 fn upstream_hash(algorithm: Algorithm, digest: &[u8]) -> Result<NixHash, StorePathError> {

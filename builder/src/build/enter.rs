@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use kiln_model::contract::Contract;
 use kiln_model::variation::{BuildFs, Conditions};
 use kiln_sandbox::{How, Slot, Stdio, plan};
 
-use super::graph::Graph;
+use super::graph::{Graph, Node};
 use super::sandbox::{Places, spec};
 use super::{BuildError, Builder};
 
@@ -16,41 +17,45 @@ impl Builder<'_> {
         let private = self.store.private_dir()?;
         let slot = Slot::lease(&super::slots())?;
         let provided = self.provide(graph, index)?;
-        let places = self.places(&private, &slot, &provided)?;
-        self.run_shell(graph, index, command, &places, &slot)
+        let conditions = self.entering();
+        let contract = self.contract(&graph.nodes[index], &provided, &conditions)?;
+        let places = self.places(&private, &slot, &provided, &contract)?;
+        self.run_shell(&graph.nodes[index], command, &contract, &places, &slot)
     }
 
     /// The same in what the last failed build of that node left, which is there again afterwards.
     pub fn enter_failed(&self, graph: &Graph, index: usize, command: &[String]) -> Result<How, BuildError> {
         let node = &graph.nodes[index];
-        let kept = self.store.kept_failure(&node.lowered.closed.path);
+        let kept = self.store.kept_failure(&node.path);
         if !kept.join("build").is_dir() {
-            return Err(BuildError::NothingKept { recipe: node.recipe.shown.display().to_string() });
+            return Err(BuildError::NothingKept { recipe: node.shown.display().to_string() });
         }
         let slot = Slot::lease(&super::slots())?;
         let provided = self.provide(graph, index)?;
         let places = Places { store: kept.join("store"), build: kept.join("build"), ..self.surroundings(&provided) };
+        let contract = self.contract(node, &provided, &self.entering())?;
         slot.adopt_tree(&places.store)?;
         slot.adopt_tree(&places.build)?;
-        let how = self.run_shell(graph, index, command, &places, &slot);
+        let how = self.run_shell(node, command, &contract, &places, &slot);
         slot.reclaim_tree(&places.store)?;
         slot.reclaim_tree(&places.build)?;
         how
     }
 
+    /// What was kept is on the store's file system.
+    fn entering(&self) -> Conditions {
+        Conditions { build_fs: BuildFs::Store, ..Conditions::control(self.settings.cores) }
+    }
+
     fn run_shell(
         &self,
-        graph: &Graph,
-        index: usize,
+        node: &Node,
         command: &[String],
+        contract: &Contract,
         places: &Places,
         slot: &Slot,
     ) -> Result<How, BuildError> {
-        let node = &graph.nodes[index];
-        let mut conditions = Conditions::control(self.settings.cores);
-        // What was kept is on the store's file system.
-        conditions.build_fs = BuildFs::Store;
-        let mut spec = spec(&node.lowered.closed.derivation, &conditions, &node.recipe.recipe.limits, places);
+        let mut spec = spec(&node.derivation, contract, &self.entering(), &node.limits(), places);
         spec.process.program = PathBuf::from("/bin/sh");
         spec.process.argv = match command.is_empty() {
             true => ["/bin/sh", "-i"].map(OsString::from).to_vec(),

@@ -1,40 +1,98 @@
-//! The recipes that a build needs, lowered, dependencies first.
+//! What is to be built, and what that needs first: recipes, lowered, and derivations as they are.
 //!
-//! Reads recipes and locks, follows inputs that are other recipes, refuses cycles by naming them. Everything that
-//! identifies a build is known after this: nothing was fetched, no store was asked.
+//! Reads recipes, locks and derivation files, follows what they need, refuses cycles by naming them. Everything that
+//! identifies a build is known after this: nothing was fetched, and of the store only derivations were read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use kiln_model::derivation::Modulo;
+use kiln_model::contract::ContractError;
+use kiln_model::derivation::{Derivation, DerivationError, Modulo};
 use kiln_model::lock::Lock;
 use kiln_model::lower::{self, Built, LowerError, Lowered};
 use kiln_model::name::Variable;
-use kiln_model::recipe::Input;
+use kiln_model::recipe::{Input, Limits, Recipe};
 use kiln_model::store_path::StorePath;
 
 use crate::exit::Kind;
 use crate::recipe_dir::{RecipeDir, RecipeDirError};
+use crate::store::{Store, StoreError};
 
-/// One recipe, its lock, and the derivation they make.
+mod derivation;
+
+/// One derivation that may be built, and what it was made from.
 #[derive(Debug)]
 pub struct Node {
-    /// The recipe where it was found.
-    pub recipe: RecipeDir,
-    /// Its lock.
-    pub lock: Lock,
-    /// Its derivation.
-    pub lowered: Lowered,
+    /// What messages call it: the recipe's directory, or the derivation's file.
+    pub shown: PathBuf,
+    /// What it was made from.
+    pub origin: Origin,
+    /// The derivation.
+    pub derivation: Derivation,
+    /// Its path, its id.
+    pub path: StorePath,
+    /// Where its outputs will be.
+    pub outputs: BTreeMap<Variable, StorePath>,
     /// Nodes that must be built before this one.
     pub needs: BTreeSet<usize>,
 }
 
-/// Recipes in an order in which each comes after what it needs.
+/// What a derivation was made from, and so who knows where its inputs are to be had.
+#[derive(Debug)]
+pub enum Origin {
+    /// A recipe under its lock.
+    Recipe(Box<Locked>),
+    /// Nothing: it was given as it is, and its inputs are store paths.
+    Derivation,
+}
+
+/// A recipe, its lock, and where they are once they are store paths.
+#[derive(Debug)]
+pub struct Locked {
+    /// The recipe where it was found.
+    pub recipe: RecipeDir,
+    /// Its lock.
+    pub lock: Lock,
+    /// Where the script finds its inputs.
+    pub inputs: BTreeMap<Variable, StorePath>,
+    /// The root file system.
+    pub environment: StorePath,
+}
+
+impl Node {
+    /// The recipe it was made from.
+    pub fn recipe(&self) -> Option<&Recipe> {
+        match &self.origin {
+            Origin::Recipe(locked) => Some(&locked.recipe.recipe),
+            Origin::Derivation => None,
+        }
+    }
+
+    /// Bounds on its builds.
+    pub fn limits(&self) -> Limits {
+        self.recipe().map(|recipe| recipe.limits.clone()).unwrap_or_default()
+    }
+
+    /// What people call it: name and version.
+    pub fn title(&self) -> String {
+        match self.recipe() {
+            Some(recipe) => format!("{} {}", recipe.name, recipe.version),
+            None => self.derivation.name.to_string(),
+        }
+    }
+
+    /// The store path whose tree is `/` to its script.
+    pub fn environment(&self) -> Option<StorePath> {
+        lower::entered(&self.derivation).map(|(environment, _)| environment)
+    }
+}
+
+/// Derivations in an order in which each comes after what it needs.
 #[derive(Debug, Default)]
 pub struct Graph {
     /// The nodes; indices are what [`Node::needs`] and [`Graph::wanted`] hold.
     pub nodes: Vec<Node>,
-    /// The recipes asked for, in the order asked.
+    /// The targets asked for, in the order asked.
     pub wanted: Vec<usize>,
 }
 
@@ -50,6 +108,47 @@ pub enum GraphError {
         /// From a recipe back to itself.
         circle: Vec<PathBuf>,
     },
+    /// A derivation file cannot be used.
+    #[error("in {}", path.display())]
+    Derivation {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: DerivationError,
+    },
+    /// A derivation that others need is nowhere.
+    #[error("no derivation {path}, which {} needs: expected it in the store or beside the file", needed_by.display())]
+    NoDerivation {
+        /// The derivation.
+        path: StorePath,
+        /// Which file names it.
+        needed_by: PathBuf,
+    },
+    /// Not the name of a derivation file.
+    #[error("{}: expected a file name HASH-NAME.drv, as it has in a store", path.display())]
+    DerivationName {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A derivation that this kiln does not build.
+    #[error("in {}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// Which part.
+        source: ContractError,
+    },
+    /// A file could not be read.
+    #[error("reading {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Recipe and lock do not make a derivation.
     #[error("in {}", recipe.display())]
     Lower {
@@ -65,29 +164,48 @@ impl GraphError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Recipe(e) => e.kind(),
-            Self::Cycle { .. } | Self::Lower { .. } => Kind::BadInput,
+            Self::Store(e) => e.kind(),
+            Self::Derivation { source, .. } if source.is_tampering() => Kind::Tampered,
+            Self::Read { source, .. } if source.kind() != std::io::ErrorKind::NotFound => Kind::Host,
+            Self::Cycle { .. }
+            | Self::Lower { .. }
+            | Self::Derivation { .. }
+            | Self::NoDerivation { .. }
+            | Self::DerivationName { .. }
+            | Self::Unsupported { .. }
+            | Self::Read { .. } => Kind::BadInput,
         }
     }
 }
 
 impl Graph {
-    /// Reads `recipes` and all they need.
-    pub fn load(recipes: &[PathBuf]) -> Result<Self, GraphError> {
-        let mut loading = Loading::default();
-        for path in recipes {
-            let node = loading.visit(path)?;
+    /// Reads `targets`, recipes or derivation files, and all they need; derivations are looked for in `store` too.
+    pub fn load(targets: &[PathBuf], store: &Store) -> Result<Self, GraphError> {
+        let mut loading = Loading {
+            graph: Self::default(),
+            done: BTreeMap::new(),
+            path: Vec::new(),
+            modulos: BTreeMap::new(),
+            derivations: BTreeMap::new(),
+        };
+        for path in targets {
+            let node = match path.extension().is_some_and(|extension| extension == "drv") {
+                true => derivation::visit(&mut loading, path, store)?,
+                false => loading.visit(path)?,
+            };
             loading.graph.wanted.push(node);
         }
         Ok(loading.graph)
     }
 }
 
-#[derive(Default)]
 struct Loading {
     graph: Graph,
     done: BTreeMap<PathBuf, usize>,
     path: Vec<PathBuf>,
     modulos: BTreeMap<StorePath, Modulo>,
+    /// Nodes by the path of their derivation.
+    derivations: BTreeMap<StorePath, usize>,
 }
 
 impl Loading {
@@ -118,16 +236,29 @@ impl Loading {
         let lock = recipe.lock()?;
         let lowered = lower::lower(&recipe.recipe, &lock, &built, &self.modulos)
             .map_err(|source| GraphError::Lower { recipe: recipe.shown.clone(), source })?;
-        self.modulos.insert(lowered.closed.path.clone(), lowered.closed.modulo);
+        let Lowered { closed, outputs, inputs, environment } = lowered;
+        self.modulos.insert(closed.path.clone(), closed.modulo);
+        self.done.insert(recipe.dir.clone(), self.graph.nodes.len());
+        Ok(self.push(Node {
+            shown: recipe.shown.clone(),
+            origin: Origin::Recipe(Box::new(Locked { recipe, lock, inputs, environment })),
+            derivation: closed.derivation,
+            path: closed.path,
+            outputs,
+            needs,
+        }))
+    }
+
+    fn push(&mut self, node: Node) -> usize {
         let index = self.graph.nodes.len();
-        self.done.insert(recipe.dir.clone(), index);
-        self.graph.nodes.push(Node { recipe, lock, lowered, needs });
-        Ok(index)
+        self.derivations.insert(node.path.clone(), index);
+        self.graph.nodes.push(node);
+        index
     }
 
     fn made(&self, node: usize, output: &Variable) -> Option<Built> {
-        let lowered = &self.graph.nodes[node].lowered;
-        let path = lowered.outputs.get(output)?.clone();
-        Some(Built { derivation: lowered.closed.path.clone(), output: output.clone(), path })
+        let node = &self.graph.nodes[node];
+        let path = node.outputs.get(output)?.clone();
+        Some(Built { derivation: node.path.clone(), output: output.clone(), path })
     }
 }

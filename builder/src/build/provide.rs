@@ -14,12 +14,13 @@ use kiln_model::name::Variable;
 use kiln_model::store_path::StorePath;
 use kiln_model::tree::{self, Manifest};
 
-use super::graph::{Graph, Node};
+use super::graph::{Graph, Locked, Node, Origin};
 use super::{BuildError, Builder, Inputs};
 use crate::environment::{Assembler, Kept, Package, Sandboxed};
 use crate::event::{self, Level};
 use crate::fetch::{Archive, Wanted};
 use crate::pin;
+use crate::recipe_dir::RecipeDir;
 use crate::store::{Digests, Store, Trust};
 
 /// Differing files that an error names; the others are counted.
@@ -28,8 +29,8 @@ const NAMED: usize = 20;
 /// Where a build's inputs are.
 #[derive(Debug, Clone)]
 pub struct Provided {
-    /// The materialised environment.
-    pub environment: PathBuf,
+    /// The materialised environment, if the build enters one.
+    pub environment: Option<PathBuf>,
     /// Every store path of the input closure, and where it really is. The environment is `/` and not among them.
     pub closure: BTreeMap<StorePath, PathBuf>,
     /// Digest of each, and of the environment.
@@ -40,19 +41,51 @@ impl Builder<'_> {
     /// Brings everything that node `index` reads into the store. Nodes that it needs must have been built.
     pub fn provide(&self, graph: &Graph, index: usize) -> Result<Provided, BuildError> {
         let node = &graph.nodes[index];
-        let recipe = node.recipe.shown.display().to_string();
-        let environment = self.environment(&recipe, &node.lock)?;
-        let mut closure = BTreeMap::new();
-        let mut digests = BTreeMap::from([(node.lowered.environment.clone(), node.lock.environment.nar_hash)]);
-        for (variable, path) in &node.lowered.inputs {
-            if let Some(locked) = node.lock.inputs.get(variable)
+        let mut provided = Provided { environment: None, closure: BTreeMap::new(), digests: BTreeMap::new() };
+        match &node.origin {
+            Origin::Recipe(locked) => self.provide_locked(node, locked, &mut provided)?,
+            Origin::Derivation => self.provide_paths(graph, node, &mut provided)?,
+        }
+        Ok(provided)
+    }
+
+    fn provide_locked(&self, node: &Node, locked: &Locked, provided: &mut Provided) -> Result<(), BuildError> {
+        let Locked { recipe, lock, inputs, environment } = locked;
+        provided.environment = Some(self.environment(&node.shown.display().to_string(), lock)?);
+        provided.digests.insert(environment.clone(), lock.environment.nar_hash);
+        for (variable, path) in inputs {
+            if let Some(input) = lock.inputs.get(variable)
                 && self.valid(path)?.is_none()
             {
-                self.bring(node, variable, locked, path)?;
+                self.bring(recipe, variable, input, path)?;
             }
-            self.add_closure(path, &mut closure, &mut digests)?;
+            self.add_closure(path, provided)?;
         }
-        Ok(Provided { environment, closure, digests })
+        Ok(())
+    }
+
+    /// The input closure of a derivation that was given: its sources, and the outputs it names of others.
+    fn provide_paths(&self, graph: &Graph, node: &Node, provided: &mut Provided) -> Result<(), BuildError> {
+        let derivation = &node.derivation;
+        let made = node.needs.iter().flat_map(|&need| {
+            let other = &graph.nodes[need];
+            let used = derivation.input_derivations.get(&other.path).into_iter().flatten();
+            used.filter_map(|output| other.derivation.outputs.get(output)?.path())
+        });
+        let environment = node.environment();
+        for path in derivation.input_sources.iter().chain(made) {
+            let Some(nar_hash) = self.valid(path)? else {
+                return Err(BuildError::NoInput { target: node.shown.display().to_string(), path: path.clone() });
+            };
+            if environment.as_ref() == Some(path) {
+                self.store.hold(&BTreeSet::from([path.clone()]))?;
+                provided.environment = Some(self.store.physical(path));
+                provided.digests.insert(path.clone(), nar_hash);
+            } else {
+                self.add_closure(path, provided)?;
+            }
+        }
+        Ok(())
     }
 
     fn trust(&self) -> Trust {
@@ -73,8 +106,7 @@ impl Builder<'_> {
     fn add_closure(
         &self,
         path: &StorePath,
-        closure: &mut BTreeMap<StorePath, PathBuf>,
-        digests: &mut BTreeMap<StorePath, NarHash>,
+        Provided { closure, digests, .. }: &mut Provided,
     ) -> Result<(), BuildError> {
         let wanted = BTreeSet::from([path.clone()]);
         self.store.hold(&wanted)?;
@@ -90,12 +122,12 @@ impl Builder<'_> {
     /// Fetches one input and adds it to the store.
     fn bring(
         &self,
-        node: &Node,
+        recipe_dir: &RecipeDir,
         variable: &Variable,
         locked: &LockedInput,
         path: &StorePath,
     ) -> Result<(), BuildError> {
-        let recipe = || node.recipe.shown.display().to_string();
+        let recipe = || recipe_dir.shown.display().to_string();
         let failed = |source| {
             let source = Box::new(source);
             BuildError::Input { recipe: recipe(), input: variable.to_string(), source }
@@ -109,14 +141,14 @@ impl Builder<'_> {
             }
             LockedInput::Git { git, rev, .. } => {
                 let private = self.store.private_dir()?;
-                let dir = &node.recipe.dir;
+                let dir = &recipe_dir.dir;
                 let pin = pin::git::pin(dir, git, rev, self.settings.network, private.path())
                     .map_err(|e| failed(e.into()))?;
                 self.store.add_tree(&name, &pin.tree.root(), Digests::Nar)?
             }
             LockedInput::Path { path, .. } => {
                 let private = self.store.private_dir()?;
-                let pin = pin::path::pin(&node.recipe.dir, path, private.path()).map_err(|e| failed(e.into()))?;
+                let pin = pin::path::pin(&recipe_dir.dir, path, private.path()).map_err(|e| failed(e.into()))?;
                 self.store.add_tree(&name, &pin.tree.root(), Digests::Nar)?
             }
         };
@@ -258,11 +290,13 @@ pub struct Assembled {
 
 /// Refuses a tree beside the recipe that is not what was locked: nobody who edits a source wants the old one built.
 pub fn refuse_changed_paths(store: &Store, node: &Node) -> Result<(), BuildError> {
-    let recipe = || node.recipe.shown.display().to_string();
-    for (variable, locked) in &node.lock.inputs {
+    let Origin::Recipe(locked) = &node.origin else { return Ok(()) };
+    let Locked { recipe: recipe_dir, lock, .. } = &**locked;
+    let recipe = || recipe_dir.shown.display().to_string();
+    for (variable, locked) in &lock.inputs {
         let LockedInput::Path { path, nar_hash } = locked else { continue };
         let private = store.private_dir()?;
-        let pin = pin::path::pin(&node.recipe.dir, path, private.path()).map_err(|source| BuildError::Input {
+        let pin = pin::path::pin(&recipe_dir.dir, path, private.path()).map_err(|source| BuildError::Input {
             recipe: recipe(),
             input: variable.to_string(),
             source: Box::new(source.into()),

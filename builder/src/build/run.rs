@@ -6,28 +6,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use kiln_model::contract::{Checks, Contract, Given, Made};
 use kiln_model::name::{Name, Variable};
 use kiln_model::outcome::{Failure, Limit, Log, Moment, Outcome, Output, Ran, Status};
 use kiln_model::store_path::StorePath;
 use kiln_model::variation::observed::Observed;
-use kiln_model::variation::{Conditions, Umask};
+use kiln_model::variation::{BuildFs, Conditions, Umask};
 use kiln_sandbox::{Ended, How, Slot, Stdio, Which, plan};
 use nix::sys::statfs::FsType;
 
-use super::artifact;
 use super::graph::Node;
 use super::host;
 use super::provide::Provided;
 use super::sandbox::{Places, spec};
 use super::transcript::Transcript;
 use super::{BuildError, Builder, io};
+use super::{artifact, fixed};
 use crate::store::{Origin, PrivateDir, Source, StoreError, Taken, TreeError, TreeLimits};
 
 /// What one build left.
@@ -58,8 +61,15 @@ impl Builder<'_> {
     ) -> Result<Run, BuildError> {
         let private = self.store.private_dir()?;
         let slot = Slot::lease(&super::slots())?;
-        let places = self.places(&private, &slot, provided)?;
-        let spec = spec(&node.lowered.closed.derivation, conditions, &node.recipe.recipe.limits, &places);
+        let contract = self.contract(node, provided, conditions)?;
+        let mut conditions = conditions.clone();
+        if !contract.files.is_empty() {
+            // They are put there before the build starts, when a file system in memory does not exist yet.
+            conditions.build_fs = BuildFs::Store;
+        }
+        let conditions = &conditions;
+        let places = self.places(&private, &slot, provided, &contract)?;
+        let spec = spec(&node.derivation, &contract, conditions, &node.limits(), &places);
         let plan = plan(&spec, self.host)?;
         let mut transcript = Transcript::new(self.store.log_writer()?);
 
@@ -88,7 +98,7 @@ impl Builder<'_> {
                 Err(message) => end = End::failed(message, None, &end),
             }
         }
-        let mut outcome = self.outcome(node, provided, conditions, &ended, &end, &taken, log);
+        let mut outcome = self.outcome(node, provided, (conditions, &contract), &ended, &end, &taken, log);
         outcome.started = moment(started);
         // No namespace hides the wall clock: what the caller reads at the start is what the build would have read.
         if let Some(seen) = outcome.conditions.as_mut().and_then(|ran| ran.observed.as_mut()) {
@@ -97,7 +107,7 @@ impl Builder<'_> {
         outcome.seconds = seconds;
         if outcome.status == Status::Built {
             let manifests = taken.iter().map(|(name, taken)| (name.clone(), taken.manifest.clone())).collect();
-            match artifact::artifacts(&node.recipe.recipe.artifacts, &manifests) {
+            match artifact::artifacts(node.recipe().map_or(&BTreeMap::new(), |recipe| &recipe.artifacts), &manifests) {
                 Ok(artifacts) => outcome.artifacts = artifacts,
                 Err(error) => {
                     outcome.status = Status::Failed;
@@ -109,24 +119,60 @@ impl Builder<'_> {
         }
         let kept = match (outcome.status, self.settings.keep_failed) {
             (Status::Built, _) | (_, KeepFailed::No) => None,
-            (_, KeepFailed::Yes) => Some(self.store.keep_failed(&private, &node.lowered.closed.path)?),
+            (_, KeepFailed::Yes) => Some(self.store.keep_failed(&private, &node.path)?),
         };
         let json = serde_json::to_vec(&outcome).expect("an outcome has string keys only");
         self.store.record_outcome(&json)?;
         Ok(Run { outcome, taken, kept })
     }
 
-    /// Makes the private directories of one build and gives them to its slot.
-    pub(super) fn places(&self, private: &PrivateDir, slot: &Slot, provided: &Provided) -> Result<Places, BuildError> {
-        let make = |name: &str, mode: u32| -> Result<PathBuf, BuildError> {
+    /// What the build of `node` is promised under `conditions`.
+    pub(super) fn contract(
+        &self,
+        node: &Node,
+        provided: &Provided,
+        conditions: &Conditions,
+    ) -> Result<Contract, BuildError> {
+        let outputs = node.derivation.outputs.iter();
+        let outputs = outputs.filter_map(|(name, output)| Some((name.clone(), output.path()?.clone()))).collect();
+        let closure = |path: &StorePath| {
+            provided.closure.get(path)?;
+            let closure = self.store.closure(&BTreeSet::from([path.clone()])).ok()?;
+            Some(closure.into_iter().map(|(path, info)| (path, info.references)).collect())
+        };
+        let given = Given {
+            outputs: &outputs,
+            cores: conditions.cores.get(),
+            home: &conditions.home,
+            directory: &conditions.build_dir,
+            closure: &closure,
+            caller: &|name| std::env::var_os(OsStr::from_bytes(name)).map(OsStringExt::into_vec),
+        };
+        let refuse = |source| BuildError::Contract { target: node.shown.display().to_string(), source };
+        node.derivation.contract(&given).map_err(refuse)
+    }
+
+    /// Makes the private directories of one build, with the contract's files, and gives them to its slot.
+    pub(super) fn places(
+        &self,
+        private: &PrivateDir,
+        slot: &Slot,
+        provided: &Provided,
+        contract: &Contract,
+    ) -> Result<Places, BuildError> {
+        let make = |name: &str, mode: u32, files: &BTreeMap<Vec<u8>, Vec<u8>>| -> Result<PathBuf, BuildError> {
             let path = private.path().join(name);
             DirBuilder::new().mode(mode).create(&path).map_err(io("creating", &path))?;
             // mkdir(2) applies kiln's own umask; the build must not see it.
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(io("creating", &path))?;
+            for (name, contents) in files {
+                let file = path.join(OsStr::from_bytes(name));
+                fs::write(&file, contents).map_err(io("writing", &file))?;
+            }
             slot.adopt_tree(&path)?;
             Ok(path)
         };
-        let (store, build) = (make("store", 0o1775)?, make("build", 0o700)?);
+        let (store, build) = (make("store", 0o1775, &BTreeMap::new())?, make("build", 0o700, &contract.files)?);
         Ok(Places { store, build, ..self.surroundings(provided) })
     }
 
@@ -151,13 +197,13 @@ impl Builder<'_> {
     ) -> Result<Result<BTreeMap<Variable, Taken>, String>, BuildError> {
         let directory = File::open(store).map_err(io("opening", store))?;
         let limits = TreeLimits::default();
-        let own = node.lowered.outputs.values().cloned();
-        let inputs = provided.closure.keys().cloned().chain([node.lowered.environment.clone()]);
-        let candidates: BTreeSet<StorePath> = inputs.chain(own).collect();
+        // The environment is among the digests and not in the closure.
+        let inputs = provided.digests.keys().cloned();
+        let candidates: BTreeSet<StorePath> = inputs.chain(node.outputs.values().cloned()).collect();
         let mut taken = BTreeMap::new();
-        for (name, path) in &node.lowered.outputs {
+        for (name, path) in &node.outputs {
             let base = CString::new(path.base_name()).expect("store paths have no NUL");
-            let shown = store.join(path.base_name());
+            let shown = PathBuf::from(path.to_string());
             let source = Source { directory: directory.as_fd(), name: &base, shown: &shown, origin: Origin::Built };
             match self.store.take_output(source, &candidates, limits) {
                 Ok(output) => {
@@ -175,7 +221,25 @@ impl Builder<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Ok(taken))
+        if in_order(node, &taken).is_none() {
+            return Ok(Err("outputs name each other in a circle: none can be kept without all others".into()));
+        }
+        let of_taken = |name: &Variable| Name::from(name);
+        let outputs = node.outputs.iter().map(|(name, path)| (of_taken(name), path.clone())).collect();
+        let refuse = |source| BuildError::Contract { target: node.shown.display().to_string(), source };
+        let checks = Checks::of(&node.derivation, &outputs).map_err(refuse)?;
+        let made = taken.iter().filter_map(|(name, taken)| {
+            let Taken { references, nar_size, .. } = taken.clone();
+            Some((of_taken(name), Made { path: node.outputs.get(name)?.clone(), references, nar_size }))
+        });
+        let known = |path: &StorePath| {
+            let info = self.store.path_info(path).ok()??;
+            Some((info.references, info.nar_size))
+        };
+        if let Err(error) = checks.hold(&made.collect(), &known) {
+            return Ok(Err(error.to_string()));
+        }
+        Ok(fixed::hold(&node.derivation, &taken, self.store)?.map(|()| taken))
     }
 
     #[expect(clippy::too_many_arguments, reason = "an outcome is made of all that is known about a build")]
@@ -183,14 +247,14 @@ impl Builder<'_> {
         &self,
         node: &Node,
         provided: &Provided,
-        conditions: &Conditions,
+        (conditions, contract): (&Conditions, &Contract),
         ended: &Ended,
         end: &End,
         taken: &BTreeMap<Variable, Taken>,
         log: Log,
     ) -> Outcome {
         let outputs = taken.iter().filter_map(|(name, taken)| {
-            let path = node.lowered.outputs.get(name)?;
+            let path = node.outputs.get(name)?;
             let output = Output {
                 path: path.to_string(),
                 nar_hash: taken.nar_hash,
@@ -208,13 +272,13 @@ impl Builder<'_> {
             status: end.status,
             limit: end.limit,
             cached: false,
-            derivation: node.lowered.closed.path.to_string(),
+            derivation: node.path.to_string(),
             outputs: outputs.collect(),
             artifacts: BTreeMap::new(),
             isolation,
             conditions: Some(Ran {
                 settings: conditions.clone(),
-                observed: ended.observed.as_ref().map(|seen| observed(seen, node, conditions)),
+                observed: ended.observed.as_ref().map(|seen| observed(seen, contract, conditions)),
                 effects: None,
             }),
             host: host::traits(self.store.root()),
@@ -275,10 +339,25 @@ fn how_it_ended(how: How, log_tail: String) -> End {
     }
 }
 
+/// The outputs that were made, each after those that it names; `None` if they name each other in a circle.
+pub(super) fn in_order(node: &Node, taken: &BTreeMap<Variable, Taken>) -> Option<Vec<Variable>> {
+    let mut left: BTreeSet<&Variable> = taken.keys().collect();
+    let mut ordered = Vec::new();
+    while !left.is_empty() {
+        let names = |name: &Variable, other: &Variable| {
+            name != other && node.outputs.get(other).is_some_and(|path| taken[name].references.contains(path))
+        };
+        let next = *left.iter().find(|name| !left.iter().any(|other| names(name, other)))?;
+        left.remove(next);
+        ordered.push(next.clone());
+    }
+    Some(ordered)
+}
+
 /// The sandbox's facts in the words that factors are judged by. The variables are those passed to `execve`; the user's name
 /// is the one that kiln's own passwd file, laid over the environment's, has for the uid seen.
-fn observed(seen: &kiln_sandbox::Observed, node: &Node, conditions: &Conditions) -> Observed {
-    let env = super::sandbox::variables(&node.lowered.closed.derivation, conditions)
+fn observed(seen: &kiln_sandbox::Observed, contract: &Contract, conditions: &Conditions) -> Observed {
+    let env = super::sandbox::variables(contract, conditions)
         .into_iter()
         .map(|(key, value)| (String::from_utf8_lossy(&key).into_owned(), String::from_utf8_lossy(&value).into_owned()));
     Observed {

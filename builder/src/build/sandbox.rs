@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kiln_model::contract::Contract;
 use kiln_model::derivation::Derivation;
 use kiln_model::lower;
 use kiln_model::recipe::Limits as RecipeLimits;
@@ -26,7 +27,7 @@ const BUILD_TOP: &str = "/build";
 #[derive(Debug, Clone)]
 pub struct Places {
     /// The materialised environment, `/` of a derivation that enters one.
-    pub environment: PathBuf,
+    pub environment: Option<PathBuf>,
     /// Store paths of the input closure and where they really are.
     pub inputs: BTreeMap<StorePath, PathBuf>,
     /// The private, empty `/nix/store` of this build.
@@ -40,39 +41,22 @@ pub struct Places {
 }
 
 /// The program of one build and its arguments: the script in the environment's shell, if the derivation enters one.
-fn program(derivation: &Derivation) -> (Vec<u8>, Vec<Vec<u8>>) {
+fn program(derivation: &Derivation, contract: &Contract) -> (Vec<u8>, Vec<Vec<u8>>) {
     match lower::entered(derivation) {
         Some((_, script)) => {
             let argv = [b"/bin/sh".as_slice(), b"-e", b"-c", script];
             (b"/bin/sh".to_vec(), argv.map(<[u8]>::to_vec).to_vec())
         }
-        None => {
-            let base = derivation.builder.rsplit(|b| *b == b'/').next().unwrap_or(&derivation.builder).to_vec();
-            let argv = [base].into_iter().chain(derivation.arguments.iter().cloned()).collect();
-            (derivation.builder.clone(), argv)
-        }
+        None => (contract.program.clone(), contract.arguments.clone()),
     }
 }
 
-/// The variables of one build, in Nix's order of precedence, with the conditions last.
-pub(super) fn variables(derivation: &Derivation, conditions: &Conditions) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let mut env: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+/// The variables of one build: the contract's, with the conditions last.
+pub(super) fn variables(contract: &Contract, conditions: &Conditions) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut env = contract.environment.clone();
     let mut set = |key: &str, value: &str| {
         env.insert(key.into(), value.into());
     };
-    set("PATH", "/path-not-set");
-    set("HOME", &conditions.home);
-    set("NIX_STORE", "/nix/store");
-    set("NIX_BUILD_CORES", &conditions.cores.to_string());
-    env.extend(derivation.environment.clone());
-    let mut set = |key: &str, value: &str| {
-        env.insert(key.into(), value.into());
-    };
-    for key in ["NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"] {
-        set(key, &conditions.build_dir);
-    }
-    set("NIX_LOG_FD", "2");
-    set("TERM", "xterm-256color");
     if let Some(zone) = &conditions.time_zone {
         set("TZ", zone);
     }
@@ -110,15 +94,17 @@ fn etc(conditions: &Conditions) -> Vec<(String, Vec<u8>)> {
 }
 
 /// What the sandbox is asked to be for one build.
-pub fn spec(derivation: &Derivation, conditions: &Conditions, limits: &RecipeLimits, places: &Places) -> Spec {
+pub fn spec(
+    derivation: &Derivation,
+    contract: &Contract,
+    conditions: &Conditions,
+    limits: &RecipeLimits,
+    places: &Places,
+) -> Spec {
     let text = OsString::from_vec;
-    let (program, argv) = program(derivation);
-    let env =
-        variables(derivation, conditions).into_iter().map(|(key, value)| text([key, value].join(&b'='))).collect();
-    let root = match lower::entered(derivation) {
-        Some(_) => Root::Tree(places.environment.clone()),
-        None => Root::Empty,
-    };
+    let (program, argv) = program(derivation, contract);
+    let env = variables(contract, conditions).into_iter().map(|(key, value)| text([key, value].join(&b'='))).collect();
+    let root = places.environment.clone().map_or(Root::Empty, Root::Tree);
     let mut writable = vec![Writable { source: places.store.clone(), target: "/nix/store".into() }];
     let scratch = |target: &str, mode| Tmpfs { target: target.into(), size: places.memory, inodes: 4 << 20, mode };
     let mut tmpfs = vec![scratch("/tmp", 0o1777), scratch("/dev/shm", 0o1777)];
@@ -180,6 +166,7 @@ pub fn spec(derivation: &Derivation, conditions: &Conditions, limits: &RecipeLim
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_model::contract::Given;
     use kiln_model::derivation::Parts;
     use std::num::NonZeroU32;
 
@@ -199,7 +186,7 @@ mod tests {
 
     fn places() -> Places {
         Places {
-            environment: "/e".into(),
+            environment: None,
             inputs: BTreeMap::new(),
             store: "/s".into(),
             build: "/b".into(),
@@ -212,10 +199,24 @@ mod tests {
         Conditions::control(NonZeroU32::new(2).unwrap())
     }
 
+    fn spec_of(derivation: &Derivation, conditions: &Conditions) -> Spec {
+        let outputs =
+            derivation.outputs.iter().map(|(name, output)| (name.clone(), output.path().unwrap().clone())).collect();
+        let contract = derivation.contract(&Given {
+            outputs: &outputs,
+            cores: conditions.cores.get(),
+            home: &conditions.home,
+            directory: &conditions.build_dir,
+            closure: &|_| None,
+            caller: &|_| None,
+        });
+        spec(derivation, &contract.unwrap(), conditions, &RecipeLimits::default(), &places())
+    }
+
     #[test]
-    fn the_derivation_overrides_nixs_defaults_and_the_build_directory_overrides_it() {
+    fn the_program_and_its_sorted_variables_are_the_contracts() {
         let derivation = derivation(&[("PATH", "/x"), ("TMP", "/y")]);
-        let spec = spec(&derivation, &control(), &RecipeLimits::default(), &places());
+        let spec = spec_of(&derivation, &control());
         let env: Vec<String> = spec.process.env.iter().map(|e| e.to_string_lossy().into_owned()).collect();
         assert!(env.contains(&"PATH=/x".into()) && env.contains(&"TMP=/build".into()), "{env:?}");
         assert!(env.is_sorted());
@@ -235,7 +236,7 @@ mod tests {
         conditions.cpus = NonZeroU32::new(1);
         conditions.path_suffix = Some("/more".into());
         conditions.time_zone = Some("GMT-14".into());
-        let spec = spec(&derivation(&[("PATH", "/x")]), &conditions, &RecipeLimits::default(), &places());
+        let spec = spec_of(&derivation(&[("PATH", "/x")]), &conditions);
         assert_eq!(spec.process.affinity, Some(vec![3]));
         assert!(spec.process.env.contains(&"PATH=/x:/more".into()));
         assert!(spec.process.env.contains(&"TZ=GMT-14".into()));

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use kiln_model::lower;
-use kiln_model::outcome::{Failure, Moment, Outcome, Status};
+use kiln_model::name::Name;
+use kiln_model::outcome::{Failure, Moment, Outcome, Output, Status};
 use kiln_model::store_path::StorePath;
 use kiln_model::variation::Conditions;
 
-use super::graph::{Graph, Node};
+use super::graph::{Graph, Node, Origin};
 use super::provide::Provided;
-use super::{BuildError, Builder, host};
+use super::{BuildError, Builder, host, run};
 use crate::event::{self, Level};
 use crate::store::{Digests, Store};
 
@@ -121,14 +122,14 @@ impl Drop for Alarm<'_> {
 
 /// The outcome of `node` if all its outputs are valid in `store`; nothing is run, fetched or locked.
 pub fn cached(store: &Store, node: &Node) -> Result<Option<Outcome>, BuildError> {
-    for path in node.lowered.outputs.values() {
+    for path in node.outputs.values() {
         if store.path_info(path)?.is_none() {
             return Ok(None);
         }
     }
-    let ids = store.outcomes(&node.lowered.closed.path)?;
+    let ids = store.outcomes(&node.path)?;
     for id in ids.iter().rev() {
-        let bytes = store.outcome(&node.lowered.closed.path, id)?;
+        let bytes = store.outcome(&node.path, id)?;
         // A record of an older kiln that does not parse is passed over: the build is then done again.
         let Ok(mut outcome) = serde_json::from_slice::<Outcome>(&bytes) else { continue };
         if outcome.status == Status::Built && is_registered(store, &outcome)? {
@@ -136,7 +137,43 @@ pub fn cached(store: &Store, node: &Node) -> Result<Option<Outcome>, BuildError>
             return Ok(Some(outcome));
         }
     }
-    Ok(None)
+    match node.origin {
+        Origin::Recipe(_) => Ok(None),
+        // Substituted or imported: this machine never built it.
+        Origin::Derivation => outcome_of_valid(store, node).map(Some),
+    }
+}
+
+/// What can be said of outputs that are valid and were not built here.
+fn outcome_of_valid(store: &Store, node: &Node) -> Result<Outcome, BuildError> {
+    let mut outputs = BTreeMap::new();
+    for (name, path) in &node.outputs {
+        let (nar_hash, nar_size, manifest) = store.digest_directory(&store.physical(path), Digests::NarAndFiles)?;
+        let manifest = manifest.expect("a manifest was asked for");
+        outputs.insert(name.clone(), Output { path: path.to_string(), nar_hash, nar_size, manifest });
+    }
+    Ok(Outcome { outputs, status: Status::Built, cached: true, ..nothing_ran(store, node) })
+}
+
+/// The outcome of a build that did not run.
+fn nothing_ran(store: &Store, node: &Node) -> Outcome {
+    Outcome {
+        schema: (),
+        status: Status::Unavailable,
+        limit: None,
+        cached: false,
+        derivation: node.path.to_string(),
+        outputs: BTreeMap::new(),
+        artifacts: BTreeMap::new(),
+        isolation: BTreeMap::new(),
+        conditions: None,
+        host: host::traits(store.root()),
+        inputs: BTreeMap::new(),
+        started: Moment::from_unix(0),
+        seconds: std::time::Duration::ZERO,
+        log: None,
+        failure: None,
+    }
 }
 
 /// Whether every output of `outcome` is what the store has as the valid path.
@@ -187,7 +224,7 @@ impl Builder<'_> {
     /// Builds what node `index` needs, from the store where it can; it is an error if one of these fails.
     pub fn needs(&self, graph: &Graph, index: usize) -> Result<(), BuildError> {
         let wanted: Vec<usize> = graph.nodes[index].needs.iter().copied().collect();
-        let shown = |node: usize| graph.nodes[node].recipe.shown.display().to_string();
+        let shown = |node: usize| graph.nodes[node].shown.display().to_string();
         for (need, realised) in wanted.iter().zip(self.realise_nodes(graph, &wanted)?) {
             if realised.outcome.status != Status::Built {
                 let message = realised.outcome.failure.map(|f| f.message).unwrap_or_default();
@@ -217,12 +254,11 @@ impl Builder<'_> {
         }
         let provided = self.provide(graph, index)?;
         // Another process may be building the same: then its result is taken.
-        let _lock = self.store.lock_build(&node.lowered.closed.path)?;
+        let _lock = self.store.lock_build(&node.path)?;
         if let Some(outcome) = cached(self.store, node)? {
             return Ok(Realised { outcome, kept: None });
         }
-        let recipe = &node.recipe.recipe;
-        event::say(self.events, Level::Note, format!("building {} {}", recipe.name, recipe.version));
+        event::say(self.events, Level::Note, format!("building {}", node.title()));
         let run = self.run(node, &provided, &Conditions::control(self.settings.cores), &|| ())?;
         if run.outcome.status == Status::Built {
             self.register(node, &provided, &run)?;
@@ -232,18 +268,23 @@ impl Builder<'_> {
 
     /// Makes the trees of an unvaried build the valid store paths, unless they are valid already.
     pub fn register(&self, node: &Node, provided: &Provided, run: &super::Run) -> Result<(), BuildError> {
-        let environment = &node.lowered.environment;
-        let names_it = run.taken.values().any(|taken| taken.references.contains(environment));
-        if names_it && self.store.path_info(environment)?.is_none() {
-            // A path is valid only if all that it names is: the environment's canonical copy is made when it is needed.
-            self.store.add_tree(&lower::environment_name(&node.recipe.recipe), &provided.environment, Digests::Nar)?;
-        }
-        let closed = &node.lowered.closed;
-        self.store.add_derivation(&closed.derivation.name, &closed.bytes)?;
-        for (name, taken) in &run.taken {
-            if let Some(path) = node.lowered.outputs.get(name) {
-                self.store.register_output(path, taken, &closed.path)?;
+        if let Origin::Recipe(locked) = &node.origin {
+            let environment = &locked.environment;
+            let names_it = run.taken.values().any(|taken| taken.references.contains(environment));
+            if names_it
+                && let Some(made) = &provided.environment
+                && self.store.path_info(environment)?.is_none()
+            {
+                // A path is valid only if all that it names is: the canonical copy is made when it is needed.
+                let name = lower::environment_name(&locked.recipe.recipe);
+                self.store.add_tree(&name, made, Digests::Nar)?;
             }
+        }
+        self.store.add_derivation(&node.derivation.name, &node.derivation.print())?;
+        for name in run::in_order(node, &run.taken).unwrap_or_default() {
+            let (Some(path), Some(taken)) = (node.outputs.get(&name), run.taken.get(&name)) else { continue };
+            let address = node.derivation.outputs.get(&Name::from(&name)).and_then(|output| output.content_address());
+            self.store.register_output(path, taken, &node.path, address)?;
         }
         Ok(())
     }
@@ -251,28 +292,12 @@ impl Builder<'_> {
     /// The outcome of a node that cannot be built because one that it needs was not.
     fn unavailable(&self, node: &Node, need: &Node) -> Realised {
         let failure = Failure {
-            message: format!("needs {}, which was not built", need.recipe.shown.display()),
+            message: format!("needs {}, which was not built", need.shown.display()),
             exit: None,
             signal: None,
             log_tail: String::new(),
         };
-        let outcome = Outcome {
-            schema: (),
-            status: Status::Unavailable,
-            limit: None,
-            cached: false,
-            derivation: node.lowered.closed.path.to_string(),
-            outputs: BTreeMap::new(),
-            artifacts: BTreeMap::new(),
-            isolation: BTreeMap::new(),
-            conditions: None,
-            host: host::traits(self.store.root()),
-            inputs: BTreeMap::new(),
-            started: Moment::from_unix(0),
-            seconds: std::time::Duration::ZERO,
-            log: None,
-            failure: Some(failure),
-        };
+        let outcome = Outcome { failure: Some(failure), ..nothing_ran(self.store, node) };
         Realised { outcome, kept: None }
     }
 }

@@ -23,10 +23,9 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
-        let graph = Graph::load(std::slice::from_ref(&self.recipe))?;
-        let node = &graph.nodes[graph.wanted[0]];
-        let derivation = &node.lowered.closed.path;
         let store = session.store()?;
+        let graph = Graph::load(std::slice::from_ref(&self.recipe), store)?;
+        let derivation = &graph.nodes[graph.wanted[0]].path;
         let outcomes = store.outcomes(derivation)?;
         let missing = |what: String| Failure::new(Kind::BadInput, anyhow::anyhow!(what));
         let shown = self.recipe.display();

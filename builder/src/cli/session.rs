@@ -124,8 +124,8 @@ impl Session {
 
     /// Reads the recipes and all they need, and refuses those whose sources beside them have changed.
     pub(super) fn graph(&self, recipes: &[PathBuf]) -> Result<Graph, Failure> {
-        let graph = Graph::load(recipes)?;
         let store = self.store()?;
+        let graph = Graph::load(recipes, store)?;
         graph.nodes.iter().try_for_each(|node| provide::refuse_changed_paths(store, node))?;
         Ok(graph)
     }

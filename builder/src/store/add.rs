@@ -137,6 +137,7 @@ impl Store {
         path: &StorePath,
         taken: &Taken,
         deriver: &StorePath,
+        ca: Option<String>,
     ) -> Result<PathInfo, StoreError> {
         let _shared = self.share_with_gc()?;
         self.hold_line(path.base_name())?;
@@ -173,7 +174,7 @@ impl Store {
             nar_size: taken.nar_size,
             references: taken.references.clone(),
             deriver: Some(deriver.clone()),
-            ca: None,
+            ca,
             registered: record::now(),
             fingerprint,
         };

@@ -1,0 +1,127 @@
+//! `kiln build FILE.drv`: derivations that a real Nix wrote come out as they did there, and bad ones are refused by name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kiln_tests::ground::{self, Ground};
+use kiln_tests::run::Kiln;
+
+/// The store path of the builder of all these derivations: Debian's busybox-static 1:1.35.0-4+deb12u1 in a directory.
+const BUILDER: &str = "/nix/store/b8zzzm23p9pd6h8zbaiz806gqid7q81v-bb";
+
+fn vectors() -> PathBuf {
+    ground::repository().join("builder/model/tests/vectors")
+}
+
+fn derivation(name: &str) -> PathBuf {
+    let mut found = fs::read_dir(vectors().join("drv")).unwrap().map(|entry| entry.unwrap().path());
+    found.find(|path| path.to_str().unwrap().ends_with(&format!("-{name}.drv"))).unwrap()
+}
+
+/// A store that has the builder and the sources. `None`, and the test is counted as skipped, where the host's busybox is
+/// another one.
+fn with_builder(test: &str) -> Option<Kiln> {
+    let kiln = Kiln::fresh(Ground::Tmpfs);
+    let made = ground::directory(Ground::Disk);
+    let bin = made.path().join("bb/bin");
+    fs::create_dir_all(&bin).unwrap();
+    if fs::copy("/bin/busybox", bin.join("busybox")).is_err() {
+        ground::skipped(test, "no /bin/busybox; scripts/setup --test installs it");
+        return None;
+    }
+    std::os::unix::fs::symlink("busybox", bin.join("sh")).unwrap();
+    let added = kiln.run(["store", "add", made.path().join("bb").to_str().unwrap()]).succeeded();
+    if added.stdout.trim() != BUILDER {
+        ground::skipped(test, "the host's busybox is another version");
+        return None;
+    }
+    for (nar, name) in [("cw4n04b4xc2cwlgw6nb0fix8njwa7qw7-srcdir", "srcdir")] {
+        let tree = made.path().join(name);
+        let bytes = fs::read(vectors().join(format!("nar/{nar}.nar"))).unwrap();
+        nix_archive::nar::restore(&bytes, &tree, nix_archive::nar::CaseHack::Disabled).unwrap();
+        let added = kiln.run(["store", "add", tree.to_str().unwrap()]).succeeded();
+        assert_eq!(added.stdout.trim(), format!("/nix/store/{nar}"));
+    }
+    let text = made.path().join("src.txt");
+    fs::write(&text, "source file\n").unwrap();
+    kiln.run(["store", "add", text.to_str().unwrap()]).succeeded();
+    Some(kiln)
+}
+
+#[test]
+fn every_derivation_that_nix_built_comes_out_with_nixs_digest() {
+    let Some(kiln) = with_builder("every_derivation_that_nix_built_comes_out_with_nixs_digest") else { return };
+    let table = fs::read_to_string(vectors().join("built.tsv")).unwrap();
+    let mut expected: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+    for line in table.lines().skip(1) {
+        let [derivation, output, nar_hash] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        expected.entry(derivation).or_default().insert(output, nar_hash);
+    }
+    // A text that names a store path cannot be added yet; the path of what floats follows from its contents; the last is
+    // too large to be kept here.
+    let not_yet = ["tofile", "ca-simple", "ca-self", "ca-multi", "ia-uses-ca", "long-args"];
+    expected.retain(|derivation, _| !not_yet.iter().any(|name| derivation.ends_with(&format!("-{name}.drv"))));
+    assert_eq!(expected.len(), 26);
+    let files: Vec<PathBuf> =
+        expected.keys().map(|path| vectors().join("drv").join(Path::new(path).file_name().unwrap())).collect();
+    let outcomes = kiln.build(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    assert_eq!(outcomes.len(), expected.len());
+    for outcome in &outcomes {
+        let derivation = outcome["derivation"].as_str().unwrap();
+        for (output, nar_hash) in &expected[derivation] {
+            assert_eq!(outcome["outputs"][output]["nar_hash"], **nar_hash, "{output} of {derivation}");
+        }
+    }
+    kiln.verified();
+    let again = kiln.build(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    assert!(again.iter().all(|outcome| outcome["cached"] == true));
+}
+
+#[test]
+fn a_derivation_that_makes_no_output_has_failed_and_says_which() {
+    let Some(kiln) = with_builder("a_derivation_that_makes_no_output_has_failed_and_says_which") else { return };
+    let file = derivation("empty-args");
+    kiln.run(["build", file.to_str().unwrap()]).exits(5).says(&["output out: /nix/store/", "-empty-args was not made"]);
+}
+
+#[test]
+fn a_derivation_is_checked_like_a_recipe() {
+    let Some(kiln) = with_builder("a_derivation_is_checked_like_a_recipe") else { return };
+    let multi = derivation("multi");
+    let report = kiln.run(["--json", "check", multi.to_str().unwrap()]).succeeded().json();
+    assert_eq!(report["verdict"], "reproduced");
+    assert_eq!(report["title"], "multi");
+    // It writes down what it sees of its sandbox, its host name among that.
+    let envdefaults = derivation("envdefaults");
+    let report = kiln.run(["--json", "check", envdefaults.to_str().unwrap()]).exits(1).json();
+    assert_eq!(report["verdict"], "diverged");
+}
+
+#[test]
+fn what_a_derivation_needs_must_be_there() {
+    let kiln = Kiln::fresh(Ground::Tmpfs);
+    let alone = ground::directory(Ground::Disk);
+    let file = derivation("ia-b");
+    kiln.run(["build", file.to_str().unwrap()]).exits(2).says(&[BUILDER, "is not in the store"]);
+    let moved = alone.path().join(file.file_name().unwrap());
+    fs::copy(&file, &moved).unwrap();
+    kiln.run(["build", moved.to_str().unwrap()]).exits(2).says(&["ia-simple.drv", "in the store or beside the file"]);
+}
+
+#[test]
+fn an_altered_derivation_is_refused_and_nothing_is_built() {
+    let kiln = Kiln::fresh(Ground::Tmpfs);
+    let made = ground::directory(Ground::Disk);
+    let file = derivation("ia-simple");
+    let altered = made.path().join(file.file_name().unwrap());
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&altered, text.replacen("x86_64-linux", "x86_64-linuy", 1)).unwrap();
+    kiln.run(["build", altered.to_str().unwrap()]).exits(6).says(&["the file was altered"]);
+    fs::write(&altered, &text[..text.len() / 2]).unwrap();
+    kiln.run(["build", altered.to_str().unwrap()]).exits(2).says(&["ia-simple.drv"]);
+    let renamed = made.path().join("no-hash.drv");
+    fs::copy(&file, &renamed).unwrap();
+    kiln.run(["build", renamed.to_str().unwrap()]).exits(2).says(&["expected a file name HASH-NAME.drv"]);
+    kiln.run(["build", made.path().join("a".repeat(32) + "-gone.drv").to_str().unwrap()]).exits(2).says(&["gone.drv"]);
+}
