@@ -38,6 +38,15 @@ pub enum SetupError {
         #[source]
         error: io::Error,
     },
+    /// A control group could not be made or limited.
+    #[error("preparing control group {path}", path = .path.display())]
+    Group {
+        /// The group's directory or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
     /// Talking to the launcher failed, or starting it.
     #[error("sandbox launcher: {act}")]
     Launcher {
@@ -56,9 +65,10 @@ impl SetupError {
     /// The kernel's error number, if one is behind it.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Step { error, .. } | Self::Source { error, .. } | Self::Launcher { error, .. } => {
-                error.raw_os_error()
-            }
+            Self::Step { error, .. }
+            | Self::Source { error, .. }
+            | Self::Group { error, .. }
+            | Self::Launcher { error, .. } => error.raw_os_error(),
             Self::Lost => None,
         }
     }

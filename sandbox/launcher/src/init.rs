@@ -18,9 +18,9 @@ use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
 
 use crate::mounts::Mounts;
-use crate::payload;
-use crate::protocol::{End, Failure, PACKET, Place, Report, Request, Status, Step};
-use crate::sys::{self, Fork, Program, StringArray};
+use crate::protocol::{Carried, End, Failure, PACKET, Place, Report, Request, Status, Step};
+use crate::sys::{self, Fork, Network, Program, StringArray};
+use crate::{networks, payload};
 
 /// Everything that pid 1 and the payload's process need, ready for use.
 pub(crate) struct Task<'a> {
@@ -30,6 +30,9 @@ pub(crate) struct Task<'a> {
     pub(crate) argv: StringArray<'a>,
     pub(crate) env: StringArray<'a>,
     pub(crate) filter: Program,
+    pub(crate) watch: Program,
+    pub(crate) door: Option<&'a OwnedFd>,
+    network: Network,
     report: &'a OwnedFd,
     released: &'a OwnedFd,
     launcher: &'a OwnedFd,
@@ -40,15 +43,24 @@ impl<'a> Task<'a> {
     pub(crate) fn prepare(
         request: &'a Request,
         trees: &'a [Option<OwnedFd>],
-        streams: &'a [OwnedFd],
-        report: &'a OwnedFd,
+        carried: &'a [OwnedFd],
+        network: Network,
         released: &'a OwnedFd,
         launcher: &'a OwnedFd,
     ) -> Self {
+        let (report, streams) = (&carried[Carried::REPORT], &carried[Carried::STREAMS..]);
+        let has_door = request.steps.iter().any(|step| matches!(step, Step::Door { .. }));
+        let (streams, door) = match streams.split_last() {
+            Some((door, streams)) if has_door => (streams, Some(door)),
+            _ => (streams, None),
+        };
         let mut task = Self {
             request,
             trees,
             streams,
+            door,
+            network,
+            watch: Program::new(&[]),
             argv: StringArray::new(&[]),
             env: StringArray::new(&[]),
             filter: Program::new(&[]),
@@ -63,6 +75,7 @@ impl<'a> Task<'a> {
                     task.env = StringArray::new(env);
                 }
                 Step::Filter { program } => task.filter = Program::new(program),
+                Step::Door { program } => task.watch = Program::new(program),
                 _ => {}
             }
         }
@@ -107,15 +120,12 @@ fn perform(task: &Task<'_>, mounts: &mut Mounts, step: &Step) -> Result<(), Errn
     match step {
         Step::Become { uid, gid } => take_ids(task, *uid, *gid),
         Step::Clocks { seconds } => offset_clocks(*seconds),
-        Step::Loopback => {
-            let socket = rustix::net::socket_with(
-                rustix::net::AddressFamily::INET,
-                rustix::net::SocketType::DGRAM,
-                rustix::net::SocketFlags::CLOEXEC,
-                None,
-            )?;
-            sys::interface_up(&socket, b"lo")
-        }
+        Step::GroupRoot => sys::unshare_groups(),
+        Step::Loopback => match task.network {
+            Network::New => networks::loopback(),
+            // It was up before the launcher gave it away.
+            Network::Present => Ok(()),
+        },
         Step::Name { hostname, domain } => {
             rustix::system::sethostname(hostname)?;
             rustix::system::setdomainname(domain)
