@@ -10,11 +10,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal as NixSignal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Signal};
+use rustix::process::{DumpableBehavior, Pid as RustixPid, Signal, WaitOptions};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
 
 use crate::mounts::Mounts;
@@ -218,11 +217,14 @@ fn fork(task: &Task<'_>, number: usize) -> ! {
             }
             payload::run(task)
         }
-        Ok(Fork::Parent { pid, .. }) => reap(task, number, &awaited, Pid::from_raw(pid)),
+        Ok(Fork::Parent { pid, .. }) => match RustixPid::from_raw(pid) {
+            Some(payload) => reap(task, number, &awaited, payload),
+            None => task.fail(number, Errno::PROTO),
+        },
     }
 }
 
-fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: Pid) -> ! {
+fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: RustixPid) -> ! {
     let report = task.report.as_raw_fd() as u32;
     // 0 to 2 are /dev/null since the launcher began; nothing else is needed any more.
     let closed = sys::close_range(report + 1, u32::MAX).and_then(|()| match report {
@@ -238,11 +240,15 @@ fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: Pid) -> ! {
             let _ = kill(Pid::from_raw(-1), NixSignal::SIGTERM);
         }
         loop {
-            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == payload => Status::Exited(code as u8),
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == payload => Status::Signaled(signal as i32),
-                Ok(WaitStatus::StillAlive) | Err(_) => break,
-                Ok(_) => continue,
+            // Not nix's: it takes a real-time signal for an error, and the payload's end would be lost.
+            let Ok(Some((pid, ended))) = rustix::process::wait(WaitOptions::NOHANG) else { break };
+            if pid != payload {
+                continue;
+            }
+            let status = match (ended.exit_status(), ended.terminating_signal()) {
+                (Some(code), _) => Status::Exited(code as u8),
+                (None, Some(signal)) => Status::Signaled(signal),
+                (None, None) => continue,
             };
             end(task, status);
         }
