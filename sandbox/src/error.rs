@@ -56,6 +56,9 @@ pub enum SetupError {
         #[source]
         error: io::Error,
     },
+    /// The spec watches calls, and nobody took the door to answer them.
+    #[error("watched calls need a supervisor: take the door before waiting")]
+    Unsupervised,
     /// Pid 1 ended without a word: the kernel ran out of memory, or someone killed it.
     #[error("sandbox was killed from outside")]
     Lost,
@@ -69,7 +72,7 @@ impl SetupError {
             | Self::Source { error, .. }
             | Self::Group { error, .. }
             | Self::Launcher { error, .. } => error.raw_os_error(),
-            Self::Lost => None,
+            Self::Unsupervised | Self::Lost => None,
         }
     }
 }

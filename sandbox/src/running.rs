@@ -156,8 +156,8 @@ impl Running {
         Canceller { pidfd: Arc::clone(&self.pidfd), cancelled: Arc::clone(&self.cancelled) }
     }
 
-    /// The way to the calls that the spec watches, once. Without a supervisor that answers there, they wait until the
-    /// door is dropped, and then fail with ENOSYS.
+    /// The way to the calls that the spec watches, once. A supervisor must take it before [`Running::wait`],
+    /// which otherwise refuses; when it drops what it took, these calls fail with ENOSYS.
     pub fn door(&mut self) -> Option<Door> {
         self.door.take()
     }
@@ -168,8 +168,9 @@ impl Running {
         let mut ending: Option<Ending> = None;
         let mut written: u64 = 0;
         let mut buffer = vec![0; 64 << 10];
-        // Nobody answers any more.
-        self.door = None;
+        if self.door.is_some() {
+            return Err(SetupError::Unsupervised);
+        }
         let mut look = self.looks().then(|| Instant::now() + LOOK_EVERY);
         loop {
             let next = self.next_deadline(ending.as_ref());

@@ -8,11 +8,13 @@
 mod bench;
 
 use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bench::{Run, alive, bench, groups, groups_of, with_proc};
-use kiln_sandbox::{Ended, How, Input, SetupError, Stdio, Tmpfs, Which, plan, probe};
+use kiln_sandbox::{Answer, Ended, How, Input, Launcher, Network, SetupError, Stdio, Tmpfs, Which, plan, probe};
 
 #[track_caller]
 fn exceeds(run: &Run, which: Which) {
@@ -326,4 +328,136 @@ fn an_input_that_is_swapped_between_the_look_and_the_mount_is_refused() {
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
         assert!(whole > 0 && refused > 0, "{whole} whole, {refused} refused");
     });
+}
+
+/// A toy supervisor: it tells the payload another parent, and lets through what it does not know.
+#[test]
+fn a_supervisor_answers_watched_calls_and_cannot_weaken_the_filter() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("ask", &[]);
+    spec.watched = [libc::SYS_getppid, libc::SYS_mount, libc::SYS_getpriority, libc::SYS_execve]
+        .map(|call| u32::try_from(call).unwrap())
+        .into();
+    let plan = plan(&spec, &probe()).unwrap();
+    let mut running = bench.launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+    let door = running.door().unwrap();
+    assert!(running.door().is_none());
+    let supervisor = std::thread::spawn(move || {
+        let doorway = door.open().unwrap().unwrap();
+        let mut asked = Vec::new();
+        while let Some(call) = doorway.next_call().unwrap() {
+            asked.push(i64::from(call.number));
+            let answer = match i64::from(call.number) {
+                libc::SYS_getppid => Answer::Value(4711),
+                libc::SYS_getpriority => Answer::Error(libc::EXDEV as u16),
+                _ => Answer::Continue,
+            };
+            doorway.answer(call, answer).unwrap();
+        }
+        // A pidfd is readable when its process has ended.
+        let mut ended = [nix::poll::PollFd::new(doorway.payload().as_fd(), nix::poll::PollFlags::POLLIN)];
+        assert_eq!(nix::poll::poll(&mut ended, nix::poll::PollTimeout::from(10_000u16)), Ok(1));
+        asked
+    });
+    let mut log = Vec::new();
+    let ended = running.wait(&mut |bytes| log.extend_from_slice(bytes)).unwrap();
+    let log = String::from_utf8(log).unwrap();
+    assert_eq!(ended.how, How::Exited(0), "{log}");
+    assert_eq!(log, "parent 4711\nmount -1 Operation not permitted\npriority -1 Invalid cross-device link\n");
+    assert!(ended.achieved.filter.contains("+watch-"), "{}", ended.achieved.filter);
+    // What the sandbox's own filter refuses never reached the supervisor.
+    assert_eq!(supervisor.join().unwrap(), [libc::SYS_execve, libc::SYS_getppid, libc::SYS_getpriority]);
+}
+
+#[test]
+fn without_watched_calls_there_is_no_door_and_without_a_supervisor_they_are_refused_or_fail() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("ask", &[]);
+    let without = plan(&spec, &probe()).unwrap();
+    assert!(!without.to_string().contains("door"));
+    let mut running = bench.launcher.spawn(&without, &bench.slot, Stdio::Log).unwrap();
+    assert!(running.door().is_none());
+    running.wait(&mut |_| {}).unwrap();
+    spec.watched = [u32::try_from(libc::SYS_getppid).unwrap()].into();
+    assert!(matches!(bench.try_run(&spec), Err(SetupError::Unsupervised)));
+    let mut running = bench.launcher.spawn(&crate::plan(&spec, &probe()).unwrap(), &bench.slot, Stdio::Log).unwrap();
+    let door = running.door().unwrap();
+    // A supervisor that goes away.
+    let supervisor = std::thread::spawn(move || drop(door.open().unwrap().unwrap()));
+    let mut log = Vec::new();
+    let ended = running.wait(&mut |bytes| log.extend_from_slice(bytes)).unwrap();
+    supervisor.join().unwrap();
+    assert_eq!(ended.how, How::Exited(0));
+    assert!(log.starts_with(b"parent -1\n"), "{}", String::from_utf8_lossy(&log));
+    spec.limits.processes = Some(2);
+    assert!(plan(&spec, &probe()).unwrap_err().to_string().contains("opens the door"));
+}
+
+/// The inode of the network namespace that a payload was in, and its interfaces.
+fn network(run: &Run) -> (u64, Vec<String>) {
+    let inode = run.log.lines().find_map(|line| line.strip_prefix("net ")).unwrap().parse().unwrap();
+    let interfaces = run.log.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned());
+    (inode, interfaces.collect())
+}
+
+#[test]
+fn networks_made_ahead_are_each_given_to_one_sandbox_and_have_only_a_loopback() {
+    let Some(bench) = bench::bench_with(|| Launcher::start_with_networks(4)) else { return };
+    let host = fs::metadata("/proc/self/ns/net").unwrap().ino();
+    // At once, so that no number is used again while another still lives.
+    let plan = plan(&with_proc(bench.spec("network-and-wait", &[])), &probe()).unwrap();
+    let mut running = Vec::new();
+    for _ in 0..12 {
+        running.push(bench.launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap());
+    }
+    let (seen, all) = (std::sync::Mutex::new(Vec::new()), std::sync::Barrier::new(running.len()));
+    std::thread::scope(|scope| {
+        for running in running {
+            scope.spawn(|| {
+                let (canceller, mut log) = (running.canceller(), Vec::new());
+                let ended = running.wait(&mut |bytes| {
+                    log.extend_from_slice(bytes);
+                    if log.ends_with(b"\nready\n") {
+                        all.wait();
+                        canceller.cancel();
+                    }
+                });
+                let run = Run { ended: ended.unwrap(), log: String::from_utf8(log).unwrap() };
+                assert_eq!(run.ended.how, How::Cancelled);
+                seen.lock().unwrap().push(network(&run));
+            });
+        }
+    });
+    let mut inodes: Vec<u64> = Vec::new();
+    for (inode, interfaces) in seen.into_inner().unwrap() {
+        assert_eq!(interfaces, ["lo"]);
+        inodes.push(inode);
+    }
+    inodes.push(host);
+    inodes.sort_unstable();
+    inodes.dedup();
+    assert_eq!(inodes.len(), 13);
+}
+
+#[test]
+fn the_host_s_network_is_there_when_asked_for_and_not_from_a_launcher_with_its_own() {
+    let Some(bench) = bench() else { return };
+    let mut spec = with_proc(bench.spec("network", &[]));
+    let host = fs::metadata("/proc/self/ns/net").unwrap().ino();
+    assert_ne!(network(&bench.run(&spec)).0, host);
+    spec.network = Network::Host;
+    let plan = match plan(&spec, &probe()) {
+        Ok(plan) => plan,
+        Err(refusal) => {
+            assert!(refusal.missing.contains("Landlock ABI"), "{refusal}");
+            eprintln!("not run: the_host_s_network: host lacks Landlock's scopes");
+            return;
+        }
+    };
+    let run = bench.run(&spec);
+    assert_eq!(network(&run).0, host);
+    assert!(!run.ended.achieved.namespaces.contains(&"net".to_owned()));
+    let pooled = Launcher::start_with_networks(1).unwrap();
+    let Err(SetupError::Step { error, .. }) = pooled.spawn(&plan, &bench.slot, Stdio::Log) else { panic!("it ran") };
+    assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
 }

@@ -185,7 +185,7 @@ int main(int argc, char **argv)
 		printf("worked\n");
 		return bad != 0;
 	}
-	if (IS("network")) {
+	if (IS("network") || IS("network-and-wait")) {
 		char text[4096];
 		int fd = open("/proc/self/net/dev", O_RDONLY);
 		long used = read(fd, text, sizeof text);
@@ -193,6 +193,11 @@ int main(int argc, char **argv)
 		struct stat stat_;
 		if (!stat("/proc/self/ns/net", &stat_))
 			printf("net %lu\n", (unsigned long)stat_.st_ino);
+		if (IS("network-and-wait")) {
+			puts("ready");
+			for (;;)
+				pause();
+		}
 		return 0;
 	}
 	if (IS("ask")) {
