@@ -6,6 +6,8 @@
 
 #[path = "limits/bench.rs"]
 mod bench;
+#[path = "limits/leftovers.rs"]
+mod leftovers;
 
 use std::fs;
 use std::os::fd::AsFd;
