@@ -1,63 +1,253 @@
 //! What a sandbox costs to start: `cost ROOT [N]`, with ROOT a directory that holds a static program `bin/true`.
 //!
-//! Contenders take turns in one process, so that load hits all alike: a plain spawn (the floor), kiln's library with
-//! everything on, and bubblewrap with everything that it has, where it is installed. Judge ratios, not microseconds.
+//! Contenders take turns in one process, so that load hits all alike: a plain spawn, the bare namespaces (the floor: what
+//! the kernel asks for them and nothing more), kiln's library with everything on, the same with networks made ahead, and
+//! bubblewrap with everything that it has, where it is installed. The caller then grows by 1 GiB and takes turns with a
+//! small one; further inputs are added; batches run side by side, and what they leave is counted. Judge ratios.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use kiln_sandbox::{How, Input, Launcher, ProcMode, Slot, Spec, Stdio, plan, probe};
+use kiln_sandbox::{Host, How, Input, Launcher, Plan, ProcMode, Slot, Spec, Stdio, plan, probe};
 
-/// Name, what it does, how long that took each time.
-type Contender<'a> = (&'a str, Box<dyn Fn() + 'a>, Vec<u128>);
+/// Name, what it does, how many microseconds that took each time.
+type Contender<'a> = (&'static str, Box<dyn Fn() + 'a>);
+
+/// Minimum, tenth percentile, median, third quartile.
+#[derive(Clone, Copy)]
+struct Times {
+    min: f64,
+    p10: f64,
+    median: f64,
+    p75: f64,
+}
+
+struct Bench {
+    root: PathBuf,
+    count: usize,
+    host: Host,
+    slot: Slot,
+}
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1);
     let root = PathBuf::from(arguments.next().expect("usage: cost ROOT [N]"));
+    if root == Path::new("--floor") {
+        return;
+    }
     let count = arguments
         .next()
         .map_or(100, |count| count.to_str().and_then(|count| count.parse().ok()).expect("N is a number"));
-    let launcher = Launcher::start().expect("the launcher starts");
     let slot = Slot::lease(&std::env::temp_dir().join("kiln-cost-slots")).expect("a slot is free");
-    let host = probe();
-    let planned = |mode| {
+    let bench = Bench { root, count, host: probe(), slot };
+    bench.describe();
+    bench.starts();
+    bench.size_of_the_caller();
+    bench.inputs();
+    bench.batches();
+}
+
+impl Bench {
+    fn describe(&self) {
+        let version = Command::new("/usr/bin/bwrap").arg("--version").output();
+        let version = version.map_or_else(|_| "no bubblewrap".into(), |o| String::from_utf8_lossy(&o.stdout).into_owned());
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        println!(
+            "Linux {}, {cpus} processors, load {}, {}, as {:?}, n={}",
+            self.host.kernel,
+            load.split(' ').next().unwrap_or_default(),
+            version.trim(),
+            self.host.caller,
+            self.count,
+        );
+    }
+
+    fn plan(&self, proc_mode: ProcMode, further_inputs: usize) -> Plan {
         let mut spec = Spec::new("/bin/true");
-        spec.inputs.push(Input { source: root.join("bin"), target: "/bin".into() });
-        spec.proc_mode = mode;
-        plan(&spec, &host).expect("this host can isolate")
-    };
-    let (compat, strict) = (planned(ProcMode::Compat), planned(ProcMode::Strict));
-    let run = |plan| {
-        let running = launcher.spawn(plan, &slot, Stdio::Log).expect("it starts");
+        spec.inputs.push(Input { source: self.root.join("bin"), target: "/bin".into() });
+        for number in 0..further_inputs {
+            spec.inputs.push(Input { source: self.root.join("bin"), target: format!("/inputs/{number}").into() });
+        }
+        spec.proc_mode = proc_mode;
+        plan(&spec, &self.host).expect("this host can isolate")
+    }
+
+    fn run(&self, launcher: &Launcher, plan: &Plan) {
+        let running = launcher.spawn(plan, &self.slot, Stdio::Log).expect("it starts");
         let ended = running.wait(&mut |_| {}).expect("it is set up");
         assert_eq!(ended.how, How::Exited(0));
-    };
-    let bubblewrap = Path::new("/usr/bin/bwrap").exists();
-    let mut contenders: Vec<Contender<'_>> = vec![
-        ("spawn", Box::new(|| spawn(Command::new(root.join("bin/true")))), Vec::new()),
-        ("kiln, compat /proc", Box::new(|| run(&compat)), Vec::new()),
-        ("kiln, strict /proc", Box::new(|| run(&strict)), Vec::new()),
-    ];
-    if bubblewrap {
-        contenders.push(("bwrap full", Box::new(|| spawn(wrapped(&root))), Vec::new()));
     }
-    for _ in 0..count {
-        for (_, act, times) in &mut contenders {
-            let start = Instant::now();
-            act();
-            times.push(start.elapsed().as_micros());
+
+    fn starts(&self) {
+        let (cold, pooled) = (start(0), start(16));
+        let (compat, strict) = (self.plan(ProcMode::Compat, 0), self.plan(ProcMode::Strict, 0));
+        let mut contenders: Vec<Contender<'_>> = vec![
+            ("plain spawn", Box::new(|| spawn(Command::new(self.root.join("bin/true"))))),
+            ("namespace floor", Box::new(|| floor(&self.root))),
+            ("kiln strict /proc", Box::new(|| self.run(&cold, &strict))),
+            ("kiln compat /proc", Box::new(|| self.run(&cold, &compat))),
+            ("kiln strict, pooled net", Box::new(|| self.run(&pooled, &strict))),
+            ("kiln compat, pooled net", Box::new(|| self.run(&pooled, &compat))),
+        ];
+        let bubblewrap = Path::new("/usr/bin/bwrap").exists();
+        if bubblewrap {
+            contenders.push(("bwrap full", Box::new(|| spawn(wrapped(&self.root)))));
+        }
+        let times = self.interleave(&contenders);
+        let (floor, peer) = (times[1], times[times.len() - 1]);
+        if times[0].median > 1.5 * times[0].min {
+            println!("noisy: the plain spawn's median is over 1.5 times its minimum");
+        }
+        println!("{:<26} {:>7} {:>7} {:>7} {:>7} µs  /bwrap median p10  /floor", "", "min", "p10", "median", "p75");
+        for ((name, _), t) in contenders.iter().zip(&times) {
+            let ratios = match bubblewrap {
+                true => format!("{:>10.2} {:>8.2}", t.median / peer.median, t.p10 / peer.p10),
+                false => format!("{:>10} {:>8}", "-", "-"),
+            };
+            println!(
+                "{name:<26} {:>7.0} {:>7.0} {:>7.0} {:>7.0}   {ratios} {:>7.2}",
+                t.min,
+                t.p10,
+                t.median,
+                t.p75,
+                t.median / floor.median
+            );
         }
     }
-    println!("{:<20} {:>8} {:>8} {:>8} µs, n={count}", "", "min", "p10", "median");
-    for (name, _, times) in &mut contenders {
-        times.sort_unstable();
-        println!("{name:<20} {:>8} {:>8} {:>8}", times[0], times[count / 10], times[count / 2]);
+
+    /// A launcher that was started before and after the caller grew; requests come from a large caller either way, so the
+    /// small one is a process of its own that answers over pipes: here simply the order of growth.
+    fn size_of_the_caller(&self) {
+        let (launcher, strict) = (start(0), self.plan(ProcMode::Strict, 0));
+        let turn = || {
+            let begin = Instant::now();
+            self.run(&launcher, &strict);
+            begin.elapsed().as_nanos() as f64 / 1000.0
+        };
+        // Grown and shrunk again in turns of ten, so that load hits both alike.
+        let (mut small, mut large) = (Vec::new(), Vec::new());
+        while small.len() < self.count {
+            small.extend((0..10).map(|_| turn()));
+            let mut grown = vec![0u8; 1 << 30];
+            grown.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+            large.extend((0..10).map(|_| turn()));
+            assert_eq!(std::hint::black_box(&grown)[4096], 1);
+        }
+        let (small, large) = (Times::of(&mut small), Times::of(&mut large));
+        println!(
+            "caller of 1 GiB            {:+.1} % median, {:+.1} % p10",
+            100.0 * (large.median / small.median - 1.0),
+            100.0 * (large.p10 / small.p10 - 1.0)
+        );
     }
+
+    fn inputs(&self) {
+        let launcher = start(0);
+        let (few, many) = (self.plan(ProcMode::Strict, 0), self.plan(ProcMode::Strict, 1000));
+        let contenders: Vec<Contender<'_>> =
+            vec![("1", Box::new(|| self.run(&launcher, &few))), ("1001", Box::new(|| self.run(&launcher, &many)))];
+        let times = self.interleave(&contenders);
+        println!(
+            "each further input         {:.1} µs median, {:.1} µs p10",
+            (times[1].median - times[0].median) / 1000.0,
+            (times[1].p10 - times[0].p10) / 1000.0
+        );
+    }
+
+    fn batches(&self) {
+        const SANDBOXES: usize = 1000;
+        const AT_ONCE: usize = 8;
+        for networks in [0, 16] {
+            let before = Left::now();
+            let (launcher, strict) = (start(networks), self.plan(ProcMode::Strict, 0));
+            let begin = Instant::now();
+            std::thread::scope(|scope| {
+                for _ in 0..AT_ONCE {
+                    scope.spawn(|| (0..SANDBOXES / AT_ONCE).for_each(|_| self.run(&launcher, &strict)));
+                }
+            });
+            let each = begin.elapsed().as_micros() as usize / SANDBOXES;
+            drop(launcher);
+            let after = Left::now();
+            println!(
+                "{SANDBOXES} sandboxes, {AT_ONCE} at once, {networks} networks ahead: {each} µs each; left behind: {} processes, {} mounts, {} groups",
+                after.processes.saturating_sub(before.processes),
+                after.mounts.saturating_sub(before.mounts),
+                after.groups.saturating_sub(before.groups),
+            );
+        }
+    }
+
+    /// One turn each, N times.
+    fn interleave(&self, contenders: &[Contender<'_>]) -> Vec<Times> {
+        let mut all = vec![Vec::with_capacity(self.count); contenders.len()];
+        for turn in 0..self.count + 3 {
+            for ((_, act), times) in contenders.iter().zip(&mut all) {
+                let begin = Instant::now();
+                act();
+                // The first turns warm caches up.
+                if turn >= 3 {
+                    times.push(begin.elapsed().as_nanos() as f64 / 1000.0);
+                }
+            }
+        }
+        all.iter_mut().map(|times| Times::of(times)).collect()
+    }
+}
+
+impl Times {
+    fn of(times: &mut [f64]) -> Self {
+        times.sort_unstable_by(f64::total_cmp);
+        let at = |percent: usize| times[times.len() * percent / 100];
+        Self { min: times[0], p10: at(10), median: at(50), p75: at(75) }
+    }
+}
+
+/// What is on this machine: the launcher's and sandboxes' processes, the caller's mounts, control groups.
+struct Left {
+    processes: usize,
+    mounts: usize,
+    groups: usize,
+}
+
+impl Left {
+    fn now() -> Self {
+        let named = |entry: &fs::DirEntry| {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.starts_with(b"kiln-launcher") || line.starts_with(b"/bin/true") || name.starts_with("kiln-launcher")
+        };
+        let entries = |path: &str| fs::read_dir(path).into_iter().flatten().filter_map(Result::ok).collect::<Vec<_>>();
+        let groups = ["memory", "pids", "cpuacct", "unified", ""].map(|top| entries(&format!("/sys/fs/cgroup/{top}")));
+        Self {
+            processes: entries("/proc").iter().filter(|entry| named(entry)).count(),
+            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().count(),
+            groups: groups
+                .iter()
+                .flatten()
+                .filter(|entry| entry.file_name().to_string_lossy().starts_with("kiln-sandbox-"))
+                .count(),
+        }
+    }
+}
+
+fn start(networks: u8) -> Launcher {
+    Launcher::start_with_networks(networks).expect("the launcher starts")
 }
 
 fn spawn(mut command: Command) {
     assert!(command.status().expect("it starts").success());
+}
+
+/// Every namespace that kiln makes, and no setup in them: unshare(1) makes them, its fork runs the program.
+fn floor(root: &Path) {
+    let mut command = Command::new("/usr/bin/unshare");
+    command.args(["--user", "--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--time", "--fork"]);
+    command.args(["--propagation", "unchanged"]).arg(root.join("bin/true"));
+    spawn(command);
 }
 
 fn wrapped(root: &Path) -> Command {

@@ -38,6 +38,15 @@ pub enum SetupError {
         #[source]
         error: io::Error,
     },
+    /// A control group could not be made or limited.
+    #[error("preparing control group {path}", path = .path.display())]
+    Group {
+        /// The group's directory or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
     /// Talking to the launcher failed, or starting it.
     #[error("sandbox launcher: {act}")]
     Launcher {
@@ -47,6 +56,9 @@ pub enum SetupError {
         #[source]
         error: io::Error,
     },
+    /// The spec watches calls, and nobody took the door to answer them.
+    #[error("watched calls need a supervisor: take the door before waiting")]
+    Unsupervised,
     /// Pid 1 ended without a word: the kernel ran out of memory, or someone killed it.
     #[error("sandbox was killed from outside")]
     Lost,
@@ -56,10 +68,11 @@ impl SetupError {
     /// The kernel's error number, if one is behind it.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Step { error, .. } | Self::Source { error, .. } | Self::Launcher { error, .. } => {
-                error.raw_os_error()
-            }
-            Self::Lost => None,
+            Self::Step { error, .. }
+            | Self::Source { error, .. }
+            | Self::Group { error, .. }
+            | Self::Launcher { error, .. } => error.raw_os_error(),
+            Self::Unsupervised | Self::Lost => None,
         }
     }
 }

@@ -5,6 +5,8 @@
 //! (`clone3`, `openat2`, io_uring) answer ENOSYS too. Wrong architecture and x32: the process is killed. Searching by
 //! halves and not in a line makes installing five times faster.
 
+use std::collections::BTreeSet;
+
 use crate::spec::Filter;
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -20,7 +22,7 @@ const ENOTSUP: u16 = libc::ENOTSUP as u16;
 const DONE: u16 = 0;
 
 /// First number that this table does not know.
-const BEYOND: u32 = 471;
+pub(crate) const BEYOND: u32 = 471;
 /// Bit of the x32 interface in a call's number.
 const X32: u32 = 0x4000_0000;
 /// `AUDIT_ARCH_X86_64`.
@@ -42,6 +44,8 @@ const CREATES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Check {
     Always(u16),
+    /// A supervisor answers.
+    Supervised,
     /// Any of these bits.
     Bits {
         argument: u32,
@@ -262,6 +266,7 @@ const JUMP_BITS: u16 = 0x45;
 const RETURN: u16 = 0x06;
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
 const KILL: u32 = 0x8000_0000;
 
 /// Offsets in `struct seccomp_data`.
@@ -282,6 +287,17 @@ pub(crate) fn program(filter: Filter) -> Vec<Instruction> {
         answer(ENOSYS),
     ];
     program.extend(search(&rules(filter)));
+    program
+}
+
+/// A filter that gives these calls to a supervisor and lets all others pass. It comes under the first and weakens
+/// nothing of it: of several answers the kernel takes the strictest, and an errno is stricter than a supervisor.
+pub(crate) fn watch(calls: &BTreeSet<u32>) -> Vec<Instruction> {
+    // Of other interfaces only what the first filter kills.
+    let mut program =
+        vec![(LOAD, 0, 0, ARCH_AT), (JUMP_EQUAL, 1, 0, ARCH), (RETURN, 0, 0, ALLOW), (LOAD, 0, 0, NUMBER_AT)];
+    let rules: Vec<Rule> = calls.iter().map(|&call| Rule { call, checks: vec![Check::Supervised] }).collect();
+    program.extend(search(&rules));
     program
 }
 
@@ -322,6 +338,7 @@ fn check(check: &Check) -> Vec<Instruction> {
     let load = |argument: u32| (LOAD, 0, 0, ARGUMENTS_AT + 8 * argument);
     match *check {
         Check::Always(errno) => vec![answer(errno)],
+        Check::Supervised => vec![(RETURN, 0, 0, NOTIFY)],
         Check::Bits { argument, bits, answer: errno } => {
             vec![load(argument), (JUMP_BITS, 0, 1, bits), answer(errno)]
         }
@@ -344,19 +361,23 @@ fn check(check: &Check) -> Vec<Instruction> {
 }
 
 /// Name, length and FNV-1a checksum of a filter: enough to see that two runs had the same.
-pub(crate) fn fingerprint(filter: Filter) -> String {
-    let program = program(filter);
+pub(crate) fn fingerprint(filter: Filter, watched: &BTreeSet<u32>) -> String {
+    let name = match filter {
+        Filter::Build => "build",
+        Filter::FakeRoot => "fake-root",
+    };
+    let first = checksum(name, &program(filter));
+    if watched.is_empty() { first } else { format!("{first}+{}", checksum("watch", &watch(watched))) }
+}
+
+fn checksum(name: &str, program: &[Instruction]) -> String {
     let mut sum: u64 = 0xcbf2_9ce4_8422_2325;
-    for (code, jt, jf, k) in &program {
+    for (code, jt, jf, k) in program {
         let bytes = code.to_le_bytes().into_iter().chain([*jt, *jf]).chain(k.to_le_bytes());
         for byte in bytes {
             sum = (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
-    let name = match filter {
-        Filter::Build => "build",
-        Filter::FakeRoot => "fake-root",
-    };
     format!("{name}-{}-{sum:016x}", program.len())
 }
 
@@ -413,6 +434,7 @@ mod tests {
         for check in checks {
             let (hit, answer) = match *check {
                 Check::Always(answer) => (true, answer),
+                Check::Supervised => return NOTIFY,
                 Check::Bits { argument, bits, answer } => (low(argument) & bits != 0, answer),
                 Check::BitsWith { argument, bits, also, also_bits, answer } => {
                     (low(argument) & bits != 0 && low(also) & also_bits != 0, answer)
@@ -474,6 +496,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_watch_gives_its_calls_to_a_supervisor_and_lets_every_other_pass() {
+        for calls in [vec![libc::SYS_openat as u32], vec![0, 1, 59, 257, 439], (0..BEYOND).collect()] {
+            let calls: BTreeSet<u32> = calls.into_iter().collect();
+            let program = watch(&calls);
+            for call in 0..600 {
+                let meant = if calls.contains(&call) { NOTIFY } else { ALLOW };
+                assert_eq!(verdict(&program, ARCH, call, [0; 6]), meant, "{call}");
+            }
+        }
+        let stricter = |one: u32, other: u32| (one as i32) < (other as i32);
+        assert!(stricter(KILL, ERRNO) && stricter(ERRNO, NOTIFY) && stricter(NOTIFY, ALLOW), "as the kernel compares");
     }
 
     #[test]

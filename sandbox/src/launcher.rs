@@ -15,7 +15,7 @@ use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use kiln_launcher::protocol::{Carried, Kind, Reply, Request, Source};
+use kiln_launcher::protocol::{self, Carried, Kind, Reply, Request, Source, Step};
 use rustix::fs::{Gid, MemfdFlags, Mode, OFlags, SealFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{
@@ -24,9 +24,12 @@ use rustix::net::{
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::control_group;
+use crate::door::Door;
 use crate::error::SetupError;
+use crate::group::{self, Group};
 use crate::plan::Plan;
-use crate::running::{Running, step_failed};
+use crate::running::{Disk, Prepared, Running, step_failed};
 use crate::slot::Slot;
 
 static BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kiln-launcher"));
@@ -48,16 +51,22 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts it.
+    /// Starts it. First removes what control groups a killed kiln left behind.
     pub fn start() -> Result<Self, SetupError> {
+        Self::start_with_networks(0)
+    }
+
+    /// The same, and it keeps `count` network namespaces ready, each for one sandbox only: they cost two fifths of a start.
+    /// They are made while it has nothing else to do. Such a launcher refuses [`crate::Network::Host`].
+    pub fn start_with_networks(count: u8) -> Result<Self, SetupError> {
+        group::sweep(&control_group::find());
         let binary = sealed(c"kiln-launcher", BINARY, MemfdFlags::EXEC).map_err(launcher("copying it to memory"))?;
-        let (ours, theirs) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(launcher("making its socket"))?;
+        let (ours, theirs) = seqpacket().map_err(launcher("making its socket"))?;
         // posix_spawn, not fork, as there is nothing to run in between; /proc/self is then the child, which still has
         // the memfd. No PDEATHSIG: it would fire when the calling *thread* ends. The end of the socket is what counts.
         let process = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
             .arg0("kiln-launcher")
+            .arg(count.to_string())
             .env_clear()
             .stdin(theirs)
             .stdout(std::process::Stdio::null())
@@ -70,9 +79,11 @@ impl Launcher {
     /// Starts a sandbox. Sources are looked at now: what the sandbox gets is what they are at this moment.
     pub fn spawn(&self, plan: &Plan, slot: &Slot, stdio: Stdio) -> Result<Running, SetupError> {
         let started = Instant::now();
+        let group = plan.group.as_ref().map(Group::make).transpose()?;
         let request = Request {
             outer_uid: slot.uid(),
             outer_gid: slot.gid(),
+            group: group.as_ref().map_or(Ok(protocol::Group::None), Group::placement)?,
             sources: plan.sources.iter().map(|path| identify(path)).collect::<Result<_, _>>()?,
             steps: plan.steps.clone(),
         };
@@ -85,9 +96,15 @@ impl Launcher {
         let (log, streams) = streams(stdio, slot).map_err(launcher("making the log pipe"))?;
         let mut carried = vec![body.as_fd(), reporter.as_fd()];
         carried.extend(streams.iter().map(AsFd::as_fd));
+        let has_door = plan.steps.iter().any(|step| matches!(step, Step::Door { .. }));
+        let door = has_door.then(seqpacket).transpose().map_err(launcher("making a door"))?;
+        carried.extend(door.iter().map(|(_, theirs)| theirs.as_fd()));
+        let disk = Disk::new(plan);
         let (reply, pidfd) = self.ask(&carried).map_err(launcher("asking it for a sandbox"))?;
+        let door = door.map(|(ours, _)| Door::new(ours));
+        let prepared = Prepared { started, report, log, group, door, disk };
         match (reply, pidfd) {
-            (Reply::Started, Some(pidfd)) => Ok(Running::new(plan, started, pidfd, report, log)),
+            (Reply::Started, Some(pidfd)) => Ok(Running::new(plan, prepared, pidfd)),
             (Reply::Started, None) => Err(launcher("taking over a sandbox")(Errno::BADMSG)),
             (Reply::Failed(failure), _) => Err(step_failed(&plan.steps, &plan.sources, failure)),
         }
@@ -132,6 +149,10 @@ impl Drop for Launcher {
         self.socket = None;
         let _ = self.process.wait();
     }
+}
+
+fn seqpacket() -> Result<(OwnedFd, OwnedFd), Errno> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
 /// A memfd that can never change again.

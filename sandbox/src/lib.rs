@@ -17,12 +17,17 @@
 //! to do. It knows Linux; of recipes, stores and digests it knows nothing.
 //!
 //! # Limits
-//! Kernel bugs, hardware side channels, CPUID and the wall clock are not covered. No control groups yet: memory is
-//! bounded per process and per tmpfs, not in total. x86-64 only.
+//! Kernel bugs, hardware side channels, CPUID and the wall clock are not covered. Without control groups memory is bounded
+//! per process and per tmpfs, not in total ([`control_group`]). x86-64 only.
 
+pub mod control_group;
+mod disk;
+pub mod door;
 pub mod error;
 mod filter;
+mod group;
 pub mod launcher;
+pub mod limits;
 pub mod plan;
 pub mod probe;
 pub mod running;
@@ -30,7 +35,10 @@ pub mod slot;
 pub mod spec;
 pub mod status;
 mod surface;
+mod sys;
 
+pub use control_group::ControlGroups;
+pub use door::{Answer, Call, Door, Doorway};
 pub use error::{Refusal, SetupError};
 pub use launcher::{Launcher, Stdio};
 pub use plan::{Plan, plan};

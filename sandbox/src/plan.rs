@@ -9,10 +9,13 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use kiln_launcher::protocol::{Access, Proc, Resource, Rlimit, Step};
+use kiln_launcher::protocol::{Access, Net, Proc, Resource, Rlimit, Step};
 
+use crate::control_group::ControlGroups;
 use crate::error::Refusal;
 use crate::filter;
+use crate::group::Wanted;
+use crate::limits;
 use crate::probe::{Caller, Host, ProcMount, TimeNamespace};
 use crate::spec::{Aslr, Filter, Ids, Kernel, Limits, Network, ProcMode, Root, Spec};
 use crate::status::Achieved;
@@ -24,6 +27,9 @@ pub struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) sources: Vec<PathBuf>,
     pub(crate) limits: Limits,
+    pub(crate) group: Option<Wanted>,
+    /// The host's directories that the payload may fill.
+    pub(crate) writable: Vec<PathBuf>,
     pub(crate) achieved: Achieved,
 }
 
@@ -43,6 +49,9 @@ impl fmt::Display for Plan {
 const FIXED_ADDRESSES: u32 = 0x0004_0000;
 /// `UNAME26`: personality(2).
 const UNAME_26: u32 = 0x0002_0000;
+
+/// First ABI with scopes for abstract sockets and signals.
+const SCOPED: u32 = 6;
 
 /// Ids of a fake root in the first of its two user namespaces.
 const FAKE_ROOT_IDS: (u32, u32) = (1000, 100);
@@ -92,12 +101,33 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
         // Not 0: mapping a parent's 0 once more needs CAP_SETFCAP there, which pid 1 has dropped.
         Ids::FakeRoot => FAKE_ROOT_IDS,
     };
-    steps.extend([Step::Clone, Step::Map { uid, gid }, Step::Become { uid, gid }]);
+    let net = match spec.network {
+        Network::None => Net::Own,
+        Network::Host => Net::Host,
+    };
+    let group = group(&spec.limits, host);
+    let join = group.iter().map(|group| Step::Group { memory: group.memory, processes: group.processes });
+    match host.control_groups {
+        ControlGroups::Unified { .. } => {
+            steps.extend(join);
+            steps.push(Step::Clone { net });
+        }
+        ControlGroups::Legacy { .. } | ControlGroups::Absent { .. } => {
+            steps.push(Step::Clone { net });
+            steps.extend(join);
+        }
+    }
+    steps.extend([Step::Map { uid, gid }, Step::Become { uid, gid }]);
+    if group.is_some() {
+        // The clone's began where kiln is, and would show the way from there.
+        steps.push(Step::GroupRoot);
+    }
     if let Some(base) = spec.time_offsets {
         steps.push(Step::Clocks { seconds: base.seconds });
     }
     match spec.network {
         Network::None => steps.push(Step::Loopback),
+        Network::Host => {}
     }
     steps.push(Step::Name {
         hostname: spec.surface.hostname.clone().into_bytes(),
@@ -116,18 +146,24 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
     payload(spec, &mut steps)?;
 
     let mut namespaces: Vec<String> = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"].map(String::from).into();
+    if spec.network == Network::Host {
+        namespaces.retain(|name| name != "net");
+    }
     if spec.time_offsets.is_some() {
         namespaces.push("time".into());
     }
+    let rung = group.as_ref().map_or(0, |group| group.on.rung());
     Ok(Plan {
         steps,
         sources: sources.paths,
+        group,
         limits: spec.limits.clone(),
+        writable: writable_sources(spec),
         achieved: Achieved {
             namespaces,
-            rung: 0,
+            rung,
             landlock_abi: 0,
-            filter: filter::fingerprint(spec.filter),
+            filter: filter::fingerprint(spec.filter, &spec.watched),
             proc_mode: spec.proc_mode,
             kuid_nonzero: true,
             kernel: host.kernel.clone(),
@@ -137,12 +173,24 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
 
 /// What the host must offer for this spec, and what the spec must not contradict.
 fn agreeable(spec: &Spec, host: &Host) -> Result<(), Refusal> {
-    if spec.limits.memory_total.is_some() {
+    limits::check(spec, host)?;
+    if spec.network == Network::Host && host.landlock_abi < SCOPED {
         return Err(Refusal {
-            missing: "a bound on total memory".into(),
-            why: "it needs a control group, and this version of kiln uses none".into(),
-            remedy: "leave memory_total out, or bound each process with address_space".into(),
+            missing: format!("Landlock ABI {SCOPED}"),
+            why: format!(
+                "this kernel has {}, and on a shared network only it keeps abstract sockets apart (CVE-2024-27297)",
+                host.landlock_abi
+            ),
+            remedy: "boot Linux 6.12 or later with `lsm=landlock`, or fetch outside of the sandbox".into(),
         });
+    }
+    if let Some(call) = spec.watched.iter().find(|&&call| call >= filter::BEYOND) {
+        return Err(contradiction(&format!("watched call {call} is unknown to the filter, which answers it ENOSYS")));
+    }
+    if !spec.watched.is_empty() && spec.limits.processes.is_some_and(|count| count < 3) {
+        return Err(contradiction(
+            "watched calls need limits.processes of at least 3, for the one that opens the door",
+        ));
     }
     if let (ProcMode::Strict | ProcMode::Compat, ProcMount::Covered(path)) = (spec.proc_mode, &host.proc) {
         return Err(Refusal {
@@ -187,7 +235,7 @@ fn agreeable(spec: &Spec, host: &Host) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn contradiction(what: &str) -> Refusal {
+pub(crate) fn contradiction(what: &str) -> Refusal {
     Refusal {
         missing: "a consistent spec".into(),
         why: what.into(),
@@ -321,9 +369,11 @@ fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
             }
         }
     }
+    steps.extend([Step::Landlock { writable }, Step::Observe]);
+    if !spec.watched.is_empty() {
+        steps.push(Step::Door { program: filter::watch(&spec.watched) });
+    }
     steps.extend([
-        Step::Landlock { writable },
-        Step::Observe,
         Step::Filter { program: filter::program(spec.filter) },
         Step::Execute {
             program: absolute(&process.program)?,
@@ -354,6 +404,24 @@ fn rlimits(limits: &Limits) -> Vec<Rlimit> {
     // At the soft limit SIGXCPU names the reason, a second later SIGKILL would not.
     list.extend(limits.cpu.map(|seconds| Rlimit { resource: Resource::Cpu, soft: seconds, hard: Some(seconds + 1) }));
     list
+}
+
+/// Only what a control group alone can hold asks for one: joining costs more than the rest of a sandbox.
+fn group(limits: &Limits, host: &Host) -> Option<Wanted> {
+    if limits.memory_total.is_none() && limits.cpu_total.is_none() {
+        return None;
+    }
+    // One below the rlimit, which would otherwise answer first and unnoticed. Pid 1 counts, and the payload must start.
+    let processes = limits.processes.map(|count| count.saturating_sub(1).max(2));
+    Some(Wanted { on: host.control_groups.clone(), memory: limits.memory_total, processes })
+}
+
+fn writable_sources(spec: &Spec) -> Vec<PathBuf> {
+    let root = match &spec.root {
+        Root::WritableTree(path) => Some(path),
+        Root::Empty | Root::Tree(_) => None,
+    };
+    root.into_iter().chain(spec.writable.iter().map(|writable| &writable.source)).cloned().collect()
 }
 
 #[derive(Default)]
@@ -424,6 +492,8 @@ mod tests {
             lacks: Vec::new(),
             proc: ProcMount::Possible,
             time_namespace: TimeNamespace::Possible,
+            control_groups: ControlGroups::Absent { why: "none".into(), remedy: "be root".into() },
+            landlock_abi: 7,
             cpus: 2,
             cpuinfo: "processor: 0\n\nprocessor: 1\n\n".into(),
         }

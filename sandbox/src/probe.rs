@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::control_group::{self, ControlGroups};
 use crate::error::Refusal;
 
 /// What this host offers.
@@ -20,6 +21,10 @@ pub struct Host {
     pub proc: ProcMount,
     /// Whether there are time namespaces.
     pub time_namespace: TimeNamespace,
+    /// How far limits on all processes together can be held.
+    pub control_groups: ControlGroups,
+    /// The kernel's Landlock ABI, 0 if it has none.
+    pub landlock_abi: u32,
     /// Processors that kiln may run on.
     pub cpus: usize,
     /// The host's `/proc/cpuinfo`, of which a payload with an affinity sees as many blocks as it has processors.
@@ -103,6 +108,8 @@ pub fn probe() -> Host {
         } else {
             TimeNamespace::Absent
         },
+        control_groups: control_group::find(),
+        landlock_abi: kiln_launcher::landlock_abi(),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         cpuinfo: fs::read_to_string("/proc/cpuinfo").unwrap_or_default(),
     }

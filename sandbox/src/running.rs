@@ -16,7 +16,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
+use crate::disk::{self, Held};
+use crate::door::Door;
 use crate::error::SetupError;
+use crate::group::Group;
 use crate::plan::Plan;
 use crate::spec::{Aslr, Limits};
 use crate::status::{Achieved, Ended, How, Observed, Usage, Which};
@@ -33,6 +36,9 @@ pub struct Running {
     achieved: Achieved,
     steps: Vec<Step>,
     sources: Vec<PathBuf>,
+    group: Option<Group>,
+    door: Option<Door>,
+    disk: Disk,
 }
 
 /// Stops a sandbox from another thread.
@@ -55,6 +61,16 @@ fn kill(pidfd: &OwnedFd) {
     let _ = pidfd_send_signal(pidfd, Signal::KILL);
 }
 
+/// What kiln keeps of a sandbox, made before it starts.
+pub(crate) struct Prepared {
+    pub(crate) started: Instant,
+    pub(crate) report: OwnedFd,
+    pub(crate) log: Option<OwnedFd>,
+    pub(crate) group: Option<Group>,
+    pub(crate) door: Option<Door>,
+    pub(crate) disk: Disk,
+}
+
 /// What the sandbox told so far.
 #[derive(Default)]
 struct Told {
@@ -64,6 +80,52 @@ struct Told {
     end: Option<End>,
 }
 
+/// How often what nobody tells of is looked at, at most.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The bound on the writable directories.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    directories: Vec<PathBuf>,
+    most: Option<Held>,
+}
+
+impl Disk {
+    /// Counts what is there already, if there is a bound.
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let mut disk = Self { directories: plan.writable.clone(), most: None };
+        let (bytes, inodes) = (plan.limits.disk_bytes, plan.limits.disk_inodes);
+        if bytes.is_some() || inodes.is_some() {
+            let before = disk.held(&|_| false);
+            disk.most = Some(Held {
+                bytes: bytes.map_or(u64::MAX, |bytes| before.bytes.saturating_add(bytes)),
+                inodes: inodes.map_or(u64::MAX, |inodes| before.inodes.saturating_add(inodes)),
+            });
+        }
+        disk
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.most.is_some()
+    }
+
+    fn is_exceeded(&self) -> bool {
+        self.most.is_some_and(|most| {
+            let beyond = |held: Held| held.bytes > most.bytes || held.inodes > most.inodes;
+            beyond(self.held(&beyond))
+        })
+    }
+
+    fn held(&self, enough: &dyn Fn(Held) -> bool) -> Held {
+        let mut sum = Held::default();
+        for directory in &self.directories {
+            let held = disk::held(directory, &|held| enough(sum + held));
+            sum = sum + held;
+        }
+        sum
+    }
+}
+
 /// A limit that was hit: asked to end first, killed later.
 struct Ending {
     how: How,
@@ -71,8 +133,12 @@ struct Ending {
 }
 
 impl Running {
-    pub(crate) fn new(plan: &Plan, started: Instant, pidfd: OwnedFd, report: OwnedFd, log: Option<OwnedFd>) -> Self {
+    pub(crate) fn new(plan: &Plan, prepared: Prepared, pidfd: OwnedFd) -> Self {
+        let Prepared { started, report, log, group, door, disk } = prepared;
         Self {
+            group,
+            door,
+            disk,
             pidfd: Arc::new(pidfd),
             cancelled: Arc::default(),
             report: Some(report),
@@ -90,14 +156,25 @@ impl Running {
         Canceller { pidfd: Arc::clone(&self.pidfd), cancelled: Arc::clone(&self.cancelled) }
     }
 
+    /// The way to the calls that the spec watches, once. A supervisor must take it before [`Running::wait`],
+    /// which otherwise refuses; when it drops what it took, these calls fail with ENOSYS.
+    pub fn door(&mut self) -> Option<Door> {
+        self.door.take()
+    }
+
     /// Passes the log on until the last process is gone. `log` gets at most `log_bytes` bytes in all.
     pub fn wait(mut self, log: &mut dyn FnMut(&[u8])) -> Result<Ended, SetupError> {
         let mut told = Told::default();
         let mut ending: Option<Ending> = None;
         let mut written: u64 = 0;
         let mut buffer = vec![0; 64 << 10];
+        if self.door.is_some() {
+            return Err(SetupError::Unsupervised);
+        }
+        let mut look = self.looks().then(|| Instant::now() + LOOK_EVERY);
         loop {
-            let gone = self.poll_until(self.next_deadline(ending.as_ref()))?;
+            let next = self.next_deadline(ending.as_ref());
+            let gone = self.poll_until(next.into_iter().chain(look).min())?;
             self.read_reports(&mut told)?;
             self.read_log(&mut buffer, gone, &mut written, log)?;
             if gone == Gone::All {
@@ -110,9 +187,16 @@ impl Running {
                         ending = Some(self.ask_to_end(How::LimitExceeded(Which::Log), now));
                     } else if self.limits.wall.is_some_and(|limit| now >= self.started + limit) {
                         ending = Some(self.ask_to_end(How::TimedOut, now));
+                    } else if look.is_some_and(|at| now >= at) {
+                        if let Some(which) = self.look() {
+                            ending = Some(self.ask_to_end(How::LimitExceeded(which), now));
+                        }
+                        // A look at many files takes its time; it may take a twentieth of the machine's.
+                        look = Some(Instant::now() + LOOK_EVERY.max(now.elapsed() * 20));
                     }
                 }
                 Some(ending) => {
+                    look = None;
                     if ending.kill_at.is_some_and(|at| now >= at) {
                         ending.kill_at = None;
                         kill(&self.pidfd);
@@ -122,6 +206,24 @@ impl Running {
         }
         let wall = self.started.elapsed();
         self.conclude(told, ending.map(|ending| ending.how), wall, written)
+    }
+
+    /// Whether anything must be looked at from time to time.
+    fn looks(&self) -> bool {
+        self.group.is_some() || self.disk.is_bounded()
+    }
+
+    /// The limit that is exceeded now, of those that nobody tells of.
+    fn look(&self) -> Option<Which> {
+        if let Some(group) = &self.group {
+            if group.killed_for_memory() > 0 {
+                return Some(Which::Memory);
+            }
+            if self.limits.cpu_total.is_some_and(|seconds| group.cpu_time() >= Duration::from_secs(seconds)) {
+                return Some(Which::Cpu);
+            }
+        }
+        self.disk.is_exceeded().then_some(Which::Disk)
     }
 
     fn next_deadline(&self, ending: Option<&Ending>) -> Option<Instant> {
@@ -228,6 +330,16 @@ impl Running {
             Status::Signaled(signal) => How::Signaled(signal),
         });
         let cancelled = || self.cancelled.load(Ordering::SeqCst).then_some(How::Cancelled);
+        // The kernel's own kill for want of memory comes first: whatever happened then, happened because of it.
+        let starved = || self.group.as_ref().is_some_and(|group| group.killed_for_memory() > 0);
+        let ending = if starved() { Some(How::LimitExceeded(Which::Memory)) } else { ending };
+        // A payload that coped with a refused fork has met no limit.
+        let ended = ended.map(|ended| match &self.group {
+            Some(group) if ended != How::Exited(0) && group.processes_refused() > 0 => {
+                How::LimitExceeded(Which::Processes)
+            }
+            Some(_) | None => ended,
+        });
         let how = ending.or(ended).or_else(cancelled).ok_or(SetupError::Lost)?;
         Ok(Ended {
             how,
@@ -236,6 +348,7 @@ impl Running {
                 user: told.end.map(|end| Duration::from_micros(end.user_micros)),
                 system: told.end.map(|end| Duration::from_micros(end.system_micros)),
                 peak_memory: told.end.map(|end| end.peak_bytes),
+                peak_memory_total: self.group.as_ref().and_then(Group::peak_memory),
                 log_bytes: written,
             },
             achieved: Achieved { landlock_abi: told.landlock_abi, ..self.achieved.clone() },

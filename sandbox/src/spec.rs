@@ -3,6 +3,7 @@
 //! A `Spec` is a plain value. It says nothing of how the host provides it; [`crate::plan()`] turns it into steps or
 //! refuses. Nothing that is absent here reaches the payload: no environment, no descriptor, no path of the caller's.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +37,9 @@ pub struct Spec {
     pub proc_mode: ProcMode,
     /// Where it must stop.
     pub limits: Limits,
+    /// System calls, by number, that a supervisor answers ([`crate::Door`]); empty for no supervisor and no cost. What
+    /// `filter` refuses stays refused.
+    pub watched: BTreeSet<u32>,
     /// What the monotonic and boot clocks read at the start; `None` shows the host's.
     pub time_offsets: Option<TimeBase>,
 }
@@ -55,6 +59,7 @@ impl Spec {
             network: Network::None,
             proc_mode: ProcMode::Compat,
             limits: Limits::default(),
+            watched: BTreeSet::new(),
             time_offsets: Some(TimeBase { seconds: 86_400 }),
         }
     }
@@ -218,6 +223,9 @@ pub enum Ids {
 pub enum Network {
     /// Nothing but an own loopback.
     None,
+    /// The caller's network, for a step that only fetches what is then compared with a pinned digest. Never for a build:
+    /// two payloads that share a network can also reach each other.
+    Host,
 }
 
 /// How much of `/proc` there is.
@@ -258,8 +266,16 @@ pub struct Limits {
     pub file_size: Option<u64>,
     /// Bytes on stdout and stderr together.
     pub log_bytes: Option<u64>,
-    /// Memory of all processes together, in bytes. Needs a cgroup; refused where there is none.
+    /// Memory of all processes together, in bytes. Needs a control group; refused where there is none. Joining groups
+    /// of version 1 costs about 10 ms.
     pub memory_total: Option<u64>,
+    /// CPU time of all processes together, in seconds. Needs a control group; refused where there is none.
+    pub cpu_total: Option<u64>,
+    /// Bytes that the writable directories together may hold in addition to what they held at the start. Looked at a few
+    /// times a second, so what is written between two looks comes on top.
+    pub disk_bytes: Option<u64>,
+    /// The same for files and directories.
+    pub disk_inodes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -275,6 +291,9 @@ impl Default for Limits {
             file_size: Some(64 << 30),
             log_bytes: Some(256 << 20),
             memory_total: None,
+            cpu_total: None,
+            disk_bytes: None,
+            disk_inodes: None,
         }
     }
 }

@@ -41,10 +41,17 @@ pub enum How {
 pub enum Which {
     /// `log_bytes`.
     Log,
-    /// `cpu`.
+    /// `cpu` or `cpu_total`.
     Cpu,
     /// `file_size`.
     FileSize,
+    /// `memory_total`: the kernel killed at least one process.
+    Memory,
+    /// `processes`: a new one was refused, and the payload failed. Seen where a control group counts; elsewhere the
+    /// payload only sees EAGAIN.
+    Processes,
+    /// `disk_bytes` or `disk_inodes`.
+    Disk,
 }
 
 /// What a run used. What only pid 1 knows is absent when pid 1 had to be killed.
@@ -58,6 +65,8 @@ pub struct Usage {
     pub system: Option<Duration>,
     /// Largest resident set of any one process, in bytes.
     pub peak_memory: Option<u64>,
+    /// The most memory that all processes had at once, with their part of the page cache. Where a control group counts.
+    pub peak_memory_total: Option<u64>,
     /// Bytes that the payload wrote to its log, also those beyond the limit.
     pub log_bytes: u64,
 }
@@ -67,7 +76,8 @@ pub struct Usage {
 pub struct Achieved {
     /// New namespaces, in a fixed order.
     pub namespaces: Vec<String>,
-    /// Rung of the limits ladder: 0 is rlimits and tmpfs sizes.
+    /// Rung of the limits ladder that held this run: 0 is rlimits and tmpfs sizes, 1 control groups of version 1, 2 of
+    /// version 2. Above 0 only where the spec asks for what only they can hold.
     pub rung: u8,
     /// Landlock's ABI, 0 if the kernel has none.
     pub landlock_abi: u32,

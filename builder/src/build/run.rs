@@ -184,6 +184,8 @@ impl Builder<'_> {
             store: PathBuf::new(),
             build: PathBuf::new(),
             memory: host::memory() / 2,
+            // A build that takes everything takes kiln and its neighbours with it.
+            memory_total: self.host.control_groups.bound_totals().then(|| host::memory() / 4 * 3),
             cpus: host::processors(),
         }
     }
@@ -334,6 +336,16 @@ fn how_it_ended(how: How, log_tail: String) -> End {
         }
         How::LimitExceeded(Which::FileSize) => {
             failed(Status::Failed, Some(Limit::Disk), "the build wrote a larger file than its limit".into(), None, None)
+        }
+        How::LimitExceeded(Which::Memory) => {
+            failed(Status::Failed, Some(Limit::Memory), "the build took more memory than its limit".into(), None, None)
+        }
+        How::LimitExceeded(Which::Processes) => {
+            let message = "the build failed when it had as many processes as its limit";
+            failed(Status::Failed, Some(Limit::Processes), message.into(), None, None)
+        }
+        How::LimitExceeded(Which::Disk) => {
+            failed(Status::Failed, Some(Limit::Disk), "the build wrote more to disk than its limit".into(), None, None)
         }
         How::Cancelled => failed(Status::Failed, None, "the build was stopped".into(), None, None),
     }

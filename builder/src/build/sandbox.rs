@@ -3,7 +3,7 @@
 //! The surface is Nix's for every build; conditions lay a variation over it and never touch what the
 //! recipe set itself. Pure: which paths exist where is told by [`Places`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
@@ -36,6 +36,8 @@ pub struct Places {
     pub build: PathBuf,
     /// Bytes that file systems in memory may hold.
     pub memory: u64,
+    /// Bytes of memory that all processes together may have, where this host can hold such a bound.
+    pub memory_total: Option<u64>,
     /// Processors of the host that kiln may use, by number.
     pub cpus: Vec<usize>,
 }
@@ -157,8 +159,10 @@ pub fn spec(
         limits: Limits {
             wall: Some(limits.deadline.map_or(DEADLINE, Duration::from_secs)),
             log_bytes: Some(limits.log_bytes.unwrap_or(256 << 20)),
+            memory_total: places.memory_total,
             ..Limits::default()
         },
+        watched: BTreeSet::new(),
         time_offsets: None,
     }
 }
@@ -191,6 +195,7 @@ mod tests {
             store: "/s".into(),
             build: "/b".into(),
             memory: 1,
+            memory_total: None,
             cpus: vec![3, 5],
         }
     }

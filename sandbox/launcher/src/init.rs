@@ -10,17 +10,16 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal as NixSignal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Signal};
+use rustix::process::{DumpableBehavior, Pid as RustixPid, Signal, WaitOptions};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
 
 use crate::mounts::Mounts;
-use crate::payload;
-use crate::protocol::{End, Failure, PACKET, Place, Report, Request, Status, Step};
-use crate::sys::{self, Fork, Program, StringArray};
+use crate::protocol::{Carried, End, Failure, PACKET, Place, Report, Request, Status, Step};
+use crate::sys::{self, Fork, Network, Program, StringArray};
+use crate::{networks, payload};
 
 /// Everything that pid 1 and the payload's process need, ready for use.
 pub(crate) struct Task<'a> {
@@ -30,6 +29,9 @@ pub(crate) struct Task<'a> {
     pub(crate) argv: StringArray<'a>,
     pub(crate) env: StringArray<'a>,
     pub(crate) filter: Program,
+    pub(crate) watch: Program,
+    pub(crate) door: Option<&'a OwnedFd>,
+    network: Network,
     report: &'a OwnedFd,
     released: &'a OwnedFd,
     launcher: &'a OwnedFd,
@@ -40,15 +42,24 @@ impl<'a> Task<'a> {
     pub(crate) fn prepare(
         request: &'a Request,
         trees: &'a [Option<OwnedFd>],
-        streams: &'a [OwnedFd],
-        report: &'a OwnedFd,
+        carried: &'a [OwnedFd],
+        network: Network,
         released: &'a OwnedFd,
         launcher: &'a OwnedFd,
     ) -> Self {
+        let (report, streams) = (&carried[Carried::REPORT], &carried[Carried::STREAMS..]);
+        let has_door = request.steps.iter().any(|step| matches!(step, Step::Door { .. }));
+        let (streams, door) = match streams.split_last() {
+            Some((door, streams)) if has_door => (streams, Some(door)),
+            _ => (streams, None),
+        };
         let mut task = Self {
             request,
             trees,
             streams,
+            door,
+            network,
+            watch: Program::new(&[]),
             argv: StringArray::new(&[]),
             env: StringArray::new(&[]),
             filter: Program::new(&[]),
@@ -63,6 +74,7 @@ impl<'a> Task<'a> {
                     task.env = StringArray::new(env);
                 }
                 Step::Filter { program } => task.filter = Program::new(program),
+                Step::Door { program } => task.watch = Program::new(program),
                 _ => {}
             }
         }
@@ -107,15 +119,12 @@ fn perform(task: &Task<'_>, mounts: &mut Mounts, step: &Step) -> Result<(), Errn
     match step {
         Step::Become { uid, gid } => take_ids(task, *uid, *gid),
         Step::Clocks { seconds } => offset_clocks(*seconds),
-        Step::Loopback => {
-            let socket = rustix::net::socket_with(
-                rustix::net::AddressFamily::INET,
-                rustix::net::SocketType::DGRAM,
-                rustix::net::SocketFlags::CLOEXEC,
-                None,
-            )?;
-            sys::interface_up(&socket, b"lo")
-        }
+        Step::GroupRoot => sys::unshare_groups(),
+        Step::Loopback => match task.network {
+            Network::New => networks::loopback(),
+            // It was up before the launcher gave it away.
+            Network::Present => Ok(()),
+        },
         Step::Name { hostname, domain } => {
             rustix::system::sethostname(hostname)?;
             rustix::system::setdomainname(domain)
@@ -208,11 +217,14 @@ fn fork(task: &Task<'_>, number: usize) -> ! {
             }
             payload::run(task)
         }
-        Ok(Fork::Parent { pid, .. }) => reap(task, number, &awaited, Pid::from_raw(pid)),
+        Ok(Fork::Parent { pid, .. }) => match RustixPid::from_raw(pid) {
+            Some(payload) => reap(task, number, &awaited, payload),
+            None => task.fail(number, Errno::PROTO),
+        },
     }
 }
 
-fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: Pid) -> ! {
+fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: RustixPid) -> ! {
     let report = task.report.as_raw_fd() as u32;
     // 0 to 2 are /dev/null since the launcher began; nothing else is needed any more.
     let closed = sys::close_range(report + 1, u32::MAX).and_then(|()| match report {
@@ -228,11 +240,15 @@ fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: Pid) -> ! {
             let _ = kill(Pid::from_raw(-1), NixSignal::SIGTERM);
         }
         loop {
-            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == payload => Status::Exited(code as u8),
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == payload => Status::Signaled(signal as i32),
-                Ok(WaitStatus::StillAlive) | Err(_) => break,
-                Ok(_) => continue,
+            // Not nix's: it takes a real-time signal for an error, and the payload's end would be lost.
+            let Ok(Some((pid, ended))) = rustix::process::wait(WaitOptions::NOHANG) else { break };
+            if pid != payload {
+                continue;
+            }
+            let status = match (ended.exit_status(), ended.terminating_signal()) {
+                (Some(code), _) => Status::Exited(code as u8),
+                (None, Some(signal)) => Status::Signaled(signal),
+                (None, None) => continue,
             };
             end(task, status);
         }

@@ -7,12 +7,16 @@
 //! One thread each, never a lock. After `clone3` nothing is allocated: the request was decoded into C strings before.
 //! Knows Linux and [`protocol::Step`]; decides nothing: what is done, and in which order, is the plan's.
 
+mod door;
 mod facts;
 mod ids;
 mod init;
 mod landlock;
 mod mounts;
+mod networks;
 mod payload;
 pub mod protocol;
 pub mod serve;
 mod sys;
+
+pub use sys::landlock_abi;

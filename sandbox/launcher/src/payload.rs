@@ -11,7 +11,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet};
 
 use crate::init::{Task, Text, write_file};
 use crate::protocol::{Place, Report, Resource, Rlimit, Step};
-use crate::{facts, landlock, sys};
+use crate::{door, facts, landlock, sys};
 
 /// Performs the payload's steps. The last one does not return.
 pub(crate) fn run(task: &Task<'_>) -> ! {
@@ -74,6 +74,7 @@ fn perform(task: &Task<'_>, step: &Step) -> Result<(), Errno> {
             Ok(())
         }
         Step::Observe => facts::observe(|facts| task.report(&Report::Observed(facts))),
+        Step::Door { .. } => door::install(task.door.ok_or(Errno::PROTO)?, &task.watch),
         Step::Filter { .. } => sys::install_filter(&task.filter),
         Step::Execute { program, .. } => Err(sys::execve(program, &task.argv, &task.env)),
         _ => Err(Errno::PROTO),

@@ -22,9 +22,10 @@ impl Carried {
     /// Write end of the report pipe.
     pub const REPORT: usize = 1;
     /// The payload's streams: one descriptor for 1 and 2, with the sandbox's own `/dev/null` for 0, or one for each.
+    /// Behind them, where the steps have a [`Step::Door`], the socket that its listener leaves by.
     pub const STREAMS: usize = 2;
     /// How many there are at most.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
 }
 
 /// One sandbox to start.
@@ -34,10 +35,32 @@ pub struct Request {
     pub outer_uid: u32,
     /// The host's group id. Never 0.
     pub outer_gid: u32,
+    /// The control groups of [`Step::Group`].
+    pub group: Group,
     /// What the steps' source numbers mean.
     pub sources: Vec<Source>,
     /// What to do, in order.
     pub steps: Vec<Step>,
+}
+
+/// Control groups that kiln made for one sandbox, by absolute path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Group {
+    /// None.
+    None,
+    /// Version 2: pid 1 is born in it.
+    Born(CString),
+    /// Version 1: pid 1 is moved into each before it may go on.
+    Moved(Vec<CString>),
+}
+
+/// Whose network a sandbox is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Net {
+    /// Its own: nothing but a loopback.
+    Own,
+    /// The launcher's.
+    Host,
 }
 
 /// A file or directory of the host, by identity.
@@ -138,8 +161,19 @@ pub enum Resource {
 pub enum Step {
     /// As root: clone every source into a detached tree, since pid 1 could not pass root's 0700 directories.
     Detach,
-    /// Start pid 1 in new user, mount, pid, network, ipc, uts and cgroup namespaces.
-    Clone,
+    /// Before [`Step::Clone`]: pid 1 is born in [`Request::group`]. After it: pid 1 is moved there. kiln wrote the
+    /// limits before it asked.
+    Group {
+        /// Bytes of all processes together.
+        memory: Option<u64>,
+        /// Processes and threads, pid 1 included.
+        processes: Option<u64>,
+    },
+    /// Start pid 1 in new user, mount, pid, ipc, uts and cgroup namespaces, and most often in a new network namespace.
+    Clone {
+        /// Whose network.
+        net: Net,
+    },
     /// Write the one-id maps of the new user namespace.
     Map {
         /// User id inside.
@@ -154,6 +188,8 @@ pub enum Step {
         /// Group id inside.
         gid: u32,
     },
+    /// What control groups tell begins at the sandbox's own.
+    GroupRoot,
     /// A time namespace whose monotonic and boot clocks read this now.
     Clocks {
         /// Seconds since the pretended boot.
@@ -305,6 +341,12 @@ pub enum Step {
     },
     /// Tell what the process sees of itself.
     Observe,
+    /// A second filter under the first, whose listener goes out through the door with a pidfd of this process. What
+    /// the first refuses never reaches it: of two answers the kernel takes the stricter, seccomp(2).
+    Door {
+        /// As in [`Step::Filter`].
+        program: Vec<(u16, u8, u8, u32)>,
+    },
     /// The system call filter, the last thing before the program.
     Filter {
         /// `struct sock_filter` as (code, jt, jf, k).
@@ -325,8 +367,9 @@ impl Step {
     /// Who performs it.
     pub fn place(&self) -> Place {
         match self {
-            Self::Detach | Self::Clone | Self::Map { .. } => Place::Launcher,
+            Self::Detach | Self::Group { .. } | Self::Clone { .. } | Self::Map { .. } => Place::Launcher,
             Self::Become { .. }
+            | Self::GroupRoot
             | Self::Clocks { .. }
             | Self::Loopback
             | Self::Name { .. }
@@ -359,6 +402,7 @@ impl Step {
             | Self::Enter { .. }
             | Self::Landlock { .. }
             | Self::Observe
+            | Self::Door { .. }
             | Self::Filter { .. }
             | Self::Execute { .. } => Place::Payload,
         }
@@ -377,7 +421,10 @@ impl Step {
             Self::Enter { cwd } => Some(cwd),
             Self::Execute { program, .. } => Some(program),
             Self::Detach
-            | Self::Clone
+            | Self::Group { .. }
+            | Self::Clone { .. }
+            | Self::GroupRoot
+            | Self::Door { .. }
             | Self::Map { .. }
             | Self::Become { .. }
             | Self::Clocks { .. }
@@ -428,7 +475,14 @@ impl fmt::Display for Step {
         write!(f, "{place:<9}")?;
         match self {
             Self::Detach => f.write_str("detach sources"),
-            Self::Clone => f.write_str("clone user mnt pid net ipc uts cgroup"),
+            Self::Group { memory, processes } => {
+                f.write_str("group")?;
+                memory.map_or(Ok(()), |bytes| write!(f, " memory={bytes}"))?;
+                processes.map_or(Ok(()), |count| write!(f, " processes={count}"))
+            }
+            Self::Clone { net: Net::Own } => f.write_str("clone user mnt pid net ipc uts cgroup"),
+            Self::Clone { net: Net::Host } => f.write_str("clone user mnt pid ipc uts cgroup, the host's net"),
+            Self::GroupRoot => f.write_str("groups begin here"),
             Self::Map { uid, gid } => write!(f, "map {uid}:{gid}"),
             Self::Become { uid, gid } => write!(f, "become {uid}:{gid}"),
             Self::Clocks { seconds } => write!(f, "clocks {seconds}"),
@@ -482,6 +536,7 @@ impl fmt::Display for Step {
                 Ok(())
             }
             Self::Observe => f.write_str("observe"),
+            Self::Door { program } => write!(f, "door {} instructions", program.len()),
             Self::Filter { program } => write!(f, "filter {} instructions", program.len()),
             Self::Execute { program, argv, env } => {
                 write!(f, "execute {} {} arguments {} variables", shown(program), argv.len(), env.len())

@@ -4,11 +4,13 @@
 //! kiln alone. As root it has no supplementary groups (they could not be dropped later). It never waits for a sandbox:
 //! SIGCHLD is ignored, so the kernel reaps, and pidfds tell kiln. When it goes, every pid 1 gets SIGKILL.
 
+use std::ffi::CStr;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -17,13 +19,14 @@ use rustix::net::{
 use rustix::process::{PidfdFlags, Resource, Signal};
 
 use crate::init::{self, Task};
-use crate::protocol::{Carried, Failure, Reply, Request, Source, Step};
-use crate::sys::{self, Fork, Namespaces};
+use crate::networks::Networks;
+use crate::protocol::{Carried, Failure, Group, Net, Reply, Request, Source, Step};
+use crate::sys::{self, Birth, Fork, Network};
 use crate::{ids, mounts};
 
-/// Serves the socket on descriptor 0 until the other side closes it.
-pub fn run() -> ExitCode {
-    match Launcher::take_over().and_then(|launcher| launcher.serve()) {
+/// Serves the socket on descriptor 0 until the other side closes it. `networks` are kept ready.
+pub fn run(networks: usize) -> ExitCode {
+    match Launcher::take_over(networks).and_then(|mut launcher| launcher.serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(70),
     }
@@ -32,10 +35,11 @@ pub fn run() -> ExitCode {
 struct Launcher {
     socket: OwnedFd,
     itself: OwnedFd,
+    networks: Networks,
 }
 
 impl Launcher {
-    fn take_over() -> Result<Self, Errno> {
+    fn take_over(networks: usize) -> Result<Self, Errno> {
         let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
         let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         rustix::stdio::dup2_stdin(&null)?;
@@ -56,17 +60,31 @@ impl Launcher {
         files.current = files.maximum;
         rustix::process::setrlimit(Resource::Nofile, files)?;
         let itself = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-        Ok(Self { socket, itself })
+        Ok(Self { socket, itself, networks: Networks::new(networks)? })
     }
 
-    fn serve(&self) -> Result<(), Errno> {
-        while let Some(mut carried) = self.receive()? {
-            let started = self.start(&mut carried);
+    fn serve(&mut self) -> Result<(), Errno> {
+        loop {
+            while self.networks.is_short() && !self.is_asked()? {
+                self.networks.make()?;
+            }
+            let Some(carried) = self.receive()? else {
+                return Ok(());
+            };
+            let started = self.start(&carried);
             // Our copies of the pipes must be gone before the reply, or kiln would wait for an end of file.
             drop(carried);
             self.reply(started)?;
         }
-        Ok(())
+    }
+
+    /// Whether a request waits, or the end.
+    fn is_asked(&self) -> Result<bool, Errno> {
+        let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut socket, PollTimeout::ZERO) {
+            Ok(ready) => Ok(ready > 0),
+            Err(errno) => Err(Errno::from_raw_os_error(errno as i32)),
+        }
     }
 
     fn receive(&self) -> Result<Option<Vec<OwnedFd>>, Errno> {
@@ -116,19 +134,18 @@ impl Launcher {
         Ok(())
     }
 
-    fn start(&self, carried: &mut Vec<OwnedFd>) -> Result<OwnedFd, Failure> {
+    fn start(&mut self, carried: &[OwnedFd]) -> Result<OwnedFd, Failure> {
         let refused = |errno: Errno| Failure { step: 0, source: None, errno: errno.raw_os_error() };
         if !(Carried::STREAMS + 1..=Carried::COUNT).contains(&carried.len()) {
             return Err(refused(Errno::PROTO));
         }
         let request = read_request(&carried[Carried::BODY]).map_err(refused)?;
-        let streams: Vec<OwnedFd> = carried.drain(Carried::STREAMS..).collect();
         let (release, released) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map(|(read, write)| (write, read))
             .map_err(refused)?;
 
         let mut trees: Vec<Option<OwnedFd>> = request.sources.iter().map(|_| None).collect();
-        let mut child = None;
+        let (mut child, mut group) = (None, None);
         for (number, step) in request.steps.iter().enumerate() {
             let failed = |errno: Errno, source: Option<usize>| Failure {
                 step: number as u32,
@@ -144,11 +161,30 @@ impl Launcher {
                         }
                     }
                 }
-                Step::Clone => {
+                Step::Group { .. } => match (&request.group, &child) {
+                    (Group::Born(path), None) => {
+                        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                        let found = rustix::fs::open(path.as_c_str(), flags, Mode::empty());
+                        group = Some(found.map_err(|errno| failed(errno, None))?);
+                    }
+                    (Group::Moved(paths), Some((pid, pidfd))) => {
+                        if let Err(errno) = paths.iter().try_for_each(|path| move_into(path, *pid)) {
+                            let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+                            return Err(failed(errno, None));
+                        }
+                    }
+                    (Group::None | Group::Born(_) | Group::Moved(_), _) => return Err(failed(Errno::PROTO, None)),
+                },
+                Step::Clone { net } => {
+                    let network = match net {
+                        Net::Own => self.networks.enter().map_err(|errno| failed(errno, None))?,
+                        Net::Host if self.networks.left_the_host_s() => return Err(failed(Errno::OPNOTSUPP, None)),
+                        Net::Host => Network::Present,
+                    };
                     // Everything that the child needs is made here, in memory that it inherits.
-                    let task =
-                        Task::prepare(&request, &trees, &streams, &carried[Carried::REPORT], &released, &self.itself);
-                    match sys::clone3(Namespaces::New).map_err(|errno| failed(errno, None))? {
+                    let task = Task::prepare(&request, &trees, carried, network, &released, &self.itself);
+                    let birth = Birth::Sandbox { network, group: group.as_ref().map(AsFd::as_fd) };
+                    match sys::clone3(birth).map_err(|errno| failed(errno, None))? {
                         Fork::Child => init::run(&task),
                         Fork::Parent { pid, pidfd } => child = Some((pid, pidfd)),
                     }
@@ -170,6 +206,15 @@ impl Launcher {
         }
         child.map(|(_, pidfd)| pidfd).ok_or_else(|| refused(Errno::PROTO))
     }
+}
+
+/// Moves pid 1 into a control group of version 1.
+fn move_into(group: &CStr, pid: i32) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let group = rustix::fs::open(group, flags, Mode::empty())?;
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let members = rustix::fs::openat(&group, c"cgroup.procs", flags, Mode::empty())?;
+    rustix::io::write(&members, pid.to_string().as_bytes()).map(drop)
 }
 
 fn read_request(body: &OwnedFd) -> Result<Request, Errno> {

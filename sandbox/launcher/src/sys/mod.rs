@@ -8,9 +8,13 @@ mod exec;
 mod process;
 mod syscalls;
 
-pub(crate) use exec::{Program, StringArray, execve, install_filter};
-pub(crate) use process::{Fork, Namespaces, clone3, default_signal, exit_now, fork, ignore_signal};
+pub(crate) use exec::{
+    Mailbox, Program, StringArray, execve, install_filter, install_listening_filter, shared_descriptor,
+};
+pub use syscalls::landlock_abi;
+
+pub(crate) use process::{Birth, Fork, Network, clone3, default_signal, exit_now, fork, ignore_signal};
 pub(crate) use syscalls::{
-    Reach, close_range, close_range_on_exec, interface_up, landlock_abi, mount_attributes, personality, unshare_locked,
-    unshare_time, working_directory,
+    Reach, close_range, close_range_on_exec, interface_up, mount_attributes, personality, unshare_groups,
+    unshare_locked, unshare_network, unshare_time, unshare_user, working_directory,
 };

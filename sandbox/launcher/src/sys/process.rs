@@ -1,6 +1,6 @@
 //! Making and ending processes.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -17,42 +17,63 @@ pub(crate) enum Fork {
     },
 }
 
-/// Which namespaces a child gets.
+/// linux/sched.h; the libc crate's constant has lost this bit.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// What a child shares with its parent.
 #[derive(Clone, Copy)]
-pub(crate) enum Namespaces {
-    /// The parent's.
-    Shared,
-    /// New user, mount, pid, network, ipc, uts and cgroup namespaces.
+pub(crate) enum Birth<'a> {
+    /// Every namespace.
+    Fork,
+    /// No namespace, but perhaps the network's; born in a control group, if one is given.
+    Sandbox { network: Network, group: Option<BorrowedFd<'a>> },
+    /// Every namespace and the open descriptors; a sibling, not a child.
+    Courier,
+}
+
+/// The network of a new sandbox.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// A new one.
     New,
+    /// The one that this process is in.
+    Present,
 }
 
 const NEW: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
 /// `clone3` without shared memory: a fork that also gives a pidfd.
-pub(crate) fn clone3(namespaces: Namespaces) -> Result<Fork, Errno> {
+pub(crate) fn clone3(birth: Birth<'_>) -> Result<Fork, Errno> {
     let mut pidfd: RawFd = -1;
-    let flags = match namespaces {
-        Namespaces::Shared => 0,
-        Namespaces::New => NEW as u64,
+    let (flags, group) = match birth {
+        Birth::Fork => (0, None),
+        Birth::Sandbox { network: Network::New, group } => ((NEW | libc::CLONE_NEWNET) as u64, group),
+        Birth::Sandbox { network: Network::Present, group } => (NEW as u64, group),
+        Birth::Courier => ((libc::CLONE_FILES | libc::CLONE_PARENT) as u64, None),
     };
+    let (into, cgroup) = match group {
+        Some(group) => (CLONE_INTO_CGROUP, group.as_raw_fd() as u64),
+        None => (0, 0),
+    };
+    // With CLONE_PARENT the signal is the parent's own and none may be given: clone(2).
+    let exit_signal = if let Birth::Courier = birth { 0 } else { libc::SIGCHLD as u64 };
     let args = libc::clone_args {
-        flags: flags | libc::CLONE_PIDFD as u64,
+        flags: flags | into | libc::CLONE_PIDFD as u64,
         pidfd: (&raw mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal,
         stack: 0,
         stack_size: 0,
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: 0,
+        cgroup,
     };
     // SAFETY: no CLONE_VM, so the child has its own copy of memory and goes on with this very stack, as after fork;
     // the process has one thread, so no lock can be held by another. `args` and `pidfd` outlive the call.
@@ -70,7 +91,7 @@ pub(crate) fn clone3(namespaces: Namespaces) -> Result<Fork, Errno> {
 
 /// A fork in the same namespaces.
 pub(crate) fn fork() -> Result<Fork, Errno> {
-    clone3(Namespaces::Shared)
+    clone3(Birth::Fork)
 }
 
 /// Ends the process at once: no destructor, no handler, no flush.

@@ -80,6 +80,24 @@ pub(crate) fn unshare_time() -> Result<(), Errno> {
     check(libc::c_long::from(unsafe { libc::unshare(libc::CLONE_NEWTIME) }))
 }
 
+/// A user namespace below the present one.
+pub(crate) fn unshare_user() -> Result<(), Errno> {
+    // SAFETY: the process has one thread; no memory or descriptor table is unshared.
+    check(libc::c_long::from(unsafe { libc::unshare(libc::CLONE_NEWUSER) }))
+}
+
+/// A network namespace.
+pub(crate) fn unshare_network() -> Result<(), Errno> {
+    // SAFETY: as above.
+    check(libc::c_long::from(unsafe { libc::unshare(libc::CLONE_NEWNET) }))
+}
+
+/// The control groups that this process is in become the roots of all that it sees.
+pub(crate) fn unshare_groups() -> Result<(), Errno> {
+    // SAFETY: as above.
+    check(libc::c_long::from(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }))
+}
+
 /// A user and a mount namespace below the present ones.
 pub(crate) fn unshare_locked() -> Result<(), Errno> {
     // SAFETY: the process has one thread; no memory or descriptor table is unshared.
@@ -99,7 +117,7 @@ pub(crate) fn working_directory(buffer: &mut [u8]) -> Result<usize, Errno> {
 }
 
 /// The kernel's Landlock ABI, 0 if it has none or does not use it.
-pub(crate) fn landlock_abi() -> u32 {
+pub fn landlock_abi() -> u32 {
     // SAFETY: with LANDLOCK_CREATE_RULESET_VERSION no pointer is read.
     let version =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0usize, 1u32) };
