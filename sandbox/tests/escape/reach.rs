@@ -69,7 +69,7 @@ fn e23_no_address_of_the_host_or_beyond_answers_and_the_inner_loopback_does() {
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
     let port6 = v6.as_ref().map_or_else(|_| "9".into(), port);
     let dns = UdpSocket::bind("127.0.0.1:0").unwrap();
-    held(&bench.run(&bench.spec("network", &[&port(&v4), &port6, &name])), 20);
+    held(&bench.run(&bench.spec("network", &[&port(&v4), &port6, &name])), 17);
     for listener in [Some(&v4), v6.as_ref().ok()].into_iter().flatten() {
         listener.set_nonblocking(true).unwrap();
         assert!(listener.accept().is_err(), "someone came");

@@ -56,7 +56,7 @@ fn e37_two_runs_from_elsewhere_under_another_name_zone_and_environment_see_the_s
     let Some(bench) = bench_of(SURFACE) else { return };
     let here = bench.run(&bench.spec("tell", &[])).log;
     let wrapper = ["env", "TZ=Pacific/Kiritimati", "LC_ALL=C.UTF-8", "LANG=et_EE", "HOME=/elsewhere", "USER=nobody"];
-    let mut wrapper: Vec<&str> = wrapper.into_iter().chain(["setarch", "--uname-2.6", "nice", "-n", "5"]).collect();
+    let mut wrapper: Vec<&str> = wrapper.into_iter().chain(["setarch", "--addr-no-randomize"]).collect();
     if is_root() {
         wrapper.extend(["unshare", "--uts", "sh", "-c"]);
         wrapper.extend(["hostname elsewhere; umask 077; ulimit -n 5000; cd /; exec \"$@\"", "sh"]);
@@ -107,7 +107,9 @@ fn e38_every_system_call_answers_bad_arguments_as_the_golden_table_says() {
         .zip(&table)
         .filter(|(seen, golden)| {
             // A kernel may lack a call that the table allows; one that the filter answers, it answers everywhere.
-            let lacks = |(seen, golden): (&str, &str)| seen == golden || (seen == "ENOSYS" && golden != "EPERM");
+            let lacks = |(seen, golden): (&str, &str)| {
+                golden.split('|').any(|golden| seen == golden || (seen == "ENOSYS" && golden != "EPERM"))
+            };
             !seen.split('\t').zip(golden.split('\t')).all(lacks)
         })
         .map(|(seen, golden)| format!("seen {seen:?}, golden {golden:?}"))
@@ -175,8 +177,8 @@ fn e39_in_a_container_or_with_namespaces_switched_off_the_diagnosis_names_the_sw
     assert!(plain.contains("planned"), "the control: {plain}");
     let off = told_in("echo 0 >/proc/sys/user/max_user_namespaces", "none plan x");
     assert!(off.contains("refused") && off.contains("user.max_user_namespaces"), "{off}");
-    let masked = told_in("mount --bind /dev/null /proc/kcore", "none plan x");
-    assert!(masked.contains("refused") && masked.contains("/proc/kcore"), "{masked}");
+    let masked = told_in("mount --bind /dev/null /proc/interrupts", "none plan x");
+    assert!(masked.contains("refused") && masked.contains("/proc/interrupts"), "{masked}");
     // And if the switch is thrown after it was looked at, nothing runs.
     let late = told_in("unshare -U true; echo 1 >/proc/sys/user/max_user_namespaces", "none plan x");
     assert!(late.contains("planned"), "{late}");

@@ -95,6 +95,10 @@ impl Bench {
         fs::write(bench.path("single"), "pinned\n").unwrap();
         std::os::unix::fs::symlink("input/file", bench.path("link")).unwrap();
         fs::copy(compiled(program), bench.path("probe")).unwrap();
+        // Whatever the caller's umask: another user's payload is to read them.
+        for (name, mode) in [("probe", 0o755), ("single", 0o644), ("input/file", 0o644)] {
+            fs::set_permissions(bench.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
         bench.slot.adopt_tree(&bench.path("store")).unwrap();
         bench.slot.adopt_tree(&bench.path("build")).unwrap();
         bench
