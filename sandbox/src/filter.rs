@@ -183,6 +183,9 @@ fn rules(filter: Filter) -> Vec<Rule> {
     let request = |value: u64| Check::Equal { argument: 1, mask: u32::MAX, value: value as u32, answer: EPERM };
     rule(libc::SYS_ioctl, &[request(libc::TIOCSTI), request(libc::TIOCLINUX), request(libc::TIOCSETD)]);
 
+    // A lease on an input, which an unprivileged kiln's payload owns, makes the host's own opens wait for the payload.
+    rule(libc::SYS_fcntl, &[request(libc::F_SETLEASE as u64)]);
+
     let creating =
         |argument, flags| Check::BitsWith { argument, bits: SET_ID, also: flags, also_bits: CREATES, answer: EPERM };
     rule(libc::SYS_open, &[creating(2, 1)]);

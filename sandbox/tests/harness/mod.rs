@@ -1,16 +1,27 @@
 //! A bench per test: the compiled probe, a host directory of mode 0700 with inputs and writable directories, a launcher.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kiln_sandbox::{Ended, Input, Launcher, Refusal, Root, SetupError, Slot, Spec, Stdio, Writable, plan, probe};
 use tempfile::TempDir;
 
-static PROBE: &str = include_str!("probe.c");
+/// What every probe includes.
+static ATTEMPT: &str = include_str!("attempt.h");
+static PROBE: Program = Program { name: "probe", source: include_str!("probe.c") };
+
+/// A small static program in C.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    pub(crate) source: &'static str,
+}
 
 /// Where a test's sandboxes come from.
 pub(crate) struct Bench {
@@ -28,33 +39,48 @@ pub(crate) struct Run {
 
 /// The bench, or `None` with the reason printed if this host cannot isolate; a failure under `MUST_ISOLATE=1`.
 pub(crate) fn bench() -> Option<Bench> {
+    bench_of(PROBE)
+}
+
+/// The same with another program in the probe's place.
+pub(crate) fn bench_of(program: Program) -> Option<Bench> {
     if let Err(refusal) = plan(&Spec::new("/probe"), &probe()) {
         skip(&refusal);
         return None;
     }
-    Some(Bench::new())
+    Some(Bench::new(program))
 }
 
+/// Notes on stderr, and in the file that `KILN_TEST_SKIPS` names, that this test cannot run here.
 fn skip(refusal: &Refusal) {
     assert!(std::env::var_os("MUST_ISOLATE").is_none_or(|value| value != "1"), "{refusal}");
-    eprintln!("skipped: {refusal}");
+    let thread = std::thread::current();
+    let line = format!("skipped: {}: {refusal}\n", thread.name().unwrap_or("a test"));
+    eprint!("{line}");
+    if let Some(list) = std::env::var_os("KILN_TEST_SKIPS") {
+        let mut file = fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
 }
 
-fn compiled_probe() -> &'static Path {
-    static COMPILED: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = COMPILED.get_or_init(|| {
+/// Where the program is, compiled once per test binary.
+fn compiled(program: Program) -> PathBuf {
+    static COMPILED: Mutex<BTreeMap<&str, TempDir>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = compiled.entry(program.name).or_insert_with(|| {
         let directory = TempDir::new().unwrap();
         let (source, binary) = (directory.path().join("probe.c"), directory.path().join("probe"));
-        fs::write(&source, PROBE).unwrap();
-        let status = Command::new("cc").args(["-static", "-O1", "-o"]).args([&binary, &source]).status();
+        fs::write(directory.path().join("attempt.h"), ATTEMPT).unwrap();
+        fs::write(&source, program.source).unwrap();
+        let status = Command::new("cc").args(["-static", "-O1", "-Wall", "-o"]).args([&binary, &source]).status();
         assert!(status.unwrap().success(), "cc -static must work: it needs the C library's static archive");
-        (directory, binary)
+        directory
     });
-    path
+    directory.path().join("probe")
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new(program: Program) -> Self {
         // tempfile makes it with mode 0700, as kiln's own directories are: root's pid 1 must get past that.
         let directory = TempDir::new().unwrap();
         let slot =
@@ -68,7 +94,11 @@ impl Bench {
         fs::write(bench.path("input/file"), "pinned\n").unwrap();
         fs::write(bench.path("single"), "pinned\n").unwrap();
         std::os::unix::fs::symlink("input/file", bench.path("link")).unwrap();
-        fs::copy(compiled_probe(), bench.path("probe")).unwrap();
+        fs::copy(compiled(program), bench.path("probe")).unwrap();
+        // Whatever the caller's umask: another user's payload is to read them.
+        for (name, mode) in [("probe", 0o755), ("single", 0o644), ("input/file", 0o644)] {
+            fs::set_permissions(bench.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
         bench.slot.adopt_tree(&bench.path("store")).unwrap();
         bench.slot.adopt_tree(&bench.path("build")).unwrap();
         bench

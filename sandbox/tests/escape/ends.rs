@@ -1,0 +1,123 @@
+//! Nothing survives the end: daemons, programs that will not stop, a kiln or launcher that was killed.
+
+use std::fs;
+use std::io::Read;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kiln_sandbox::{How, SetupError, Stdio, plan, probe};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::ground::{PATIENCE, PROCESS, held, mark, start_another, told, within};
+use crate::harness::{alive, bench_of};
+
+/// This process's children.
+pub(crate) fn children() -> Vec<i32> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("children")).ok());
+    lists.flat_map(|list| list.split(' ').filter_map(|pid| pid.trim().parse().ok()).collect::<Vec<i32>>()).collect()
+}
+
+/// Without a pid namespace the reader of the log hung for as long as the daemon lived.
+#[test]
+fn e25_a_daemon_left_behind_is_dead_when_wait_returns_and_does_not_hold_it_up() {
+    let Some(bench) = bench_of(PROCESS) else { return };
+    let mark = mark("daemon");
+    let mut delays = Vec::new();
+    for _ in 0..10 {
+        let run = bench.run(&bench.spec("daemon", &[&mark]));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        assert_eq!(alive(&mark), [0i32; 0]);
+        held(&run, 0);
+        assert!(run.log.starts_with("daemon\n"), "the daemon did run: {}", run.log);
+        delays.push(now - told(&run, "leaving").parse::<i64>().unwrap());
+    }
+    // The best of ten, since this machine may be busy.
+    assert!(delays.iter().min().unwrap() < &100, "{delays:?} ms after the payload's exit");
+}
+
+#[test]
+fn e26_a_program_that_will_not_end_is_dead_at_its_deadline_and_grace() {
+    let Some(bench) = bench_of(PROCESS) else { return };
+    for way in ["ignore", "block", "stop", "vfork", "fifo", "crowd"] {
+        let mark = mark(way);
+        let mut spec = bench.spec("stubborn", &[way, &mark]);
+        spec.limits.wall = Some(Duration::from_millis(300));
+        spec.limits.grace = Duration::from_millis(200);
+        let started = Instant::now();
+        let run = bench.run(&spec);
+        let took = started.elapsed();
+        assert_eq!(run.ended.how, How::TimedOut, "{way}");
+        assert!(run.log.starts_with("asleep\n"), "{way}: {}", run.log);
+        assert_eq!(alive(&mark), [0i32; 0], "{way}");
+        assert!(took >= Duration::from_millis(500), "{way}: {took:?}, so it was not as stubborn as it should be");
+        assert!(took < Duration::from_secs(5), "{way}: {took:?}");
+    }
+}
+
+#[test]
+fn e27_a_killed_kiln_leaves_no_process() {
+    if bench_of(PROCESS).is_none() {
+        return;
+    }
+    let mark = mark("victim");
+    let mut victim = start_another(&[], &format!("process log stubborn crowd {mark}"));
+    let mut output = victim.stdout.take().unwrap();
+    let (mut seen, mut byte) = (String::new(), [0]);
+    while seen.matches("asleep").count() < 51 {
+        assert_eq!(output.read(&mut byte).unwrap(), 1, "the victim ended: {seen}");
+        seen.push(byte[0] as char);
+    }
+    assert_eq!(alive(&mark).len(), 51);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    within(Duration::from_secs(1), "still running a second later", || alive(&mark).is_empty());
+}
+
+#[test]
+fn e27_a_killed_launcher_leaves_no_process_and_says_that_it_is_lost() {
+    let Some(bench) = bench_of(PROCESS) else { return };
+    let mark = mark("orphan");
+    let before = children();
+    let launcher = kiln_sandbox::Launcher::start().unwrap();
+    let started: Vec<i32> = children().into_iter().filter(|pid| !before.contains(pid)).collect();
+    let plan = plan(&bench.spec("stubborn", &["crowd", &mark]), &probe()).unwrap();
+    let running = launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+    within(PATIENCE, "the crowd did not gather", || alive(&mark).len() == 51);
+    // The one of the new children that is the ancestor of the crowd; tests beside this one start launchers too.
+    let parent = |pid: i32| -> i32 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap()
+    };
+    let mut ancestor = alive(&mark)[0];
+    while !started.contains(&ancestor) {
+        ancestor = parent(ancestor);
+        assert!(ancestor > 1, "the launcher is not among {started:?}");
+    }
+    kill_process(Pid::from_raw(ancestor).unwrap(), Signal::KILL).unwrap();
+    within(Duration::from_secs(1), "still running a second later", || alive(&mark).is_empty());
+    assert!(matches!(running.wait(&mut |_| {}), Err(SetupError::Lost)));
+    // The next start is an ordinary one.
+    let next = kiln_sandbox::Launcher::start().unwrap();
+    let next = next.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+    let canceller = next.canceller();
+    assert_eq!(next.wait(&mut |_| canceller.cancel()).unwrap().how, How::Cancelled);
+    assert!(launcher.spawn(&plan, &bench.slot, Stdio::Log).is_err(), "the dead one starts nothing more");
+}
+
+#[test]
+fn e27_dropping_a_sandbox_or_its_launcher_kills_it() {
+    let Some(bench) = bench_of(PROCESS) else { return };
+    let mark = mark("drop");
+    let plan = plan(&bench.spec("sleep", &[&mark]), &probe()).unwrap();
+    let gone = || within(PATIENCE, "still running", || alive(&mark).is_empty());
+    let running = bench.launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+    within(PATIENCE, "it did not start", || alive(&mark).len() == 1);
+    drop(running);
+    gone();
+    let launcher = kiln_sandbox::Launcher::start().unwrap();
+    let running = launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+    within(PATIENCE, "it did not start", || alive(&mark).len() == 1);
+    drop(launcher);
+    assert!(matches!(running.wait(&mut |_| {}), Err(SetupError::Lost)));
+    gone();
+}
