@@ -20,6 +20,7 @@
 //! Kernel bugs, hardware side channels, CPUID and the wall clock are not covered. No control groups yet: memory is
 //! bounded per process and per tmpfs, not in total. x86-64 only.
 
+pub mod doctor;
 pub mod error;
 mod filter;
 pub mod launcher;
