@@ -11,6 +11,9 @@ use super::{
 use crate::error::Refusal;
 use crate::probe::Caller;
 
+/// What cannot be known before something else is mended.
+const LATER: &str = "mend what is missing above, then run `kiln doctor` again";
+
 /// First kernel with everything that has no substitute, as [`crate::probe()`] has it.
 const OLDEST: (u32, u32) = (5, 14);
 
@@ -99,7 +102,7 @@ pub(super) fn proc(facts: &Facts) -> Finding {
         );
     }
     if !facts.attempts.best().passed("pivot") {
-        return Finding::ok("proc", Required, purpose, "not reached, see `user-namespaces`");
+        return Finding::ok("proc", Required, purpose, "not covered; not tried, see `user-namespaces`");
     }
     Finding::ok("proc", Required, purpose, full.told()).but(
         Missing,
@@ -151,7 +154,11 @@ pub(super) fn landlock(facts: &Facts) -> Finding {
                     Some(false) => Finding::ok("landlock", Optional, purpose, "not among the active security modules")
                         .but(Missing, "only the mounts stand between a build and files", vec![boot]),
                     Some(true) => Finding::ok("landlock", Optional, purpose, "among the active security modules"),
-                    None => Finding::ok("landlock", Optional, purpose, "unknown, since no sandbox started"),
+                    None => Finding::ok("landlock", Optional, purpose, "not known, since no sandbox started").but(
+                        Degraded,
+                        "not known",
+                        vec![Remedy::advice(LATER)],
+                    ),
                 };
             }
         };
@@ -193,8 +200,8 @@ pub(super) fn fake_root(facts: &Facts) -> Finding {
         other if !facts.attempts.build.passed("execute") => {
             Finding::ok("fake-root", Required, purpose, format!("not reached: {}", other.told())).but(
                 Degraded,
-                "see what is missing above",
-                vec![],
+                "not known",
+                vec![Remedy::advice(LATER)],
             )
         }
         other => Finding::ok("fake-root", Required, purpose, other.told()).but(
@@ -224,8 +231,13 @@ pub(super) fn uid_range(facts: &Facts) -> Finding {
     match (facts.caller, absent.is_empty()) {
         (Caller::Root, _) => Finding::ok("uid-range", Optional, purpose, "root maps ids itself"),
         (Caller::User, true) => Finding::ok("uid-range", Optional, purpose, "newuidmap, newgidmap and a range"),
-        (Caller::User, false) => Finding::ok("uid-range", Optional, purpose, format!("no {}", absent.join(", no ")))
-            .but(Missing, "nothing for builds: they have one user", remedies),
+        (Caller::User, false) => {
+            Finding::ok("uid-range", Optional, purpose, format!("not there: {}", absent.join("; "))).but(
+                Missing,
+                "nothing for builds: they have one user",
+                remedies,
+            )
+        }
     }
 }
 
@@ -301,10 +313,8 @@ pub(super) fn sandbox(facts: &Facts) -> Finding {
     }
     match &facts.attempts.build {
         Attempt::Worked { .. } => Finding::ok("sandbox", Required, purpose, "a whole one ran a program here"),
-        other => Finding::ok("sandbox", Required, purpose, other.told()).but(
-            Missing,
-            cost,
-            vec![Remedy::advice("mend what is missing above, then run `kiln doctor` again")],
-        ),
+        other => {
+            Finding::ok("sandbox", Required, purpose, other.told()).but(Missing, cost, vec![Remedy::advice(LATER)])
+        }
     }
 }
