@@ -10,6 +10,7 @@ mod lock;
 mod log;
 mod man;
 mod progress;
+mod sandbox;
 mod session;
 mod shell;
 mod store;
@@ -95,6 +96,8 @@ enum Command {
     Log(log::Log),
     /// Enter a recipe's environment, or what a failed build left
     Shell(shell::Shell),
+    /// Run one command in a sandbox that shows nothing of the host but what you name
+    Sandbox(Box<sandbox::Sandbox>),
     /// Say whether builds can be isolated here, and what to do if not
     Doctor(doctor::Doctor),
     /// Look at and tend the store
@@ -163,6 +166,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Check(command) => command.run(&session),
         Command::Log(command) => command.run(&session),
         Command::Shell(command) => command.run(&session),
+        Command::Sandbox(command) => command.run(&session),
         Command::Doctor(command) => command.run(&session),
         Command::Store(command) => command.run(&session),
         Command::Completions(command) => command.run(),

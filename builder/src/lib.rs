@@ -20,6 +20,7 @@ pub mod build;
 pub mod diff;
 pub mod rebuild;
 
+pub mod command;
 pub mod doctor;
 pub mod render;
 
