@@ -179,6 +179,9 @@ impl Request {
             asked(own) || (possible && !taken.contains(own.target.as_path()))
         });
         if let Some(root) = root {
+            if self.proc_mode == ProcMode::None && root.join("proc/self").symlink_metadata().is_ok() {
+                return Err(CommandError::RootShowsProcesses { root });
+            }
             let needed = ["dev", "proc"].iter().filter(|name| **name != "proc" || self.proc_mode != ProcMode::None);
             for name in needed {
                 if !root.join(name).is_dir() {

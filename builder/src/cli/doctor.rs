@@ -30,3 +30,14 @@ impl Doctor {
         Ok(diagnosis.exit_code())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_reads_like_this() {
+        let mut command = Doctor::augment_args(clap::Command::new("kiln doctor").term_width(100));
+        insta::assert_snapshot!("doctor.help", command.render_long_help());
+    }
+}

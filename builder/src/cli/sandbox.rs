@@ -1,10 +1,13 @@
 //! `kiln sandbox`: one command in a sandbox, for people who know bubblewrap.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write as _;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use kiln_sandbox::{Ended, How, Ids, Limits, ProcMode};
 use serde_json::json;
@@ -28,7 +31,7 @@ true if and only if the command ran.
 
 Examples:
   kiln sandbox --host-root -- sh -c 'id; ls /'
-  kiln sandbox --ro-bind /usr /usr --symlink usr/lib /lib --symlink usr/lib64 /lib64 \\
+  kiln sandbox --ro-bind /usr /usr --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/bin /bin \\
       --ro-bind . /src --bind out /out --chdir /src -- make DESTDIR=/out install
   kiln sandbox --environment recipes/hello --memory 1G --deadline 5m -- gcc --version";
 
@@ -43,6 +46,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Sandbox {
+    /// Write how it ended as JSON to this file, which may be a descriptor: /dev/fd/N
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
     #[command(flatten)]
     files: Files,
     #[command(flatten)]
@@ -51,9 +57,6 @@ pub(super) struct Sandbox {
     bounds: Bounds,
     #[command(flatten)]
     always: Always,
-    /// Write how it ended as JSON to this file, which may be /dev/fd/N
-    #[arg(long, value_name = "FILE")]
-    result: Option<PathBuf>,
     /// The command, by its path inside or its name in PATH, and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -63,7 +66,7 @@ pub(super) struct Sandbox {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Files")]
 struct Files {
-    /// The host's files as root, read-only: --ro-bind / /
+    /// The host's files as root, read-only, but /dev, /proc, /run, /sys and /tmp are the sandbox's own
     #[arg(long)]
     host_root: bool,
     /// The locked environment of this recipe as root, read-only
@@ -206,7 +209,8 @@ impl From<CommandError> for Failure {
 
 impl Sandbox {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
-        let result = self.result.clone();
+        // Before the command runs: a result that nobody gets is no reason to run it.
+        let result = self.result.as_deref().map(open).transpose()?;
         let output = if session.json() { Output::Talk } else { Output::Caller };
         let ended = self.enter(session, output);
         let document = match &ended {
@@ -218,8 +222,10 @@ impl Sandbox {
                 "error": failure.error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": "),
             }),
         };
-        if let Some(path) = &result {
-            write(path, &document)?;
+        if let Some(mut file) = result {
+            file.write_all(crate::render::json(&document).as_bytes())
+                .context("writing the result")
+                .map_err(|error| Failure { kind: Kind::Host, error })?;
         }
         if session.json() {
             session.print_json(&document)?;
@@ -249,6 +255,7 @@ impl Sandbox {
     fn request(self, environment: Option<PathBuf>) -> Request {
         let Self { files, process, bounds, .. } = self;
         let root = files.host_root.then(|| PathBuf::from("/")).or(environment);
+        let mut own = if files.host_root { host_state() } else { Vec::new() };
         let mut mounts: Vec<Mount> =
             root.into_iter().map(|source| Mount { target: "/".into(), what: What::Host(source) }).collect();
         let pairs = |list: &[PathBuf], what: fn(PathBuf) -> What| -> Vec<Mount> {
@@ -259,6 +266,8 @@ impl Sandbox {
         mounts.extend(pairs(&files.bind, What::Writable));
         mounts.extend(pairs(&files.symlink, |text| What::Link(text.into_os_string())));
         mounts.extend(files.tmpfs);
+        own.retain(|own| !mounts.iter().any(|mount| mount.target == own.target));
+        mounts.extend(own);
 
         let mut request = Request::new(self.command);
         request.mounts = mounts;
@@ -296,6 +305,12 @@ impl Sandbox {
         };
         request
     }
+}
+
+/// Empty places for what of the host is no file: sockets of its services, its hardware.
+fn host_state() -> Vec<Mount> {
+    let places = ["/run", "/sys"].into_iter().filter(|place| Path::new(place).is_dir());
+    places.map(|place| Mount { target: place.into(), what: What::Memory(64 << 20) }).collect()
 }
 
 fn code(how: How) -> u8 {
@@ -341,13 +356,13 @@ fn word(value: &impl serde::Serialize) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Writes in place: the file may be a descriptor of the caller's.
-fn write(path: &Path, document: &serde_json::Value) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        let error = anyhow::Error::new(error).context(format!("writing the result to {}", path.display()));
-        Failure { kind: Kind::Host, error }
-    };
-    std::fs::write(path, crate::render::json(document)).map_err(failed)
+/// In place, since it may be a descriptor of the caller's; what that has already is kept.
+fn open(path: &Path) -> Result<File, Failure> {
+    let kept = path.starts_with("/dev") || path.starts_with("/proc");
+    let opened = File::options().create(true).append(kept).write(true).truncate(!kept).open(path);
+    opened
+        .with_context(|| format!("opening {} for the result", path.display()))
+        .map_err(|error| Failure { kind: Kind::Host, error })
 }
 
 /// `512`, `64K`, `512M`, `2G`, `1T`: powers of 1024.
@@ -407,6 +422,12 @@ fn tmpfs(text: &str) -> Result<Mount, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_help_reads_like_this() {
+        let mut command = Sandbox::augment_args(clap::Command::new("kiln sandbox").term_width(100));
+        insta::assert_snapshot!("sandbox.help", command.render_long_help());
+    }
 
     #[test]
     fn sizes_and_times_have_units_and_are_never_nothing() {

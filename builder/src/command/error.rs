@@ -80,6 +80,12 @@ pub enum CommandError {
         /// What it must ship.
         name: &'static str,
     },
+    /// Without a `/proc` of its own a root's would be seen.
+    #[error("{} shows the host's processes: leave out --proc none, or take another root", root.join("proc").display())]
+    RootShowsProcesses {
+        /// The root, on the host.
+        root: PathBuf,
+    },
     /// A source cannot be looked at.
     #[error("looking at {} of the host", path.display())]
     Source {
@@ -173,6 +179,7 @@ impl CommandError {
             | Self::Own { .. }
             | Self::NoRoot
             | Self::RootLacks { .. }
+            | Self::RootShowsProcesses { .. }
             | Self::Source { .. }
             | Self::NotDirectory { .. }
             | Self::NotLendable { .. }

@@ -72,6 +72,12 @@ fn a_root_must_have_the_places_of_the_sandbox_s_own_and_cannot_be_memory() {
     // Nothing is laid over what is not there, and no /tmp is put where none can be.
     assert!(spec.surface.etc.is_empty());
     assert_eq!(spec.tmpfs.iter().map(|t| t.target.display().to_string()).collect::<Vec<_>>(), ["/dev/shm"]);
+    let processes = Request {
+        proc_mode: ProcMode::None,
+        ..request(vec![Mount { target: "/".into(), what: What::Host("/".into()) }])
+    };
+    let processes = Request { command: vec!["/proc/self/exe".into()], ..processes };
+    assert!(refused(&processes).contains("/proc shows the host's processes"));
     asked.ids = Ids::FakeRoot;
     assert!(refused(&asked).contains("--fake-root needs /proc"));
     let memory = Mount { target: "/".into(), what: What::Memory(1) };
