@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_model::variation::VARIED_LOCALE;
 use kiln_sandbox::doctor::{self as sandbox, Finding, Need, Remedy, State};
-use rustix::fs::{Access, StatVfsMountFlags};
+use rustix::fs::StatVfsMountFlags;
 use serde::Serialize;
 
 use crate::build::{host, slots};
@@ -170,7 +170,8 @@ fn ground(store: &Path) -> Result<Ground, String> {
     let there = absolute.ancestors().find(|path| path.is_dir()).ok_or("no directory of its path exists")?;
     let told = |error: rustix::io::Errno| format!("{}: {error}", there.display());
     let stat = rustix::fs::statvfs(there).map_err(told)?;
-    let writable = rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    // Tried: to root, access(2) grants places where nothing can be made.
+    let writable = tempfile::tempfile_in(there).is_ok();
     let unfit = if !writable || stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
         Some(Unfit::ReadOnly)
     } else if stat.f_flag.contains(StatVfsMountFlags::NOEXEC) {

@@ -75,9 +75,11 @@ fn a_line_for_each_feature_and_details_only_for_what_is_not_there() {
 
 #[test]
 fn it_leaves_no_store_and_no_file_behind() {
-    let kiln = Kiln::fresh(Ground::Disk).env("TMPDIR", ground::directory(Ground::Disk).keep().display().to_string());
+    let temporary = ground::directory(Ground::Disk);
+    let kiln = Kiln::fresh(Ground::Disk).env("TMPDIR", temporary.path().display().to_string());
     kiln.run(["doctor"]);
     assert!(!kiln.store().exists(), "looking makes no store");
+    assert_eq!(temporary.path().read_dir().unwrap().count(), 0, "nothing is left where it tried");
 }
 
 #[test]

@@ -208,7 +208,6 @@ fn what_cannot_be_is_told_before_anything_runs() {
         (&["--hostname", ""], 2, &["--hostname"]),
     ];
     let (_guard, own) = own();
-    let witness = own.join("ran");
     for (options, code, words) in cases {
         let result = own.join("result");
         let words_before = ["sandbox", "--host-root", "--result", text(&result)];
@@ -223,7 +222,6 @@ fn what_cannot_be_is_told_before_anything_runs() {
             std::fs::remove_file(&result).unwrap();
         }
     }
-    assert!(!witness.exists());
 }
 
 #[test]
