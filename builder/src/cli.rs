@@ -5,10 +5,12 @@
 mod build;
 mod check;
 mod completions;
+mod doctor;
 mod lock;
 mod log;
 mod man;
 mod progress;
+mod sandbox;
 mod session;
 mod shell;
 mod store;
@@ -94,6 +96,10 @@ enum Command {
     Log(log::Log),
     /// Enter a recipe's environment, or what a failed build left
     Shell(shell::Shell),
+    /// Run one command in a sandbox that shows nothing of the host but what you name
+    Sandbox(Box<sandbox::Sandbox>),
+    /// Say whether builds can be isolated here, and what to do if not
+    Doctor(doctor::Doctor),
     /// Look at and tend the store
     Store(store::StoreCommand),
     /// Print shell completions
@@ -160,6 +166,8 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Check(command) => command.run(&session),
         Command::Log(command) => command.run(&session),
         Command::Shell(command) => command.run(&session),
+        Command::Sandbox(command) => command.run(&session),
+        Command::Doctor(command) => command.run(&session),
         Command::Store(command) => command.run(&session),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),

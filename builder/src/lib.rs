@@ -21,6 +21,8 @@ pub mod build;
 pub mod diff;
 pub mod rebuild;
 
+pub mod command;
+pub mod doctor;
 pub mod render;
 
 pub mod cli;

@@ -3,7 +3,7 @@
 //! [`check`] runs a control and varied builds of one derivation, each distinct and uncached, and says per file what
 //! differs. What that means is judged by `kiln_model::verdict`; a divergence is a result, not an error.
 
-mod locales;
+pub(crate) mod locales;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;

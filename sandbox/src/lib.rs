@@ -22,6 +22,7 @@
 
 pub mod control_group;
 mod disk;
+pub mod doctor;
 pub mod door;
 pub mod error;
 mod filter;

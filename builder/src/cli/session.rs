@@ -62,14 +62,18 @@ impl Session {
         if let Some(store) = self.store.get() {
             return Ok(store);
         }
-        let root = match &self.global.store {
-            Some(root) => root.clone(),
+        let store = Store::open(&self.store_root()?)?;
+        Ok(self.store.get_or_init(|| store))
+    }
+
+    /// Where the store is, or would be.
+    pub(super) fn store_root(&self) -> Result<PathBuf, Failure> {
+        match &self.global.store {
+            Some(root) => Ok(root.clone()),
             None => store::default_root(|name| std::env::var_os(name)).ok_or_else(|| {
                 Failure::new(Kind::BadInput, anyhow::anyhow!("no place for a store: set KILN_STORE, or HOME"))
-            })?,
-        };
-        let store = Store::open(&root)?;
-        Ok(self.store.get_or_init(|| store))
+            }),
+        }
     }
 
     pub(super) fn network(&self) -> Network {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Names of the locales below `root`'s `/usr/lib/locale`: directories, and names in the `locale-archive` file.
-pub(super) fn of(root: &Path) -> BTreeSet<String> {
+pub(crate) fn of(root: &Path) -> BTreeSet<String> {
     let directory = root.join("usr/lib/locale");
     let mut found = BTreeSet::new();
     for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {

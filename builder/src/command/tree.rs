@@ -1,0 +1,71 @@
+//! Root's directories, lent to a sandbox for the time of one command.
+//!
+//! Root's sandboxes run as a user that owns nothing, so that user must own what it may write to. Only a tree that is
+//! wholly root's own is lent: what changed hands could not be told from what had another owner before.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use kiln_sandbox::Slot;
+
+use super::CommandError;
+
+/// Directories that a slot owns until they are taken back.
+pub(super) struct Lent<'s> {
+    slot: &'s Slot,
+    trees: Vec<PathBuf>,
+}
+
+impl<'s> Lent<'s> {
+    /// Checks all before the first changes hands. For a user nothing is to be done.
+    pub(super) fn lend<'p>(slot: &'s Slot, trees: impl Iterator<Item = &'p Path>) -> Result<Self, CommandError> {
+        let mut lent = Self { slot, trees: Vec::new() };
+        if !rustix::process::geteuid().is_root() {
+            return Ok(lent);
+        }
+        let trees: Vec<PathBuf> = trees.map(Path::to_owned).collect();
+        trees.iter().try_for_each(|tree| check(tree))?;
+        for tree in trees {
+            lent.trees.push(tree.clone());
+            slot.adopt_tree(&tree)?;
+        }
+        Ok(lent)
+    }
+
+    /// Gives them all back to root.
+    pub(super) fn take_back(mut self) -> Result<(), CommandError> {
+        std::mem::take(&mut self.trees).iter().try_for_each(|tree| Ok(self.slot.reclaim_tree(tree)?))
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        for tree in &self.trees {
+            // Reached only on the way out with another error, which is the one to tell.
+            let _ = self.slot.reclaim_tree(tree);
+        }
+    }
+}
+
+/// Every file is root's own, has no other name, and is no setuid program: chown(2) would strip that.
+fn check(top: &Path) -> Result<(), CommandError> {
+    let refuse = |path: &Path, why: String| CommandError::NotLendable { path: path.to_owned(), why };
+    if top.canonicalize().is_ok_and(|real| real == Path::new("/")) {
+        return Err(refuse(top, "it is the host's root".into()));
+    }
+    let mut left = vec![top.to_owned()];
+    while let Some(path) = left.pop() {
+        let file = path.symlink_metadata().map_err(|error| CommandError::Source { path: path.clone(), error })?;
+        if file.uid() != 0 {
+            return Err(refuse(&path, format!("it belongs to user {}, and all of it must be root's", file.uid())));
+        }
+        if file.is_file() && (file.nlink() > 1 || file.mode() & 0o6000 != 0) {
+            return Err(refuse(&path, "it has further hard links or is a setuid program".into()));
+        }
+        if file.is_dir() {
+            let entries = path.read_dir().map_err(|error| CommandError::Source { path: path.clone(), error })?;
+            left.extend(entries.flatten().map(|entry| entry.path()));
+        }
+    }
+    Ok(())
+}
