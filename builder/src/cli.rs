@@ -96,9 +96,8 @@ enum Command {
     Log(log::Log),
     /// Enter a recipe's environment, or what a failed build left
     Shell(shell::Shell),
-    /// Run one command in a sandbox that shows nothing of the host but what you name
+    // Without a line here the help is the command's own, whole.
     Sandbox(Box<sandbox::Sandbox>),
-    /// Say whether builds can be isolated here, and what to do if not
     Doctor(doctor::Doctor),
     /// Look at and tend the store
     Store(store::StoreCommand),

@@ -26,6 +26,9 @@ use program::{Inside, View};
 /// Where programs are looked for if the request sets no `PATH`.
 pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// Mounts of one request.
+const MOST_MOUNTS: usize = 10_000;
+
 /// What was asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -195,6 +198,9 @@ impl Request {
     /// What can be said without looking at more than the sources.
     fn check(&self) -> Result<(), CommandError> {
         plain("--chdir", &self.cwd)?;
+        if self.mounts.len() > MOST_MOUNTS {
+            return Err(CommandError::TooMany { count: self.mounts.len(), most: MOST_MOUNTS });
+        }
         let mut targets = BTreeSet::new();
         for mount in &self.mounts {
             plain("a mount's target", &mount.target)?;

@@ -16,6 +16,35 @@
 //! It refuses rather than weakens: what this host cannot do is a [`Refusal`] that says what is missing, why, and what
 //! to do. It knows Linux; of recipes, stores and digests it knows nothing.
 //!
+//! # Example
+//! A shell command that sees `/usr` and nothing else, writes where it may, and is held to a deadline:
+//! ```no_run
+//! use std::time::Duration;
+//! use kiln_sandbox::{How, Input, Launcher, Slot, Spec, Stdio, Writable, plan, probe};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut spec = Spec::new("/usr/bin/sh");
+//! spec.process.argv = ["sh", "-c", "id; echo made >/out/file"].map(Into::into).to_vec();
+//! spec.process.env = vec!["PATH=/usr/bin".into()];
+//! for (source, target) in [("/usr", "/usr"), ("/lib64", "/lib64"), ("/lib", "/lib")] {
+//!     spec.inputs.push(Input { source: source.into(), target: target.into() });
+//! }
+//! spec.writable.push(Writable { source: "/home/me/private/out".into(), target: "/out".into() });
+//! spec.limits.wall = Some(Duration::from_secs(60));
+//!
+//! // Pure: what this host cannot do is refused here, with what is missing and how to get it.
+//! let plan = plan(&spec, &probe())?;
+//! let launcher = Launcher::start()?;
+//! let slot = Slot::lease("/run/kiln/slots".as_ref())?;
+//! let running = launcher.spawn(&plan, &slot, Stdio::Log)?;
+//! let ended = running.wait(&mut |log| print!("{}", String::from_utf8_lossy(log)))?;
+//! assert_eq!(ended.how, How::Exited(0));
+//! println!("isolated by {:?}", ended.achieved.namespaces);
+//! # Ok(())
+//! # }
+//! ```
+//! `examples/run.rs` is a whole program. [`doctor`] says what a host lacks, and the command that brings it.
+//!
 //! # Limits
 //! Kernel bugs, hardware side channels, CPUID and the wall clock are not covered. Without control groups memory is bounded
 //! per process and per tmpfs, not in total ([`control_group`]). x86-64 only.

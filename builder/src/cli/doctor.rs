@@ -12,7 +12,7 @@ Exit codes:
   3    they cannot be isolated: see `missing`
   7    they can, but the store has no place to be";
 
-/// Say what this host offers to builds, what is missing, what that costs, and the command that brings it.
+/// Say whether builds can be isolated here, what is missing, what that costs, and the command that brings it.
 ///
 /// Sandboxes are tried, not guessed: each feature is judged by what came of that. Nothing is changed and no socket is
 /// opened; commands are printed, never run.
@@ -33,11 +33,12 @@ impl Doctor {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::CommandFactory as _;
 
     #[test]
     fn the_help_reads_like_this() {
-        let mut command = Doctor::augment_args(clap::Command::new("kiln doctor").term_width(100));
+        let kiln = super::super::Cli::command();
+        let mut command = kiln.find_subcommand("doctor").expect("a subcommand").clone().term_width(100);
         insta::assert_snapshot!("doctor.help", command.render_long_help());
     }
 }

@@ -39,7 +39,7 @@ Examples:
 ///
 /// By default the root is empty and read-only, there are no variables but PATH, no network but a loopback of its own, one
 /// user (uid 1000) who is never root outside, fixed names and clocks, and the calls that lead out are refused. stdin,
-/// stdout and stderr are the caller's.
+/// stdout and stderr are the caller's. Run as root, the command is a user of the host that owns nothing there.
 ///
 /// Options of bubblewrap that ask for what is always so (--unshare-all, --die-with-parent, --new-session, --clearenv, --dev
 /// /dev, --cap-drop ALL) are accepted.
@@ -421,11 +421,14 @@ fn tmpfs(text: &str) -> Result<Mount, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     #[test]
     fn the_help_reads_like_this() {
-        let mut command = Sandbox::augment_args(clap::Command::new("kiln sandbox").term_width(100));
+        let kiln = super::super::Cli::command();
+        let mut command = kiln.find_subcommand("sandbox").expect("a subcommand").clone().term_width(100);
         insta::assert_snapshot!("sandbox.help", command.render_long_help());
     }
 

@@ -57,6 +57,14 @@ pub enum CommandError {
         /// The path.
         path: PathBuf,
     },
+    /// More than one sandbox is given.
+    #[error("{count} mounts are more than the {most} that one sandbox may have: give a directory that holds them")]
+    TooMany {
+        /// How many were asked for.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// One place, two things.
     #[error("two mounts at {}: leave one out", target.display())]
     TwoMounts {
@@ -175,6 +183,7 @@ impl CommandError {
             | Self::Interpreter { .. }
             | Self::Program { .. }
             | Self::Path { .. }
+            | Self::TooMany { .. }
             | Self::TwoMounts { .. }
             | Self::Own { .. }
             | Self::NoRoot

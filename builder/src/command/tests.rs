@@ -22,6 +22,8 @@ fn targets_are_absolute_lead_nowhere_back_and_are_used_once() {
     }
     assert!(refused(&request(vec![host("/a"), host("/a/")])).contains("two mounts at /a"));
     assert!(refused(&request(vec![host("/"), host("/")])).contains("two mounts at /"));
+    let many = (0..=MOST_MOUNTS).map(|number| host(&format!("/{number}"))).collect();
+    assert!(refused(&request(many)).contains("10001 mounts are more than"));
     assert!(refused(&request(vec![host("/proc/x")])).contains("the sandbox's own"));
     assert!(refused(&request(vec![host("/dev")])).contains("the sandbox's own"));
 }
