@@ -52,7 +52,8 @@ fn main() {
 impl Bench {
     fn describe(&self) {
         let version = Command::new("/usr/bin/bwrap").arg("--version").output();
-        let version = version.map_or_else(|_| "no bubblewrap".into(), |o| String::from_utf8_lossy(&o.stdout).into_owned());
+        let version =
+            version.map_or_else(|_| "no bubblewrap".into(), |o| String::from_utf8_lossy(&o.stdout).into_owned());
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         println!(

@@ -13,6 +13,7 @@ use kiln_sandbox::{Ended, How, Ids, Limits, ProcMode};
 use serde_json::json;
 
 use super::{Failure, Session};
+use crate::build::graph::Origin;
 use crate::command::{CommandError, Mount, Output, Request, What};
 use crate::exit::{self, Kind};
 
@@ -141,6 +142,8 @@ enum Network {
     /// Nothing but an own loopback.
     #[default]
     None,
+    /// The caller's: for a command that only fetches what is then held against a digest
+    Host,
 }
 
 /// Where it must stop.
@@ -168,6 +171,9 @@ struct Bounds {
     /// Size of each file [default: 64G]
     #[arg(long, value_parser = size, value_name = "SIZE")]
     file_size: Option<NonZeroU64>,
+    /// What writable directories may hold more than at the start
+    #[arg(long, value_parser = size, value_name = "SIZE")]
+    disk: Option<NonZeroU64>,
 }
 
 /// What bubblewrap has to be asked for: accepted for the sake of habits and scripts, since it is always so.
@@ -245,8 +251,12 @@ impl Sandbox {
             Some(recipe) => {
                 let graph = session.graph(std::slice::from_ref(recipe))?;
                 let node = &graph.nodes[graph.wanted[0]];
-                let shown = node.recipe.shown.display().to_string();
-                Some(session.with_builder(|builder| Ok(builder.environment(&shown, &node.lock)?))?)
+                let shown = node.shown.display().to_string();
+                let Origin::Recipe(locked) = &node.origin else {
+                    let error = anyhow::anyhow!("{shown} is no recipe: only a recipe has an environment to enter");
+                    return Err(Failure::new(Kind::BadInput, error));
+                };
+                Some(session.with_builder(|builder| Ok(builder.environment(&shown, &locked.lock)?))?)
             }
         };
         Ok(self.request(environment).run(output)?)
@@ -281,6 +291,7 @@ impl Sandbox {
         };
         request.network = match process.network {
             Network::None => kiln_sandbox::Network::None,
+            Network::Host => kiln_sandbox::Network::Host,
         };
         request.proc_mode = match files.proc {
             Proc::Strict => ProcMode::Strict,
@@ -301,6 +312,7 @@ impl Sandbox {
             processes: own(bounds.processes, limits.processes),
             open_files: own(bounds.open_files, limits.open_files),
             file_size: own(bounds.file_size, limits.file_size),
+            disk_bytes: own(bounds.disk, limits.disk_bytes),
             ..limits
         };
         request
@@ -345,6 +357,7 @@ fn told(ended: &Ended) -> serde_json::Value {
             "user_seconds": seconds(ended.usage.user),
             "system_seconds": seconds(ended.usage.system),
             "peak_memory": ended.usage.peak_memory,
+            "peak_memory_total": ended.usage.peak_memory_total,
         },
         "isolation": ended.achieved,
     })

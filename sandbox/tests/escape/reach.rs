@@ -5,27 +5,27 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
-use kiln_sandbox::Network;
+use kiln_sandbox::{Network, Spec};
 
 use crate::ground::{Background, REACH, held, mark, not_here, outside};
-use crate::harness::bench_of;
+use crate::harness::{Bench, bench_of};
 
 /// CVE-2024-27297: with a shared network namespace two builds did meet on an abstract socket.
 #[test]
 fn e01_two_builds_cannot_meet_on_an_abstract_socket_to_pass_a_descriptor() {
     let (Some(one), Some(other)) = (bench_of(REACH), bench_of(REACH)) else { return };
-    // A network that is shared needs Landlock's scope for sockets, and a second round here.
-    match one.spec("smuggle", &[]).network {
-        Network::None => {}
+    // Where the network is the caller's, Landlock's scope holds them apart.
+    for network in [Network::None, Network::Host] {
+        let spec = |bench: &Bench, arguments: &[&str]| Spec { network, ..bench.spec(arguments[0], &arguments[1..]) };
+        let name = mark("abstract");
+        let smuggler = Background::start(&one, &spec(&one, &["smuggle", &name]), "listening");
+        held(&other.run(&spec(&other, &["visit", &name])), 1);
+        // The same slot, as one kiln might use it twice.
+        held(&one.run(&spec(&one, &["visit", &name])), 1);
+        let log = smuggler.stop();
+        assert!(!log.contains("visited"), "{log}");
+        assert_eq!(std::fs::read(one.path("build/output")).unwrap(), b"smuggled", "only its own child got it");
     }
-    let name = mark("abstract");
-    let smuggler = Background::start(&one, &one.spec("smuggle", &[&name]), "listening");
-    held(&other.run(&other.spec("visit", &[&name])), 1);
-    // The same slot, as one kiln might use it twice.
-    held(&one.run(&one.spec("visit", &[&name])), 1);
-    let log = smuggler.stop();
-    assert!(!log.contains("visited"), "{log}");
-    assert_eq!(std::fs::read(one.path("build/output")).unwrap(), b"smuggled", "only its own child got it");
 }
 
 #[test]
