@@ -142,7 +142,7 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
     };
     steps.extend([Step::Nesting { allowed }, Step::Private]);
     mounts(spec, host, &mut sources, &mut steps)?;
-    steps.extend([Step::Seal, Step::Pivot, Step::Drop, Step::Fork]);
+    steps.extend([Step::Seal, Step::Pivot, Step::Drop, Step::Fork { program: filter::of_pid_1() }]);
     payload(spec, &mut steps)?;
 
     let mut namespaces: Vec<String> = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"].map(String::from).into();
@@ -558,7 +558,7 @@ mod tests {
             let at = |wanted: fn(&Step) -> bool| steps.iter().position(wanted).expect("in the plan");
             assert!(at(|step| matches!(step, Step::Nesting { .. })) < at(|step| matches!(step, Step::Pivot)));
             assert!(at(|step| matches!(step, Step::Seal)) < at(|step| matches!(step, Step::Pivot)));
-            assert_eq!(at(|step| matches!(step, Step::Drop)) + 1, at(|step| matches!(step, Step::Fork)));
+            assert_eq!(at(|step| matches!(step, Step::Drop)) + 1, at(|step| matches!(step, Step::Fork { .. })));
             assert!(matches!(steps[..], [.., Step::Filter { .. }, Step::Execute { .. }]));
         }
     }

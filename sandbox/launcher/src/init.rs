@@ -30,6 +30,7 @@ pub(crate) struct Task<'a> {
     pub(crate) env: StringArray<'a>,
     pub(crate) filter: Program,
     pub(crate) watch: Program,
+    own_filter: Program,
     pub(crate) door: Option<&'a OwnedFd>,
     network: Network,
     report: &'a OwnedFd,
@@ -60,6 +61,7 @@ impl<'a> Task<'a> {
             door,
             network,
             watch: Program::new(&[]),
+            own_filter: Program::new(&[]),
             argv: StringArray::new(&[]),
             env: StringArray::new(&[]),
             filter: Program::new(&[]),
@@ -73,6 +75,7 @@ impl<'a> Task<'a> {
                     task.argv = StringArray::new(argv);
                     task.env = StringArray::new(env);
                 }
+                Step::Fork { program } => task.own_filter = Program::new(program),
                 Step::Filter { program } => task.filter = Program::new(program),
                 Step::Door { program } => task.watch = Program::new(program),
                 _ => {}
@@ -105,7 +108,7 @@ pub(crate) fn run(task: &Task<'_>) -> ! {
         if step.place() != Place::Init {
             continue;
         }
-        if let Step::Fork = step {
+        if let Step::Fork { .. } = step {
             fork(task, number)
         }
         if let Err(errno) = perform(task, &mut mounts, step) {
@@ -115,7 +118,7 @@ pub(crate) fn run(task: &Task<'_>) -> ! {
     task.fail(0, Errno::PROTO)
 }
 
-fn perform(task: &Task<'_>, mounts: &mut Mounts, step: &Step) -> Result<(), Errno> {
+fn perform<'a>(task: &Task<'a>, mounts: &mut Mounts<'a>, step: &'a Step) -> Result<(), Errno> {
     match step {
         Step::Become { uid, gid } => take_ids(task, *uid, *gid),
         Step::Clocks { seconds } => offset_clocks(*seconds),
@@ -231,7 +234,7 @@ fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: RustixPid) ->
         0..=3 => Ok(()),
         _ => sys::close_range(3, report - 1),
     });
-    if let Err(errno) = closed.and_then(|()| sys::install_filter(&task.filter)) {
+    if let Err(errno) = closed.and_then(|()| sys::install_filter(&task.own_filter)) {
         task.fail(number, errno);
     }
     loop {
