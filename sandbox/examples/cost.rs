@@ -67,6 +67,7 @@ impl Bench {
 
     fn plan(&self, proc_mode: ProcMode, further_inputs: usize) -> Plan {
         let mut spec = Spec::new("/bin/true");
+        spec.process.argv.push(std::process::id().to_string().into());
         spec.inputs.push(Input { source: self.root.join("bin"), target: "/bin".into() });
         for number in 0..further_inputs {
             spec.inputs.push(Input { source: self.root.join("bin"), target: format!("/inputs/{number}").into() });
@@ -204,7 +205,7 @@ impl Times {
     }
 }
 
-/// What is on this machine: the launcher's and sandboxes' processes, the caller's mounts, control groups.
+/// What of this run is on this machine: launchers and payloads, the caller's mounts, control groups.
 struct Left {
     processes: usize,
     mounts: usize,
@@ -213,10 +214,13 @@ struct Left {
 
 impl Left {
     fn now() -> Self {
+        let own = std::process::id().to_string();
         let named = |entry: &fs::DirEntry| {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            line.starts_with(b"kiln-launcher") || line.starts_with(b"/bin/true") || name.starts_with("kiln-launcher")
+            let is_child = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&*own);
+            // The payload says whose it is: an orphan's parent is someone else.
+            is_child || line.split(|&byte| byte == 0).nth(1) == Some(own.as_bytes())
         };
         let entries = |path: &str| fs::read_dir(path).into_iter().flatten().filter_map(Result::ok).collect::<Vec<_>>();
         let groups = ["memory", "pids", "cpuacct", "unified", ""].map(|top| entries(&format!("/sys/fs/cgroup/{top}")));
@@ -226,7 +230,7 @@ impl Left {
             groups: groups
                 .iter()
                 .flatten()
-                .filter(|entry| entry.file_name().to_string_lossy().starts_with("kiln-sandbox-"))
+                .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("kiln-sandbox-{own}-")))
                 .count(),
         }
     }
