@@ -117,11 +117,8 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
             steps.extend(join);
         }
     }
-    steps.extend([Step::Map { uid, gid }, Step::Become { uid, gid }]);
-    if group.is_some() {
-        // The clone's began where kiln is, and would show the way from there.
-        steps.push(Step::GroupRoot);
-    }
+    steps.push(Step::Map { uid, gid });
+    // What needs rights and no ids comes before `Become`, which waits for the launcher to write the maps.
     if let Some(base) = spec.time_offsets {
         steps.push(Step::Clocks { seconds: base.seconds });
     }
@@ -141,6 +138,11 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
         Ids::FakeRoot => 1,
     };
     steps.extend([Step::Nesting { allowed }, Step::Private]);
+    steps.push(Step::Become { uid, gid });
+    if group.is_some() {
+        // The clone's began where kiln is, and would show the way from there.
+        steps.push(Step::GroupRoot);
+    }
     mounts(spec, host, &mut sources, &mut steps)?;
     steps.extend([Step::Seal, Step::Pivot, Step::Drop, Step::Fork { program: filter::of_pid_1() }]);
     payload(spec, &mut steps)?;

@@ -143,7 +143,9 @@ fn perform<'a>(task: &Task<'a>, mounts: &mut Mounts<'a>, step: &'a Step) -> Resu
 fn take_ids(task: &Task<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
     let die_with_launcher = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     die_with_launcher()?;
-    // The byte says that the maps are written. None comes if the launcher died before the line above.
+    // It may have died before that line, and then nothing would ever come: this process has the pipe's other end too.
+    stay_with_launcher(task);
+    // The byte says that the maps are written.
     if rustix::io::read(task.released, &mut [0u8; 1])? != 1 {
         sys::exit_now(125);
     }
@@ -153,12 +155,17 @@ fn take_ids(task: &Task<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
     // New ids made this process undumpable and its /proc files root's; the clocks' file is among them. Until
     // `Step::Drop` there is nobody inside to look.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
-    // Changing ids cleared it: PR_SET_PDEATHSIG(2const). A pidfd becomes readable when its process has ended.
+    // Changing ids cleared it: PR_SET_PDEATHSIG(2const).
     die_with_launcher()?;
+    stay_with_launcher(task);
+    Ok(())
+}
+
+/// Ends this process if the launcher has ended. A pidfd becomes readable when its process has.
+fn stay_with_launcher(task: &Task<'_>) {
     let mut launcher = [PollFd::new(task.launcher.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut launcher, PollTimeout::ZERO) {
-        Ok(0) => Ok(()),
-        _ => sys::exit_now(125),
+    if poll(&mut launcher, PollTimeout::ZERO) != Ok(0) {
+        sys::exit_now(125)
     }
 }
 
