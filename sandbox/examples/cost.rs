@@ -6,8 +6,10 @@
 //! small one; further inputs are added; batches run side by side, and what they leave is counted. Judge ratios.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio as Pipe};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use kiln_sandbox::{Host, How, Input, Launcher, Plan, ProcMode, Slot, Spec, Stdio, plan, probe};
@@ -34,9 +36,6 @@ struct Bench {
 fn main() {
     let mut arguments = std::env::args_os().skip(1);
     let root = PathBuf::from(arguments.next().expect("usage: cost ROOT [N]"));
-    if root == Path::new("--floor") {
-        return;
-    }
     let count = arguments
         .next()
         .map_or(100, |count| count.to_str().and_then(|count| count.parse().ok()).expect("N is a number"));
@@ -68,6 +67,7 @@ impl Bench {
 
     fn plan(&self, proc_mode: ProcMode, further_inputs: usize) -> Plan {
         let mut spec = Spec::new("/bin/true");
+        spec.process.argv.push(std::process::id().to_string().into());
         spec.inputs.push(Input { source: self.root.join("bin"), target: "/bin".into() });
         for number in 0..further_inputs {
             spec.inputs.push(Input { source: self.root.join("bin"), target: format!("/inputs/{number}").into() });
@@ -83,11 +83,11 @@ impl Bench {
     }
 
     fn starts(&self) {
-        let (cold, pooled) = (start(0), start(16));
+        let (cold, pooled, floor) = (start(0), start(16), Floor::start(&self.root));
         let (compat, strict) = (self.plan(ProcMode::Compat, 0), self.plan(ProcMode::Strict, 0));
         let mut contenders: Vec<Contender<'_>> = vec![
             ("plain spawn", Box::new(|| spawn(Command::new(self.root.join("bin/true"))))),
-            ("namespace floor", Box::new(|| floor(&self.root))),
+            ("namespace floor", Box::new(|| floor.run())),
             ("kiln strict /proc", Box::new(|| self.run(&cold, &strict))),
             ("kiln compat /proc", Box::new(|| self.run(&cold, &compat))),
             ("kiln strict, pooled net", Box::new(|| self.run(&pooled, &strict))),
@@ -98,7 +98,7 @@ impl Bench {
             contenders.push(("bwrap full", Box::new(|| spawn(wrapped(&self.root)))));
         }
         let times = self.interleave(&contenders);
-        let (floor, peer) = (times[1], times[times.len() - 1]);
+        let (bare, peer) = (times[1], times[times.len() - 1]);
         if times[0].median > 1.5 * times[0].min {
             println!("noisy: the plain spawn's median is over 1.5 times its minimum");
         }
@@ -114,13 +114,11 @@ impl Bench {
                 t.p10,
                 t.median,
                 t.p75,
-                t.median / floor.median
+                t.median / bare.median
             );
         }
     }
 
-    /// A launcher that was started before and after the caller grew; requests come from a large caller either way, so the
-    /// small one is a process of its own that answers over pipes: here simply the order of growth.
     fn size_of_the_caller(&self) {
         let (launcher, strict) = (start(0), self.plan(ProcMode::Strict, 0));
         let turn = || {
@@ -128,7 +126,7 @@ impl Bench {
             self.run(&launcher, &strict);
             begin.elapsed().as_nanos() as f64 / 1000.0
         };
-        // Grown and shrunk again in turns of ten, so that load hits both alike.
+        // Grows and shrinks again every ten turns, so that load hits both alike.
         let (mut small, mut large) = (Vec::new(), Vec::new());
         while small.len() < self.count {
             small.extend((0..10).map(|_| turn()));
@@ -207,7 +205,7 @@ impl Times {
     }
 }
 
-/// What is on this machine: the launcher's and sandboxes' processes, the caller's mounts, control groups.
+/// What of this run is on this machine: launchers and payloads, the caller's mounts, control groups.
 struct Left {
     processes: usize,
     mounts: usize,
@@ -216,10 +214,13 @@ struct Left {
 
 impl Left {
     fn now() -> Self {
+        let own = std::process::id().to_string();
         let named = |entry: &fs::DirEntry| {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            line.starts_with(b"kiln-launcher") || line.starts_with(b"/bin/true") || name.starts_with("kiln-launcher")
+            let is_child = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&*own);
+            // The payload says whose it is: an orphan's parent is someone else.
+            is_child || line.split(|&byte| byte == 0).nth(1) == Some(own.as_bytes())
         };
         let entries = |path: &str| fs::read_dir(path).into_iter().flatten().filter_map(Result::ok).collect::<Vec<_>>();
         let groups = ["memory", "pids", "cpuacct", "unified", ""].map(|top| entries(&format!("/sys/fs/cgroup/{top}")));
@@ -229,7 +230,7 @@ impl Left {
             groups: groups
                 .iter()
                 .flatten()
-                .filter(|entry| entry.file_name().to_string_lossy().starts_with("kiln-sandbox-"))
+                .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("kiln-sandbox-{own}-")))
                 .count(),
         }
     }
@@ -243,12 +244,37 @@ fn spawn(mut command: Command) {
     assert!(command.status().expect("it starts").success());
 }
 
-/// Every namespace that kiln makes, and no setup in them: unshare(1) makes them, its fork runs the program.
-fn floor(root: &Path) {
-    let mut command = Command::new("/usr/bin/unshare");
-    command.args(["--user", "--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--time", "--fork"]);
-    command.args(["--propagation", "unchanged"]).arg(root.join("bin/true"));
-    spawn(command);
+/// A small process that makes the namespaces and does nothing in them, on request.
+struct Floor {
+    process: Mutex<Child>,
+}
+
+impl Floor {
+    fn start(root: &Path) -> Self {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let (source, binary) = (directory.path().join("floor.c"), directory.path().join("floor"));
+        fs::write(&source, include_str!("floor.c")).expect("written");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-static", "-O2", "-o"]).args([&binary, &source]);
+        spawn(compiler);
+        let mut command = Command::new(&binary);
+        command.arg(root.join("bin/true")).stdin(Pipe::piped()).stdout(Pipe::piped());
+        Self { process: Mutex::new(command.spawn().expect("it starts")) }
+    }
+
+    fn run(&self) {
+        let mut process = self.process.lock().expect("no turn panicked");
+        process.stdin.as_mut().expect("piped").write_all(&[0]).expect("it listens");
+        process.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("it made the namespaces");
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        let process = self.process.get_mut().expect("no turn panicked");
+        process.stdin = None;
+        let _ = process.wait();
+    }
 }
 
 fn wrapped(root: &Path) -> Command {

@@ -86,6 +86,18 @@ const PERMITTED_FAMILIES: &[u32] =
 /// None, `ADDR_NO_RANDOMIZE`, and asking.
 const PERMITTED_PERSONALITIES: &[u32] = &[0, 0x0004_0000, u32::MAX];
 
+const REAPING: &[i64] = &[
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_kill,
+    libc::SYS_getrusage,
+    libc::SYS_write,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_restart_syscall,
+];
+
 /// Calls that the libc crate does not name yet.
 const OPEN_TREE_ATTR: u32 = 467;
 const STATMOUNT: u32 = 457;
@@ -290,6 +302,17 @@ pub(crate) fn program(filter: Filter) -> Vec<Instruction> {
         answer(ENOSYS),
     ];
     program.extend(search(&rules(filter)));
+    program
+}
+
+/// The filter of pid 1 once it has forked: it waits, forwards a signal, writes its report and ends.
+pub(crate) fn of_pid_1() -> Vec<Instruction> {
+    let mut program =
+        vec![(LOAD, 0, 0, ARCH_AT), (JUMP_EQUAL, 1, 0, ARCH), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NUMBER_AT)];
+    for call in REAPING {
+        program.extend([(JUMP_EQUAL, 0, 1, *call as u32), (RETURN, 0, 0, ALLOW)]);
+    }
+    program.push(answer(EPERM));
     program
 }
 
@@ -513,6 +536,16 @@ mod tests {
         }
         let stricter = |one: u32, other: u32| (one as i32) < (other as i32);
         assert!(stricter(KILL, ERRNO) && stricter(ERRNO, NOTIFY) && stricter(NOTIFY, ALLOW), "as the kernel compares");
+    }
+
+    #[test]
+    fn pid_1_may_reap_and_report_and_do_nothing_else() {
+        let program = of_pid_1();
+        for call in 0..600 {
+            let meant = if REAPING.contains(&i64::from(call)) { ALLOW } else { ERRNO | u32::from(EPERM) };
+            assert_eq!(verdict(&program, ARCH, call, [0; 6]), meant, "{call}");
+        }
+        assert_eq!(verdict(&program, 0x4000_0003, 1, [0; 6]), KILL);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! kiln itself costs 12 to 20 ms at 512 MiB. One request at a time crosses the socket, the sandboxes then run side by
 //! side. When the `Launcher` is dropped, or kiln dies, every sandbox is killed.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -16,7 +17,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use kiln_launcher::protocol::{self, Carried, Kind, Reply, Request, Source, Step};
-use rustix::fs::{Gid, MemfdFlags, Mode, OFlags, SealFlags, Uid};
+use rustix::fs::{Gid, MemfdFlags, SealFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -80,11 +81,12 @@ impl Launcher {
     pub fn spawn(&self, plan: &Plan, slot: &Slot, stdio: Stdio) -> Result<Running, SetupError> {
         let started = Instant::now();
         let group = plan.group.as_ref().map(Group::make).transpose()?;
+        let mut parents = Parents::default();
         let request = Request {
             outer_uid: slot.uid(),
             outer_gid: slot.gid(),
             group: group.as_ref().map_or(Ok(protocol::Group::None), Group::placement)?,
-            sources: plan.sources.iter().map(|path| identify(path)).collect::<Result<_, _>>()?,
+            sources: plan.sources.iter().map(|path| identify(path, &mut parents)).collect::<Result<_, _>>()?,
             steps: plan.steps.clone(),
         };
         let body = postcard::to_stdvec(&request)
@@ -195,16 +197,14 @@ fn streams(stdio: Stdio, slot: &Slot) -> Result<(Option<OwnedFd>, Vec<OwnedFd>),
 }
 
 /// What a source is now. The path above it may lead through symlinks, the source itself is not followed.
-fn identify(path: &Path) -> Result<Source, SetupError> {
+fn identify(path: &Path, parents: &mut Parents) -> Result<Source, SetupError> {
     let failed = |error: io::Error| SetupError::Source { path: path.to_owned(), error };
-    let real = canonical(path).map_err(failed)?;
-    let found = rustix::fs::open(&real, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| failed(errno.into()))?;
-    let stat = rustix::fs::fstat(&found).map_err(|errno| failed(errno.into()))?;
+    let real = parents.canonical(path).map_err(failed)?;
+    let stat = rustix::fs::lstat(&real).map_err(|errno| failed(errno.into()))?;
     let c_string = |bytes: &[u8]| CString::new(bytes).map_err(|_| failed(Errno::INVAL.into()));
     Ok(match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
         rustix::fs::FileType::Symlink => {
-            let text = rustix::fs::readlinkat(&found, c"", Vec::new()).map_err(|errno| failed(errno.into()))?;
+            let text = rustix::fs::readlink(&real, Vec::new()).map_err(|errno| failed(errno.into()))?;
             Source::Link { text }
         }
         kind => Source::Tree {
@@ -219,11 +219,23 @@ fn identify(path: &Path) -> Result<Source, SetupError> {
     })
 }
 
-fn canonical(path: &Path) -> io::Result<PathBuf> {
-    let absolute = std::path::absolute(path)?;
-    match (absolute.parent(), absolute.file_name()) {
-        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
-        _ => absolute.canonicalize(),
+/// Directories without symlinks, each looked up once in a request: most inputs lie side by side.
+#[derive(Default)]
+struct Parents(BTreeMap<PathBuf, PathBuf>);
+
+impl Parents {
+    fn canonical(&mut self, path: &Path) -> io::Result<PathBuf> {
+        let absolute = std::path::absolute(path)?;
+        let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+            return absolute.canonicalize();
+        };
+        if let Some(real) = self.0.get(parent) {
+            return Ok(real.join(name));
+        }
+        let real = parent.canonicalize()?;
+        let path = real.join(name);
+        self.0.insert(parent.to_owned(), real);
+        Ok(path)
     }
 }
 

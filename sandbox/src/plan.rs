@@ -117,11 +117,8 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
             steps.extend(join);
         }
     }
-    steps.extend([Step::Map { uid, gid }, Step::Become { uid, gid }]);
-    if group.is_some() {
-        // The clone's began where kiln is, and would show the way from there.
-        steps.push(Step::GroupRoot);
-    }
+    steps.push(Step::Map { uid, gid });
+    // What needs rights and no ids comes before `Become`, which waits for the launcher to write the maps.
     if let Some(base) = spec.time_offsets {
         steps.push(Step::Clocks { seconds: base.seconds });
     }
@@ -141,8 +138,13 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
         Ids::FakeRoot => 1,
     };
     steps.extend([Step::Nesting { allowed }, Step::Private]);
+    steps.push(Step::Become { uid, gid });
+    if group.is_some() {
+        // The clone's began where kiln is, and would show the way from there.
+        steps.push(Step::GroupRoot);
+    }
     mounts(spec, host, &mut sources, &mut steps)?;
-    steps.extend([Step::Seal, Step::Pivot, Step::Drop, Step::Fork]);
+    steps.extend([Step::Seal, Step::Pivot, Step::Drop, Step::Fork { program: filter::of_pid_1() }]);
     payload(spec, &mut steps)?;
 
     let mut namespaces: Vec<String> = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"].map(String::from).into();
@@ -558,7 +560,7 @@ mod tests {
             let at = |wanted: fn(&Step) -> bool| steps.iter().position(wanted).expect("in the plan");
             assert!(at(|step| matches!(step, Step::Nesting { .. })) < at(|step| matches!(step, Step::Pivot)));
             assert!(at(|step| matches!(step, Step::Seal)) < at(|step| matches!(step, Step::Pivot)));
-            assert_eq!(at(|step| matches!(step, Step::Drop)) + 1, at(|step| matches!(step, Step::Fork)));
+            assert_eq!(at(|step| matches!(step, Step::Drop)) + 1, at(|step| matches!(step, Step::Fork { .. })));
             assert!(matches!(steps[..], [.., Step::Filter { .. }, Step::Execute { .. }]));
         }
     }

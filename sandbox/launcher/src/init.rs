@@ -30,6 +30,7 @@ pub(crate) struct Task<'a> {
     pub(crate) env: StringArray<'a>,
     pub(crate) filter: Program,
     pub(crate) watch: Program,
+    own_filter: Program,
     pub(crate) door: Option<&'a OwnedFd>,
     network: Network,
     report: &'a OwnedFd,
@@ -60,6 +61,7 @@ impl<'a> Task<'a> {
             door,
             network,
             watch: Program::new(&[]),
+            own_filter: Program::new(&[]),
             argv: StringArray::new(&[]),
             env: StringArray::new(&[]),
             filter: Program::new(&[]),
@@ -73,6 +75,7 @@ impl<'a> Task<'a> {
                     task.argv = StringArray::new(argv);
                     task.env = StringArray::new(env);
                 }
+                Step::Fork { program } => task.own_filter = Program::new(program),
                 Step::Filter { program } => task.filter = Program::new(program),
                 Step::Door { program } => task.watch = Program::new(program),
                 _ => {}
@@ -105,7 +108,7 @@ pub(crate) fn run(task: &Task<'_>) -> ! {
         if step.place() != Place::Init {
             continue;
         }
-        if let Step::Fork = step {
+        if let Step::Fork { .. } = step {
             fork(task, number)
         }
         if let Err(errno) = perform(task, &mut mounts, step) {
@@ -115,7 +118,7 @@ pub(crate) fn run(task: &Task<'_>) -> ! {
     task.fail(0, Errno::PROTO)
 }
 
-fn perform(task: &Task<'_>, mounts: &mut Mounts, step: &Step) -> Result<(), Errno> {
+fn perform<'a>(task: &Task<'a>, mounts: &mut Mounts<'a>, step: &'a Step) -> Result<(), Errno> {
     match step {
         Step::Become { uid, gid } => take_ids(task, *uid, *gid),
         Step::Clocks { seconds } => offset_clocks(*seconds),
@@ -140,7 +143,9 @@ fn perform(task: &Task<'_>, mounts: &mut Mounts, step: &Step) -> Result<(), Errn
 fn take_ids(task: &Task<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
     let die_with_launcher = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     die_with_launcher()?;
-    // The byte says that the maps are written. None comes if the launcher died before the line above.
+    // It may have died before that line, and then nothing would ever come: this process has the pipe's other end too.
+    stay_with_launcher(task);
+    // The byte says that the maps are written.
     if rustix::io::read(task.released, &mut [0u8; 1])? != 1 {
         sys::exit_now(125);
     }
@@ -150,12 +155,17 @@ fn take_ids(task: &Task<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
     // New ids made this process undumpable and its /proc files root's; the clocks' file is among them. Until
     // `Step::Drop` there is nobody inside to look.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
-    // Changing ids cleared it: PR_SET_PDEATHSIG(2const). A pidfd becomes readable when its process has ended.
+    // Changing ids cleared it: PR_SET_PDEATHSIG(2const).
     die_with_launcher()?;
+    stay_with_launcher(task);
+    Ok(())
+}
+
+/// Ends this process if the launcher has ended. A pidfd becomes readable when its process has.
+fn stay_with_launcher(task: &Task<'_>) {
     let mut launcher = [PollFd::new(task.launcher.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut launcher, PollTimeout::ZERO) {
-        Ok(0) => Ok(()),
-        _ => sys::exit_now(125),
+    if poll(&mut launcher, PollTimeout::ZERO) != Ok(0) {
+        sys::exit_now(125)
     }
 }
 
@@ -231,7 +241,7 @@ fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: RustixPid) ->
         0..=3 => Ok(()),
         _ => sys::close_range(3, report - 1),
     });
-    if let Err(errno) = closed.and_then(|()| sys::install_filter(&task.filter)) {
+    if let Err(errno) = closed.and_then(|()| sys::install_filter(&task.own_filter)) {
         task.fail(number, errno);
     }
     loop {

@@ -78,7 +78,10 @@ pub(crate) fn detach(source: &Source, access: Access) -> Result<OwnedFd, Errno> 
 
 /// What pid 1 has built so far.
 #[derive(Default)]
-pub(crate) struct Mounts {
+pub(crate) struct Mounts<'a> {
+    /// The directory of the last bind's target and its path. Targets come in order, so that nothing is mounted on a
+    /// directory once something in it is.
+    above: Option<(&'a [u8], OwnedFd)>,
     root: Option<OwnedFd>,
     root_is_ours: Option<OwnRoot>,
     dev: Option<OwnedFd>,
@@ -89,8 +92,11 @@ pub(crate) struct Mounts {
 /// The root is a tmpfs of this sandbox.
 struct OwnRoot;
 
-impl Mounts {
-    pub(crate) fn perform(&mut self, task: &Task<'_>, step: &Step) -> Result<(), Errno> {
+impl<'a> Mounts<'a> {
+    pub(crate) fn perform(&mut self, task: &Task<'a>, step: &'a Step) -> Result<(), Errno> {
+        if !matches!(step, Step::Bind { .. }) {
+            self.above = None;
+        }
         match step {
             Step::Private => {
                 rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
@@ -148,53 +154,51 @@ impl Mounts {
     }
 
     /// Opens the directory above `target`, making what is missing; gives the last name too.
-    fn parent<'a>(&self, target: &'a CStr) -> Result<(OwnedFd, &'a CStr), Errno> {
+    fn parent<'b>(&self, target: &'b CStr) -> Result<(OwnedFd, &'b CStr), Errno> {
+        let (above, name) = split(target)?;
+        Ok((self.directory(above)?, name))
+    }
+
+    fn directory(&self, above: &[u8]) -> Result<OwnedFd, Errno> {
         let root = self.root()?;
-        let bytes = target.to_bytes_with_nul();
-        let (above, name) = match bytes.iter().rposition(|&byte| byte == b'/') {
-            Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
-            None => (&b"."[..], bytes),
-        };
-        let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::INVAL)?;
         match open_below(root, above) {
             Err(Errno::NOENT) => {}
-            other => return Ok((other?, name)),
+            other => return other,
         }
         let mut at = open_below(root, b".")?;
         for part in above.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
             make_directory(&at, part)?;
             at = open_below(at.as_fd(), part)?;
         }
-        Ok((at, name))
+        Ok(at)
     }
 
     /// A mount point at `target`: what is there already, or a new directory or file.
-    fn place<'a>(&self, target: &'a CStr, kind: Kind) -> Result<(OwnedFd, &'a CStr), Errno> {
+    fn place<'b>(&self, target: &'b CStr, kind: Kind) -> Result<(OwnedFd, &'b CStr), Errno> {
         let (parent, name) = self.parent(target)?;
-        match kind {
-            Kind::Directory => make_directory(&parent, name.to_bytes())?,
-            Kind::File => match write_new(&parent, name, b"") {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno),
-            },
-        }
+        make_point(&parent, name, kind)?;
         Ok((parent, name))
     }
 
-    fn bind(&self, task: &Task<'_>, number: u32, target: &CStr, access: Access) -> Result<(), Errno> {
+    fn bind(&mut self, task: &Task<'a>, number: u32, target: &'a CStr, access: Access) -> Result<(), Errno> {
         let source = source_of(task, number)?;
-        let kind = match source {
-            Source::Link { text } => {
-                let (parent, name) = self.parent(target)?;
-                return make_link(text, &parent, name);
-            }
-            Source::Tree { kind, .. } => *kind,
+        let (above, name) = split(target)?;
+        let parent = match self.above.take() {
+            Some((path, parent)) if path == above => parent,
+            _ => self.directory(above)?,
         };
-        let (parent, name) = self.place(target, kind)?;
-        match tree_of(task, number)? {
-            Some(tree) => attach(tree, &parent, name),
-            None => attach(&detach(source, access)?, &parent, name),
+        match source {
+            Source::Link { text } => make_link(text, &parent, name)?,
+            Source::Tree { kind, .. } => {
+                make_point(&parent, name, *kind)?;
+                match tree_of(task, number)? {
+                    Some(tree) => attach(tree, &parent, name)?,
+                    None => attach(&detach(source, access)?, &parent, name)?,
+                }
+            }
         }
+        self.above = Some((above, parent));
+        Ok(())
     }
 
     /// A tmpfs that `/dev` will hide: what is bound from it outlives its path. Not below the new root, where the one
@@ -310,6 +314,27 @@ impl Mounts {
         rustix::process::pivot_root(c".", c".")?;
         rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
         rustix::process::chdir(c"/")
+    }
+}
+
+/// The path of the directory above a target, and its last name.
+fn split(target: &CStr) -> Result<(&[u8], &CStr), Errno> {
+    let bytes = target.to_bytes_with_nul();
+    let (above, name) = match bytes.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
+        None => (&b"."[..], bytes),
+    };
+    Ok((above, CStr::from_bytes_with_nul(name).map_err(|_| Errno::INVAL)?))
+}
+
+/// What a tree is mounted on: what is there, or a new directory or file.
+fn make_point(parent: &OwnedFd, name: &CStr, kind: Kind) -> Result<(), Errno> {
+    match kind {
+        Kind::Directory => make_directory(parent, name.to_bytes()),
+        Kind::File => match write_new(parent, name, b"") {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        },
     }
 }
 

@@ -297,8 +297,11 @@ pub enum Step {
     Pivot,
     /// No capability, no new privilege, not traceable. Before the fork.
     Drop,
-    /// Start the payload's process; pid 1 takes the filter too, reaps and reports.
-    Fork,
+    /// Start the payload's process; pid 1 takes a filter of its own, reaps and reports.
+    Fork {
+        /// As in [`Step::Filter`]: what reaping needs, and nothing else.
+        program: Vec<(u16, u8, u8, u32)>,
+    },
     /// A second user and mount namespace, with root's ids: every mount is locked, capabilities reach no further than
     /// own files.
     Lock {
@@ -392,7 +395,7 @@ impl Step {
             | Self::Seal
             | Self::Pivot
             | Self::Drop
-            | Self::Fork => Place::Init,
+            | Self::Fork { .. } => Place::Init,
             Self::Lock { .. }
             | Self::Session
             | Self::Limits { .. }
@@ -442,7 +445,7 @@ impl Step {
             | Self::Seal
             | Self::Pivot
             | Self::Drop
-            | Self::Fork
+            | Self::Fork { .. }
             | Self::Lock { .. }
             | Self::Session
             | Self::Limits { .. }
@@ -514,7 +517,7 @@ impl fmt::Display for Step {
             Self::Seal => f.write_str("seal root and dev"),
             Self::Pivot => f.write_str("pivot"),
             Self::Drop => f.write_str("drop capabilities, no new privileges, undumpable"),
-            Self::Fork => f.write_str("fork"),
+            Self::Fork { program } => write!(f, "fork, filter {} instructions", program.len()),
             Self::Lock { uid, gid } => write!(f, "lock mounts, {uid}:{gid} is 0:0 in a second user namespace"),
             Self::Session => f.write_str("session, descriptors 0-2"),
             Self::Limits { limits } => {
