@@ -56,6 +56,10 @@ impl Builder<'_> {
         conditions: &Conditions,
         began: &dyn Fn(),
     ) -> Result<Run, BuildError> {
+        // What no sandbox can do without is a better answer than that no identity can be leased.
+        if let Some(refusal) = self.host.lacks.first() {
+            return Err(refusal.clone().into());
+        }
         let private = self.store.private_dir()?;
         let slot = Slot::lease(&super::slots())?;
         let places = self.places(&private, &slot, provided)?;
@@ -77,9 +81,6 @@ impl Builder<'_> {
         let tail = transcript.tail();
         let (log, writer) = transcript.finish().map_err(io("writing the log to", self.store.root()))?;
         writer.finish(&log_name(&log))?;
-        slot.reclaim_tree(&places.store)?;
-        slot.reclaim_tree(&places.build)?;
-
         let mut end = how_it_ended(ended.how, tail);
         let mut taken = BTreeMap::new();
         if end.status == Status::Built {
@@ -88,6 +89,9 @@ impl Builder<'_> {
                 Err(message) => end = End::failed(message, None, &end),
             }
         }
+        // After the scan: a change of owner would take away the set-id bits and capabilities that it refuses.
+        slot.reclaim_tree(&places.store)?;
+        slot.reclaim_tree(&places.build)?;
         let mut outcome = self.outcome(node, provided, conditions, &ended, &end, &taken, log);
         outcome.started = moment(started);
         // No namespace hides the wall clock: what the caller reads at the start is what the build would have read.
