@@ -7,11 +7,10 @@
 mod harness;
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio as ProcessStdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio as ProcessStdio};
+use std::time::Duration;
 
 use harness::{Run, alive, bench, owner};
 use kiln_sandbox::{
@@ -214,56 +213,14 @@ fn cancelling_kills_the_tree() {
     assert_eq!(alive(&mark), [0i32; 0]);
 }
 
+/// A kiln of its own, whose streams the test below reads.
 #[test]
-fn dropping_a_running_sandbox_or_the_launcher_kills_it() {
-    let Some(bench) = bench() else { return };
-    let mark = mark("drop");
-    let spec = bench.spec("sleep", &[&mark]);
-    let plan = plan(&spec, &probe()).unwrap();
-    drop(bench.launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap());
-    gone(&mark);
-    let launcher = kiln_sandbox::Launcher::start().unwrap();
-    let running = launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
-    drop(launcher);
-    assert!(matches!(running.wait(&mut |_| {}), Err(SetupError::Lost)));
-    gone(&mark);
-}
-
-/// Waits for the kernel to finish killing.
-fn gone(mark: &str) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !alive(mark).is_empty() {
-        assert!(Instant::now() < deadline, "{:?} still run", alive(mark));
-        std::thread::yield_now();
-    }
-}
-
-/// A kiln of its own, for the tests below.
-#[test]
-#[ignore = "started by the tests that kill it or read its output"]
+#[ignore = "started by the test that reads its output"]
 fn another_kiln() {
-    let mark = std::env::var_os("KILN_TEST_MARK").unwrap();
     let bench = bench().unwrap();
-    if mark == "streams" {
-        let spec = bench.spec("hello", &["0"]);
-        let running = bench.launcher.spawn(&plan(&spec, &probe()).unwrap(), &bench.slot, Stdio::Inherit).unwrap();
-        assert_eq!(running.wait(&mut |_| panic!("there is no log")).unwrap().how, How::Exited(0));
-        return;
-    }
-    let spec = bench.spec("sleep", &[mark.to_str().unwrap()]);
-    let running = bench.launcher.spawn(&plan(&spec, &probe()).unwrap(), &bench.slot, Stdio::Log).unwrap();
-    let _ = running.wait(&mut |_| println!("asleep"));
-}
-
-fn start_another_kiln(mark: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "another_kiln", "--nocapture", "--ignored"])
-        .env("KILN_TEST_MARK", mark)
-        .stdin(ProcessStdio::null())
-        .stdout(ProcessStdio::piped())
-        .stderr(ProcessStdio::piped())
-        .spawn()
-        .unwrap()
+    let spec = bench.spec("hello", &["0"]);
+    let running = bench.launcher.spawn(&plan(&spec, &probe()).unwrap(), &bench.slot, Stdio::Inherit).unwrap();
+    assert_eq!(running.wait(&mut |_| panic!("there is no log")).unwrap().how, How::Exited(0));
 }
 
 #[test]
@@ -271,30 +228,14 @@ fn inherited_streams_are_the_caller_s_own() {
     if bench().is_none() {
         return;
     }
-    let output = start_another_kiln("streams").wait_with_output().unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "another_kiln", "--nocapture", "--ignored"])
+        .stdin(ProcessStdio::null())
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("to stdout\n"));
     assert!(String::from_utf8_lossy(&output.stderr).contains("to stderr\n"));
-}
-
-#[test]
-fn a_killed_kiln_leaves_no_process() {
-    if bench().is_none() {
-        return;
-    }
-    let mark = mark("victim");
-    let mut victim = start_another_kiln(&mark);
-    let mut output = victim.stdout.take().unwrap();
-    let mut seen = String::new();
-    let mut byte = [0];
-    while !seen.contains("asleep") {
-        assert_eq!(output.read(&mut byte).unwrap(), 1, "the victim ended: {seen}");
-        seen.push(byte[0] as char);
-    }
-    assert_eq!(alive(&mark).len(), 1);
-    victim.kill().unwrap();
-    victim.wait().unwrap();
-    gone(&mark);
 }
 
 #[test]

@@ -111,6 +111,7 @@ impl Canary {
     fn new() -> Self {
         let dir = ground::directory(Ground::Disk);
         fs::create_dir(dir.path().join("inner")).unwrap();
+        fs::set_permissions(dir.path().join("inner"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(dir.path().join("inner/file"), "the host's\n").unwrap();
         fs::write(dir.path().join("file"), "the host's\n").unwrap();
         let before = Self::look(dir.path());
@@ -243,7 +244,7 @@ fn e05_names_that_are_swapped_for_links_while_kiln_cleans_up_lead_it_nowhere() {
     for round in 0..4 {
         // A daemon inside swaps until it is killed, an accomplice outside until kiln has ended.
         let script = format!(
-            r#"mkdir swap; ln -s {canary} link; for i in $(seq 300); do mkdir -p "swap/$i/closed"; : >"swap/$i/closed/f"; chmod 0 "swap/$i/closed"; done
+            r#"mkdir swap closed; ln -s {canary} link; ln -s {canary}/inner closed-link; chmod 0 closed; for i in $(seq 300); do mkdir -p "swap/$i/closed"; : >"swap/$i/closed/f"; chmod 0 "swap/$i/closed"; done
 perl -e 'fork and exit; while (1) {{ syscall(316, -100, "swap", -100, "link", 2); syscall(316, -100, "link", -100, "swap", 2) }}' &
 [ {round} != 0 ] || touch "$out/fails""#,
             canary = canary.path().display()
@@ -253,10 +254,13 @@ perl -e 'fork and exit; while (1) {{ syscall(316, -100, "swap", -100, "link", 2)
         let (done, swapped) = (AtomicBool::new(false), std::sync::atomic::AtomicU64::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let (one, other) = (build.join("swap"), build.join("link"));
+                // One that kiln may enter as it is, and one whose mode it has to change first.
+                let pairs = [("swap", "link"), ("closed", "closed-link")].map(|(a, b)| (build.join(a), build.join(b)));
                 while !done.load(Ordering::Relaxed) {
-                    if renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).is_ok() {
-                        swapped.fetch_add(1, Ordering::Relaxed);
+                    for (one, other) in &pairs {
+                        if renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE).is_ok() {
+                            swapped.fetch_add(1, Ordering::Relaxed);
+                        }
                     }
                 }
             });

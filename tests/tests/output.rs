@@ -60,25 +60,6 @@ fn a_missing_output_is_a_failure_that_names_it() {
 }
 
 #[test]
-fn outputs_that_no_archive_could_hold_are_refused_by_name() {
-    if !ground::has_files("outputs_that_no_archive_could_hold_are_refused_by_name") {
-        return;
-    }
-    for (script, name) in [
-        (r#"mkdir "$out"; mkfifo "$out/pipe""#, "pipe"),
-        (
-            r#"mkdir "$out"; perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0); bind(S, pack_sockaddr_un("$ENV{out}/plug")) or die'"#,
-            "plug",
-        ),
-        (r#"mkfifo "$out""#, "out"),
-    ] {
-        let (_, outcome) = failing(script);
-        let message = outcome["failure"]["message"].as_str().unwrap();
-        assert!(message.contains(name), "{script}: {message}");
-    }
-}
-
-#[test]
 fn devices_and_setuid_bits_cannot_even_be_made() {
     if !ground::has_files("devices_and_setuid_bits_cannot_even_be_made") {
         return;
@@ -120,18 +101,6 @@ fn a_build_without_an_end_is_stopped_at_its_deadline() {
     made.edit("recipe.toml", "[build]", "[limits]\ndeadline = 2\n\n[build]");
     let ran = Kiln::warm().run(["build".as_ref(), "--json".as_ref(), made.path().as_os_str()]).exits(5);
     assert_eq!(ran.json()["builds"][0]["status"], "timed-out");
-}
-
-#[test]
-fn a_flood_of_log_is_cut_off_and_told() {
-    if !ground::has_files("a_flood_of_log_is_cut_off_and_told") {
-        return;
-    }
-    let made = Made::new(r#"yes flood; echo x >"$out""#);
-    made.edit("recipe.toml", "[build]", "[limits]\nlog-bytes = 100000\ndeadline = 120\n\n[build]");
-    let ran = Kiln::warm().run(["build".as_ref(), "--json".as_ref(), made.path().as_os_str()]).exits(5);
-    let outcome = ran.json()["builds"][0].clone();
-    assert_eq!(outcome["limit"], "log-bytes", "{outcome:#}");
 }
 
 #[test]

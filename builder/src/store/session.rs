@@ -7,13 +7,14 @@
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, flock};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, flock};
 
 use super::copy::{open_directory, sorted_names};
 use super::error::{StoreError, failed};
@@ -208,8 +209,11 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
         };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             if stat.st_mode & 0o700 != 0o700 {
-                // Not a link, see above; nobody else writes here any more.
-                rustix::fs::chmodat(&here.0, name, writable, AtFlags::empty()).map_err(failed())?;
+                // By descriptor: should a link have taken its place since, that must not be followed. fchmod(2) refuses
+                // one opened with O_PATH, but not its name in /proc.
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let found = rustix::fs::openat(&here.0, name, flags, Mode::empty()).map_err(failed())?;
+                rustix::fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), writable).map_err(failed())?;
             }
             let directory = open_directory(&here.0, name).map_err(failed())?;
             let names = sorted_names(&directory).map_err(failed())?;

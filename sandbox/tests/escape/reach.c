@@ -283,6 +283,8 @@ static void ipc(int key, const char *name, int host_pid)
 	WORKS(shmget(key, 4096, IPC_CREAT | 0600));
 	WORKS(msgget(key, IPC_CREAT | 0600));
 	WORKS(semget(key, 1, IPC_CREAT | 0600));
+	errno = 0;
+	printf("queue %s\n", queue(name, O_CREAT | O_RDWR) >= 0 ? "made" : strerrorname_np(errno));
 	REFUSED(syscall(SYS_keyctl, 0 /* GET_KEYRING_ID */, -4 /* user */, 0), EPERM, 0);
 	REFUSED(syscall(SYS_add_key, "user", "x", "y", 1, -4), EPERM, 0);
 	REFUSED(syscall(SYS_request_key, "user", "x", 0, 0), EPERM, 0);
