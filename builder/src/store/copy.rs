@@ -382,8 +382,7 @@ impl Walk<'_> {
         self.frame(|out| if executable { frame::executable(out, size) } else { frame::file(out, size) });
         let copy = self.writer.as_mut().map(|writer| writer.start_file(name)).transpose()?;
         let mut rewriting = self.rewrites.map(Rewriting::new);
-        let shared =
-            rewriting.is_none() && copy.as_ref().is_some_and(|copy| size > 0 && self.reflink(copy, &file));
+        let shared = rewriting.is_none() && copy.as_ref().is_some_and(|copy| size > 0 && self.reflink(copy, &file));
         let shown = || self.writer.as_ref().map(Writer::shown).unwrap_or_default();
         self.digester.begin_file();
         let mut left = size;

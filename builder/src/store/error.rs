@@ -114,7 +114,9 @@ pub enum TreeError {
         what: Refusal,
     },
     /// A name that would change with the tree's path, and with it the place among its siblings.
-    #[error("{entry:?} is named after an output of its own build, whose path follows from the contents: name it otherwise")]
+    #[error(
+        "{entry:?} is named after an output of its own build, whose path follows from the contents: name it otherwise"
+    )]
     OwnName {
         /// Path relative to the tree's root.
         entry: EntryPath,

@@ -36,14 +36,11 @@ impl Store {
 
     /// Records what an output of `derivation` turned out to be; its path must be valid. One that is recorded already and
     /// whose path is valid stays, and is what is returned. On return it is on the disk.
-    pub fn add_realisation(
-        &self,
-        derivation: &StorePath,
-        realisation: Realisation,
-    ) -> Result<Realisation, StoreError> {
+    pub fn add_realisation(&self, derivation: &StorePath, realisation: Realisation) -> Result<Realisation, StoreError> {
         let _shared = self.share_with_gc()?;
         let _lock = self.lock_name(&format!("realisation-{}", derivation.base_name()))?;
         if let Some(known) = self.realisation(derivation, &realisation.id.output)? {
+            self.hold_line(known.path.base_name())?;
             return Ok(known);
         }
         self.record_of(&realisation.path)?;
@@ -108,6 +105,9 @@ impl Store {
         let mut files = Vec::new();
         for derivation in names_in(&self.layout.realisations())? {
             let directory = self.layout.realisations().join(derivation);
+            if !directory.is_dir() {
+                continue;
+            }
             files.extend(names_in(&directory)?.into_iter().map(|file| directory.join(file)));
         }
         Ok(files)
