@@ -7,6 +7,7 @@
 pub mod artifact;
 mod enter;
 mod fixed;
+mod float;
 pub mod graph;
 pub mod host;
 pub mod provide;
@@ -19,6 +20,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use kiln_model::contract::ContractError;
+use kiln_model::derivation::DerivationError;
 use kiln_model::store_path::StorePath;
 use kiln_sandbox::{Host, Launcher, Refusal, SetupError, SlotError};
 
@@ -28,6 +30,7 @@ use crate::exit::Kind;
 use crate::fetch::{Archives, FetchError, Network};
 use crate::store::{Store, StoreError};
 
+pub use float::{Placed, Resolved, Target};
 pub use run::{KeepFailed, Run};
 pub use schedule::Realised;
 
@@ -138,6 +141,14 @@ pub enum BuildError {
         /// What it asks for.
         source: ContractError,
     },
+    /// What a derivation that floats needs did not become what it says.
+    #[error("resolving {target}")]
+    Resolve {
+        /// The derivation.
+        target: String,
+        /// Why.
+        source: DerivationError,
+    },
     /// No failed build was kept.
     #[error("no failed build of {recipe} was kept: run `kiln build --keep-failed {recipe}` first")]
     NothingKept {
@@ -183,9 +194,11 @@ impl BuildError {
             Self::Fetch(e) => e.kind(),
             Self::Environment { source, .. } => source.kind(),
             Self::Digest { .. } => Kind::Tampered,
-            Self::PathChanged { .. } | Self::NothingKept { .. } | Self::NoInput { .. } | Self::Contract { .. } => {
-                Kind::BadInput
-            }
+            Self::PathChanged { .. }
+            | Self::NothingKept { .. }
+            | Self::NoInput { .. }
+            | Self::Contract { .. }
+            | Self::Resolve { .. } => Kind::BadInput,
             Self::Needs { .. } => Kind::BuildFailed,
             Self::Input { source, .. } => source.kind(),
             Self::Refused(_) => Kind::CannotIsolate,

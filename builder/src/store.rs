@@ -39,7 +39,9 @@ mod lock;
 mod log;
 mod manifest;
 mod outcome;
+mod realisation;
 mod record;
+mod rewriting;
 mod session;
 mod verify;
 
@@ -52,7 +54,7 @@ pub use gc::{Budget, Collected};
 pub use layout::SCHEMA;
 pub use lock::Lock;
 pub use log::LogWriter;
-pub use outcome::Taken;
+pub use outcome::{Draft, Taken};
 pub use record::PathInfo;
 pub use session::PrivateDir;
 pub use verify::{Problem, Trust, Verified};

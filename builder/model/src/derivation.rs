@@ -9,13 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format::aterm::AtermError;
 use crate::name::{Name, NameError};
-use crate::store_path::{Algorithm, Method, StorePath, StorePathError};
+use crate::store_path::{Algorithm, Method, StorePath, StorePathError, content_address};
 
 mod modulo;
 mod parse;
 mod print;
+mod resolve;
 
 pub use modulo::{Modulo, Modulos};
+pub use resolve::Realised;
 
 /// A derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,6 +165,14 @@ pub enum DerivationError {
         /// Which.
         path: StorePath,
     },
+    /// An output of an input derivation that is needed and was not built.
+    #[error("output {output} of {derivation} is needed and was not built: build it first")]
+    NotRealised {
+        /// The input derivation.
+        derivation: StorePath,
+        /// Which output.
+        output: Name,
+    },
     /// An output path that does not follow from the derivation.
     #[error("output {output} is {found} but the derivation's contents make it {expected}: the file was altered")]
     OutputPath {
@@ -227,13 +237,7 @@ impl Output {
     /// How a narinfo spells the content address of a fixed output.
     pub fn content_address(&self) -> Option<String> {
         match self {
-            Self::Fixed { method, algorithm, digest, .. } => {
-                let method = match method {
-                    Method::Flat => "",
-                    Method::Recursive => "r:",
-                };
-                Some(format!("fixed:{method}{algorithm}:{}", crate::store_path::nix32(digest)))
-            }
+            Self::Fixed { method, algorithm, digest, .. } => Some(content_address(*method, *algorithm, digest)),
             Self::InputAddressed(_) | Self::Floating { .. } | Self::Deferred => None,
         }
     }

@@ -6,5 +6,6 @@ pub mod aterm;
 pub mod control;
 pub mod nar;
 pub mod packages;
+pub mod realisation;
 pub mod release;
 pub mod sources;

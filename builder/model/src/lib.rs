@@ -13,6 +13,7 @@ pub mod derivation;
 pub mod lock;
 pub mod lower;
 pub mod recipe;
+pub mod rewrite;
 pub mod store_path;
 
 pub mod outcome;

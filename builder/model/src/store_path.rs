@@ -46,6 +46,15 @@ pub enum Method {
     Recursive,
 }
 
+/// Whether a tree names its own path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SelfReference {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
 /// Why there is no such store path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorePathError {
@@ -60,6 +69,14 @@ pub enum StorePathError {
     Name {
         /// The whole name.
         name: String,
+    },
+    /// A content address that says nothing of references, of a tree that has some.
+    #[error("a {method}{algorithm} address holds no references, expected r:sha256")]
+    References {
+        /// As narinfo spells it.
+        method: Method,
+        /// The algorithm.
+        algorithm: Algorithm,
     },
     /// A digest of another length than its algorithm's.
     #[error("a digest of {found} bytes is not {algorithm}: expected {expected} bytes")]
@@ -106,6 +123,20 @@ impl fmt::Display for Algorithm {
     }
 }
 
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flat => "",
+            Self::Recursive => "r:",
+        })
+    }
+}
+
+/// How a narinfo spells the content address of a fixed or floating output.
+pub fn content_address(method: Method, algorithm: Algorithm, digest: &[u8]) -> String {
+    format!("fixed:{method}{algorithm}:{}", nix32(digest))
+}
+
 impl StorePath {
     /// The path of a tree addressed by its contents (Nix's `source`), which refers to `references` and not to itself.
     pub fn source(name: &Name, nar_hash: &NarHash, references: &BTreeSet<Self>) -> Self {
@@ -133,6 +164,47 @@ impl StorePath {
             upstream::build_ca_path(name.as_str(), &address, [], false)
                 .expect("a Name is valid in a store path, and there are no references"),
         ))
+    }
+
+    /// The path of output `output` of `derivation` (its name), which floated, from the digest of its contents modulo itself.
+    /// `references` are the others; `itself` says whether it names itself.
+    pub fn floating(
+        (derivation, output): (&Name, &Name),
+        (method, algorithm): (Method, Algorithm),
+        digest: &[u8],
+        references: &BTreeSet<Self>,
+        itself: SelfReference,
+    ) -> Result<Self, StorePathError> {
+        let hash = upstream_hash(algorithm, digest)?;
+        let address = match method {
+            Method::Flat => CAHash::Flat(hash),
+            Method::Recursive => CAHash::Nar(hash),
+        };
+        let itself = itself == SelfReference::Yes;
+        let holds_references = method == Method::Recursive && algorithm == Algorithm::Sha256;
+        if !holds_references && (itself || !references.is_empty()) {
+            return Err(StorePathError::References { method, algorithm });
+        }
+        let name = output_name(derivation, output);
+        upstream::build_ca_path(&name, &address, &to_upstream(references), itself)
+            .map(Self::from_upstream)
+            .map_err(|_| StorePathError::Name { name })
+    }
+
+    /// Where `output` of the resolved derivation at `derivation` is made while its path is not known: Nix's fallback path
+    /// (`DerivationBuilderImpl::makeFallbackPath`). The build sees it, so it is part of what a build is.
+    pub fn scratch(derivation: &Self, output: &Name) -> Result<Self, StorePathError> {
+        let not_one = || StorePathError::NotAStorePath { found: derivation.to_string() };
+        let name = output_name(&derivation.derivation_name().ok_or_else(not_one)?, output);
+        let zero = "0".repeat(64);
+        let text = format!("rewrite:{}:name:{output}:sha256:{zero}:{STORE_DIRECTORY}:{name}", derivation.base_name());
+        let mut folded = [0; 20];
+        for (index, byte) in Digest::of(text).as_bytes().iter().enumerate() {
+            folded[index % folded.len()] ^= byte;
+        }
+        upstream::StorePath::from_parts(folded, &name)
+            .map(Self::from_upstream)
+            .map_err(|_| StorePathError::Name { name })
     }
 
     /// The path of an input-addressed output, from the digest of its derivation with the outputs masked.
@@ -203,6 +275,14 @@ pub fn placeholder(output: &Name) -> String {
 pub fn upstream_placeholder(derivation: &StorePath, output: &Name) -> Result<String, StorePathError> {
     upstream::downstream_placeholder(&derivation.to_upstream(), [output.as_str()])
         .map_err(|_| StorePathError::Name { name: format!("{}-{output}", derivation.name()) })
+}
+
+/// The name in an output's path: the derivation's, with the output's unless that is `out`.
+fn output_name(derivation: &Name, output: &Name) -> String {
+    match output.as_str() {
+        "out" => derivation.to_string(),
+        output => format!("{derivation}-{output}"),
+    }
 }
 
 fn to_upstream(paths: &BTreeSet<StorePath>) -> Vec<upstream::StorePath> {

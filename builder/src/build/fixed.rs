@@ -7,7 +7,7 @@ use std::path::Path;
 
 use data_encoding::BASE64;
 use kiln_model::derivation::{Derivation, Output};
-use kiln_model::name::Variable;
+use kiln_model::name::{Name, Variable};
 use kiln_model::store_path::{Algorithm, Method};
 use nix_archive::nar::{CaseHack, encode_path};
 use sha2::Digest as _;
@@ -35,10 +35,8 @@ pub(super) fn hold(
                 digest_of(*algorithm, |out| encode_path(out, &tree, CaseHack::Disabled).map_err(io::Error::other))
             }
             Method::Flat => {
-                let metadata = tree.symlink_metadata().map_err(io("looking at", &tree))?;
-                let executable = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0;
-                if !metadata.is_file() || executable {
-                    return Ok(Err(format!("output {name} has a flat digest: expected a file that is not executable")));
+                if let Err(message) = is_flat(name, &tree)? {
+                    return Ok(Err(message));
                 }
                 digest_of(*algorithm, |out| copy(&tree, out))
             }
@@ -56,11 +54,24 @@ pub(super) fn hold(
     Ok(Ok(()))
 }
 
-fn copy(file: &Path, out: &mut dyn Write) -> io::Result<()> {
+/// Whether a flat digest can be taken of `tree`; the inner error is the build's own fault.
+pub(super) fn is_flat(name: &Name, tree: &Path) -> Result<Result<(), String>, BuildError> {
+    let metadata = tree.symlink_metadata().map_err(io("looking at", tree))?;
+    let executable = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0;
+    if !metadata.is_file() || executable {
+        return Ok(Err(format!("output {name} has a flat digest: expected a file that is not executable")));
+    }
+    Ok(Ok(()))
+}
+
+pub(super) fn copy(file: &Path, out: &mut dyn Write) -> io::Result<()> {
     io::copy(&mut File::open(file)?, out).map(drop)
 }
 
-fn digest_of(algorithm: Algorithm, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<Vec<u8>> {
+pub(super) fn digest_of(
+    algorithm: Algorithm,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<Vec<u8>> {
     let mut hasher = match algorithm {
         Algorithm::Md5 => Hasher::Md5(md5::Digest::new()),
         Algorithm::Sha1 => Hasher::Sha1(md5::Digest::new()),

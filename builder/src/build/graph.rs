@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_model::contract::ContractError;
 use kiln_model::derivation::{Derivation, DerivationError, Modulo};
+use kiln_model::digest::Digest;
 use kiln_model::lock::Lock;
 use kiln_model::lower::{self, Built, LowerError, Lowered};
 use kiln_model::name::Variable;
@@ -31,8 +32,11 @@ pub struct Node {
     pub derivation: Derivation,
     /// Its path, its id.
     pub path: StorePath,
-    /// Where its outputs will be.
+    /// Where its outputs will be, as far as that is known before the build.
     pub outputs: BTreeMap<Variable, StorePath>,
+    /// What its realisations are named by, if it must be resolved before it is built: an output of its own, or one that
+    /// it needs, has no path until then.
+    pub resolved_by: Option<Digest>,
     /// Nodes that must be built before this one.
     pub needs: BTreeSet<usize>,
 }
@@ -245,6 +249,7 @@ impl Loading {
             derivation: closed.derivation,
             path: closed.path,
             outputs,
+            resolved_by: None,
             needs,
         }))
     }

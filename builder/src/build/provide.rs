@@ -14,6 +14,7 @@ use kiln_model::name::Variable;
 use kiln_model::store_path::StorePath;
 use kiln_model::tree::{self, Manifest};
 
+use super::float::{self, Resolved, Target};
 use super::graph::{Graph, Locked, Node, Origin};
 use super::{BuildError, Builder, Inputs};
 use crate::environment::{Assembler, Kept, Package, Sandboxed};
@@ -35,13 +36,26 @@ pub struct Provided {
     pub closure: BTreeMap<StorePath, PathBuf>,
     /// Digest of each, and of the environment.
     pub digests: BTreeMap<StorePath, NarHash>,
+    /// What is built in place of the node's own derivation, if that could not be built as it is.
+    pub resolved: Option<Box<Resolved>>,
+}
+
+impl Provided {
+    /// What is built for `node`, which all this is for.
+    pub fn target<'a>(&'a self, node: &'a Node) -> Target<'a> {
+        match &self.resolved {
+            Some(resolved) => resolved.target(),
+            None => Target { derivation: &node.derivation, path: &node.path, outputs: &node.outputs },
+        }
+    }
 }
 
 impl Builder<'_> {
     /// Brings everything that node `index` reads into the store. Nodes that it needs must have been built.
     pub fn provide(&self, graph: &Graph, index: usize) -> Result<Provided, BuildError> {
         let node = &graph.nodes[index];
-        let mut provided = Provided { environment: None, closure: BTreeMap::new(), digests: BTreeMap::new() };
+        let mut provided =
+            Provided { environment: None, closure: BTreeMap::new(), digests: BTreeMap::new(), resolved: None };
         match &node.origin {
             Origin::Recipe(locked) => self.provide_locked(node, locked, &mut provided)?,
             Origin::Derivation => self.provide_paths(graph, node, &mut provided)?,
@@ -66,7 +80,10 @@ impl Builder<'_> {
 
     /// The input closure of a derivation that was given: its sources, and the outputs it names of others.
     fn provide_paths(&self, graph: &Graph, node: &Node, provided: &mut Provided) -> Result<(), BuildError> {
-        let derivation = &node.derivation;
+        provided.resolved = float::resolve(self.store, graph, node)?.map(Box::new);
+        // All inputs of a resolved one are sources.
+        let resolved = provided.resolved.as_ref().map(|resolved| resolved.derivation.clone());
+        let derivation = resolved.as_ref().unwrap_or(&node.derivation);
         let made = node.needs.iter().flat_map(|&need| {
             let other = &graph.nodes[need];
             let used = derivation.input_derivations.get(&other.path).into_iter().flatten();

@@ -24,6 +24,7 @@ use kiln_model::variation::{BuildFs, Conditions, Umask};
 use kiln_sandbox::{Ended, How, Slot, Stdio, Which, plan};
 use nix::sys::statfs::FsType;
 
+use super::float::{self, Placed, Settled};
 use super::graph::Node;
 use super::host;
 use super::provide::Provided;
@@ -39,6 +40,8 @@ pub struct Run {
     pub outcome: Outcome,
     /// The outputs' trees, kept in the store by digest. Empty unless built.
     pub taken: BTreeMap<Variable, Taken>,
+    /// Where they belong.
+    pub placed: BTreeMap<Variable, Placed>,
     /// The build directory of a failed build, if it was to be kept and is on disk.
     pub kept: Option<PathBuf>,
 }
@@ -73,7 +76,7 @@ impl Builder<'_> {
         }
         let conditions = &conditions;
         let places = self.places(&private, &slot, provided, &contract)?;
-        let spec = spec(&node.derivation, &contract, conditions, &node.limits(), &places);
+        let spec = spec(provided.target(node).derivation, &contract, conditions, &node.limits(), &places);
         let plan = plan(&spec, self.host)?;
         let mut transcript = Transcript::new(self.store.log_writer()?);
 
@@ -92,17 +95,17 @@ impl Builder<'_> {
         let (log, writer) = transcript.finish().map_err(io("writing the log to", self.store.root()))?;
         writer.finish(&log_name(&log))?;
         let mut end = how_it_ended(ended.how, tail);
-        let mut taken = BTreeMap::new();
+        let (mut taken, mut placed) = (BTreeMap::new(), BTreeMap::new());
         if end.status == Status::Built {
             match self.take(node, provided, &places.store)? {
-                Ok(outputs) => taken = outputs,
+                Ok(settled) => (taken, placed) = (settled.taken, settled.placed),
                 Err(message) => end = End::failed(message, None, &end),
             }
         }
         // After the scan: a change of owner would take away the set-id bits and capabilities that it refuses.
         slot.reclaim_tree(&places.store)?;
         slot.reclaim_tree(&places.build)?;
-        let mut outcome = self.outcome(node, provided, (conditions, &contract), &ended, &end, &taken, log);
+        let mut outcome = self.outcome(node, provided, (conditions, &contract), &ended, &end, (&taken, &placed), log);
         outcome.started = moment(started);
         // No namespace hides the wall clock: what the caller reads at the start is what the build would have read.
         if let Some(seen) = outcome.conditions.as_mut().and_then(|ran| ran.observed.as_mut()) {
@@ -127,7 +130,7 @@ impl Builder<'_> {
         };
         let json = serde_json::to_vec(&outcome).expect("an outcome has string keys only");
         self.store.record_outcome(&json)?;
-        Ok(Run { outcome, taken, kept })
+        Ok(Run { outcome, taken, placed, kept })
     }
 
     /// What the build of `node` is promised under `conditions`.
@@ -137,8 +140,8 @@ impl Builder<'_> {
         provided: &Provided,
         conditions: &Conditions,
     ) -> Result<Contract, BuildError> {
-        let outputs = node.derivation.outputs.iter();
-        let outputs = outputs.filter_map(|(name, output)| Some((name.clone(), output.path()?.clone()))).collect();
+        let target = provided.target(node);
+        let outputs = target.outputs.iter().map(|(name, path)| (Name::from(name), path.clone())).collect();
         let closure = |path: &StorePath| {
             provided.closure.get(path)?;
             let closure = self.store.closure(&BTreeSet::from([path.clone()])).ok()?;
@@ -153,7 +156,7 @@ impl Builder<'_> {
             caller: &|name| std::env::var_os(OsStr::from_bytes(name)).map(OsStringExt::into_vec),
         };
         let refuse = |source| BuildError::Contract { target: node.shown.display().to_string(), source };
-        node.derivation.contract(&given).map_err(refuse)
+        target.derivation.contract(&given).map_err(refuse)
     }
 
     /// Makes the private directories of one build, with the contract's files, and gives them to its slot.
@@ -195,48 +198,34 @@ impl Builder<'_> {
     }
 
     /// Copies the outputs out of the build's private store; the inner error is the build's own fault.
-    fn take(
-        &self,
-        node: &Node,
-        provided: &Provided,
-        store: &Path,
-    ) -> Result<Result<BTreeMap<Variable, Taken>, String>, BuildError> {
+    fn take(&self, node: &Node, provided: &Provided, store: &Path) -> Result<Result<Settled, String>, BuildError> {
+        let target = provided.target(node);
         let directory = File::open(store).map_err(io("opening", store))?;
         let limits = TreeLimits::default();
         // The environment is among the digests and not in the closure.
         let inputs = provided.digests.keys().cloned();
-        let candidates: BTreeSet<StorePath> = inputs.chain(node.outputs.values().cloned()).collect();
-        let mut taken = BTreeMap::new();
-        for (name, path) in &node.outputs {
+        let candidates: BTreeSet<StorePath> = inputs.chain(target.outputs.values().cloned()).collect();
+        let mut drafts = BTreeMap::new();
+        for (name, path) in target.outputs {
             let base = CString::new(path.base_name()).expect("store paths have no NUL");
             let shown = PathBuf::from(path.to_string());
             let source = Source { directory: directory.as_fd(), name: &base, shown: &shown, origin: Origin::Built };
-            match self.store.take_output(source, &candidates, limits) {
-                Ok(output) => {
-                    taken.insert(name.clone(), output);
-                }
-                Err(StoreError::Tree(error)) if !matches!(error, TreeError::Read { .. }) => {
-                    let mut message = format!("output {name}: {error}");
-                    let mut cause: &dyn std::error::Error = &error;
-                    while let Some(source) = cause.source() {
-                        message.push_str(&format!(": {source}"));
-                        cause = source;
-                    }
-                    return Ok(Err(message));
-                }
-                Err(error) => return Err(error.into()),
+            match fault_of_build(name, self.store.draft_output(source, &candidates, limits))? {
+                Ok(draft) => drop(drafts.insert(name.clone(), draft)),
+                Err(message) => return Ok(Err(message)),
             }
         }
-        if in_order(node, &taken).is_none() {
-            return Ok(Err("outputs name each other in a circle: none can be kept without all others".into()));
-        }
+        let settled = match float::settle(self.store, target, drafts)? {
+            Ok(settled) => settled,
+            Err(message) => return Ok(Err(message)),
+        };
         let of_taken = |name: &Variable| Name::from(name);
-        let outputs = node.outputs.iter().map(|(name, path)| (of_taken(name), path.clone())).collect();
+        let outputs = settled.placed.iter().map(|(name, placed)| (of_taken(name), placed.path.clone())).collect();
         let refuse = |source| BuildError::Contract { target: node.shown.display().to_string(), source };
-        let checks = Checks::of(&node.derivation, &outputs).map_err(refuse)?;
-        let made = taken.iter().filter_map(|(name, taken)| {
+        let checks = Checks::of(target.derivation, &outputs).map_err(refuse)?;
+        let made = settled.taken.iter().filter_map(|(name, taken)| {
             let Taken { references, nar_size, .. } = taken.clone();
-            Some((of_taken(name), Made { path: node.outputs.get(name)?.clone(), references, nar_size }))
+            Some((of_taken(name), Made { path: settled.placed.get(name)?.path.clone(), references, nar_size }))
         });
         let known = |path: &StorePath| {
             let info = self.store.path_info(path).ok()??;
@@ -245,7 +234,7 @@ impl Builder<'_> {
         if let Err(error) = checks.hold(&made.collect(), &known) {
             return Ok(Err(error.to_string()));
         }
-        Ok(fixed::hold(&node.derivation, &taken, self.store)?.map(|()| taken))
+        Ok(fixed::hold(target.derivation, &settled.taken, self.store)?.map(|()| settled))
     }
 
     #[expect(clippy::too_many_arguments, reason = "an outcome is made of all that is known about a build")]
@@ -256,11 +245,11 @@ impl Builder<'_> {
         (conditions, contract): (&Conditions, &Contract),
         ended: &Ended,
         end: &End,
-        taken: &BTreeMap<Variable, Taken>,
+        (taken, placed): (&BTreeMap<Variable, Taken>, &BTreeMap<Variable, Placed>),
         log: Log,
     ) -> Outcome {
         let outputs = taken.iter().filter_map(|(name, taken)| {
-            let path = node.outputs.get(name)?;
+            let path = &placed.get(name)?.path;
             let output = Output {
                 path: path.to_string(),
                 nar_hash: taken.nar_hash,
@@ -355,17 +344,35 @@ fn how_it_ended(how: How, log_tail: String) -> End {
     }
 }
 
-/// The outputs that were made, each after those that it names; `None` if they name each other in a circle.
-pub(super) fn in_order(node: &Node, taken: &BTreeMap<Variable, Taken>) -> Option<Vec<Variable>> {
-    let mut left: BTreeSet<&Variable> = taken.keys().collect();
+/// What the store says of an output; the inner error is what the build itself did wrong.
+pub(super) fn fault_of_build<T>(name: &Variable, done: Result<T, StoreError>) -> Result<Result<T, String>, BuildError> {
+    match done {
+        Ok(done) => Ok(Ok(done)),
+        Err(StoreError::Tree(error)) if !matches!(error, TreeError::Read { .. }) => {
+            let mut message = format!("output {name}: {error}");
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(source) = cause.source() {
+                message.push_str(&format!(": {source}"));
+                cause = source;
+            }
+            Ok(Err(message))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The outputs, by their paths and what each names: each after those that it names, `None` if they name each other in a
+/// circle.
+pub(super) fn in_order<'a>(
+    made: &BTreeMap<&'a Variable, (&StorePath, &BTreeSet<StorePath>)>,
+) -> Option<Vec<&'a Variable>> {
+    let mut left: BTreeSet<&Variable> = made.keys().copied().collect();
     let mut ordered = Vec::new();
     while !left.is_empty() {
-        let names = |name: &Variable, other: &Variable| {
-            name != other && node.outputs.get(other).is_some_and(|path| taken[name].references.contains(path))
-        };
+        let names = |name: &Variable, other: &Variable| name != other && made[name].1.contains(made[other].0);
         let next = *left.iter().find(|name| !left.iter().any(|other| names(name, other)))?;
         left.remove(next);
-        ordered.push(next.clone());
+        ordered.push(next);
     }
     Some(ordered)
 }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use kiln_model::lower;
-use kiln_model::name::Name;
+use kiln_model::name::Variable;
 use kiln_model::outcome::{Failure, Moment, Outcome, Output, Status};
 use kiln_model::store_path::StorePath;
 use kiln_model::variation::Conditions;
 
+use super::float::{self, Placed};
 use super::graph::{Graph, Node, Origin};
 use super::provide::Provided;
 use super::{BuildError, Builder, host, run};
@@ -122,7 +123,8 @@ impl Drop for Alarm<'_> {
 
 /// The outcome of `node` if all its outputs are valid in `store`; nothing is run, fetched or locked.
 pub fn cached(store: &Store, node: &Node) -> Result<Option<Outcome>, BuildError> {
-    for path in node.outputs.values() {
+    let Some(outputs) = float::realised(store, node)? else { return Ok(None) };
+    for path in outputs.values() {
         if store.path_info(path)?.is_none() {
             return Ok(None);
         }
@@ -132,7 +134,7 @@ pub fn cached(store: &Store, node: &Node) -> Result<Option<Outcome>, BuildError>
         let bytes = store.outcome(&node.path, id)?;
         // A record of an older kiln that does not parse is passed over: the build is then done again.
         let Ok(mut outcome) = serde_json::from_slice::<Outcome>(&bytes) else { continue };
-        if outcome.status == Status::Built && is_registered(store, &outcome)? {
+        if outcome.status == Status::Built && is_registered(store, &outcome, &outputs)? {
             outcome.cached = true;
             return Ok(Some(outcome));
         }
@@ -140,14 +142,14 @@ pub fn cached(store: &Store, node: &Node) -> Result<Option<Outcome>, BuildError>
     match node.origin {
         Origin::Recipe(_) => Ok(None),
         // Substituted or imported: this machine never built it.
-        Origin::Derivation => outcome_of_valid(store, node).map(Some),
+        Origin::Derivation => outcome_of_valid(store, node, &outputs).map(Some),
     }
 }
 
 /// What can be said of outputs that are valid and were not built here.
-fn outcome_of_valid(store: &Store, node: &Node) -> Result<Outcome, BuildError> {
+fn outcome_of_valid(store: &Store, node: &Node, made: &BTreeMap<Variable, StorePath>) -> Result<Outcome, BuildError> {
     let mut outputs = BTreeMap::new();
-    for (name, path) in &node.outputs {
+    for (name, path) in made {
         let (nar_hash, nar_size, manifest) = store.digest_directory(&store.physical(path), Digests::NarAndFiles)?;
         let manifest = manifest.expect("a manifest was asked for");
         outputs.insert(name.clone(), Output { path: path.to_string(), nar_hash, nar_size, manifest });
@@ -176,10 +178,14 @@ fn nothing_ran(store: &Store, node: &Node) -> Outcome {
     }
 }
 
-/// Whether every output of `outcome` is what the store has as the valid path.
-fn is_registered(store: &Store, outcome: &Outcome) -> Result<bool, BuildError> {
-    for output in outcome.outputs.values() {
+/// Whether every output of `outcome` is what the store has as the valid path, and that is where it is looked for.
+fn is_registered(store: &Store, outcome: &Outcome, made: &BTreeMap<Variable, StorePath>) -> Result<bool, BuildError> {
+    for (name, output) in &outcome.outputs {
         let Ok(path) = output.path.parse::<StorePath>() else { return Ok(false) };
+        // What floats may have become something else in another build.
+        if made.get(name).is_some_and(|made| *made != path) {
+            return Ok(false);
+        }
         if store.path_info(&path)?.is_none_or(|info| info.nar_hash != output.nar_hash) {
             return Ok(false);
         }
@@ -254,7 +260,11 @@ impl Builder<'_> {
         }
         let provided = self.provide(graph, index)?;
         // Another process may be building the same: then its result is taken.
-        let _lock = self.store.lock_build(&node.path)?;
+        let _lock = self.store.lock_build(provided.target(node).path)?;
+        if provided.resolved.is_some() {
+            // Another derivation may have resolved to the same.
+            float::record(self.store, node, &provided)?;
+        }
         if let Some(outcome) = cached(self.store, node)? {
             return Ok(Realised { outcome, kept: None });
         }
@@ -281,10 +291,21 @@ impl Builder<'_> {
             }
         }
         self.store.add_derivation(&node.derivation.name, &node.derivation.print())?;
-        for name in run::in_order(node, &run.taken).unwrap_or_default() {
-            let (Some(path), Some(taken)) = (node.outputs.get(&name), run.taken.get(&name)) else { continue };
-            let address = node.derivation.outputs.get(&Name::from(&name)).and_then(|output| output.content_address());
-            self.store.register_output(path, taken, &node.path, address)?;
+        let target = provided.target(node);
+        if target.path != &node.path {
+            self.store.add_derivation(&target.derivation.name, &target.derivation.print())?;
+        }
+        let made = run.placed.iter().filter_map(|(name, Placed { path, .. })| {
+            let taken = run.taken.get(name)?;
+            Some((name, (path, &taken.references)))
+        });
+        for name in run::in_order(&made.collect()).unwrap_or_default() {
+            let (Some(placed), Some(taken)) = (run.placed.get(name), run.taken.get(name)) else { continue };
+            self.store.register_output(&placed.path, taken, target.path, placed.address.clone())?;
+        }
+        if let Some(resolved) = &provided.resolved {
+            float::record_built(self.store, resolved, &run.placed)?;
+            float::record(self.store, node, provided)?;
         }
         Ok(())
     }

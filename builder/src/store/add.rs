@@ -34,7 +34,7 @@ pub struct Added {
 
 /// A canonical copy under a private name.
 pub(super) struct Staged {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) walked: Walked,
 }
 
@@ -93,7 +93,8 @@ impl Store {
         digests: Digests,
         candidates: Option<&BTreeSet<StorePath>>,
     ) -> Result<Added, StoreError> {
-        let mut staged = self.stage_root(root, digests, candidates, TreeLimits::default())?;
+        let wanted = Wanted { digests, candidates, limits: TreeLimits::default(), rewrites: None };
+        let mut staged = self.stage_root(root, &wanted)?;
         let nar_hash = staged.walked.nar_hash;
         let manifest = staged.walked.manifest.take();
         let references = std::mem::take(&mut staged.walked.references);
@@ -188,7 +189,7 @@ impl Store {
         digests: Digests,
         limits: TreeLimits,
     ) -> Result<(NarHash, u64, Option<Manifest>), StoreError> {
-        let walked = walk(&Root::Tree(source), None, &Wanted { digests, candidates: None, limits })?;
+        let walked = walk(&Root::Tree(source), None, &Wanted { digests, candidates: None, limits, rewrites: None })?;
         Ok((walked.nar_hash, walked.nar_size, walked.manifest))
     }
 
@@ -199,20 +200,14 @@ impl Store {
         candidates: Option<&BTreeSet<StorePath>>,
         limits: TreeLimits,
     ) -> Result<Staged, StoreError> {
-        self.stage_root(&Root::Tree(source), digests, candidates, limits)
+        self.stage_root(&Root::Tree(source), &Wanted { digests, candidates, limits, rewrites: None })
     }
 
-    fn stage_root(
-        &self,
-        root: &Root<'_>,
-        digests: Digests,
-        candidates: Option<&BTreeSet<StorePath>>,
-        limits: TreeLimits,
-    ) -> Result<Staged, StoreError> {
+    pub(super) fn stage_root(&self, root: &Root<'_>, wanted: &Wanted<'_>) -> Result<Staged, StoreError> {
         let path = self.session.private_name();
         let name = c_name(&path);
         let destination = Destination { directory: self.tmp.as_fd(), name: &name, shown: path.clone() };
-        match walk(root, Some(destination), &Wanted { digests, candidates, limits }) {
+        match walk(root, Some(destination), wanted) {
             Ok(walked) => Ok(Staged { path, walked }),
             Err(error) => {
                 remove_tree(&path).ok();

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_model::digest::NarHash;
 use kiln_model::format::nar::{MAX_DEPTH, frame, reference_scanner};
+use kiln_model::rewrite::Rewrites;
 use kiln_model::store_path::StorePath;
 use kiln_model::tree::{Entry, EntryPath, Manifest};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
@@ -20,6 +21,7 @@ use rustix::io::Errno;
 use super::digester::{Digester, Digests, read_full};
 use super::error::{Refusal, StoreError, TreeError, failed};
 use super::fingerprint::StatHasher;
+use super::rewriting::Rewriting;
 
 /// Where a tree comes from, which decides how much it is distrusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,8 @@ pub(super) struct Wanted<'a> {
     pub(super) digests: Digests,
     pub(super) candidates: Option<&'a BTreeSet<StorePath>>,
     pub(super) limits: TreeLimits,
+    /// What becomes of hash parts in contents and targets; a name that holds one is refused.
+    pub(super) rewrites: Option<&'a Rewrites>,
 }
 
 /// What a walk found.
@@ -117,6 +121,7 @@ pub(super) fn walk(
         writer: destination.map(|destination| Writer { destination, open: Vec::new(), stats: StatHasher::default() }),
         digester: Digester::new(wanted.digests, scanner),
         limits: wanted.limits,
+        rewrites: wanted.rewrites,
         entries: Vec::new(),
         keep_entries: wanted.digests == Digests::NarAndFiles,
         counted: TreeLimits { bytes: 0, entries: 0 },
@@ -210,6 +215,7 @@ struct Walk<'a> {
     writer: Option<Writer<'a>>,
     digester: Digester,
     limits: TreeLimits,
+    rewrites: Option<&'a Rewrites>,
     counted: TreeLimits,
     entries: Vec<(EntryPath, Draft)>,
     keep_entries: bool,
@@ -249,6 +255,9 @@ impl Walk<'_> {
         while let Some(level) = self.levels.last_mut() {
             if let Some(name) = level.names.next() {
                 let path = level.path.join(name.to_bytes());
+                if self.rewrites.is_some_and(|rewrites| rewrites.occur_in(name.to_bytes())) {
+                    return Err(TreeError::OwnName { entry: path }.into());
+                }
                 let parent = std::rc::Rc::clone(&level.directory);
                 self.frame(|out| frame::entry(out, name.to_bytes()));
                 self.node(parent.as_fd(), &name, path)?;
@@ -333,8 +342,13 @@ impl Walk<'_> {
     }
 
     fn symlink(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: EntryPath) -> Result<(), StoreError> {
-        let target = fs::readlinkat(parent, name, Vec::new())
+        let mut target = fs::readlinkat(parent, name, Vec::new())
             .map_err(|source| TreeError::Read { entry: path.clone(), source: source.into() })?;
+        if let Some(rewrites) = self.rewrites {
+            let mut bytes = target.into_bytes();
+            rewrites.apply(&mut bytes);
+            target = CString::new(bytes).expect("a hash part has no NUL, and a target had none");
+        }
         self.frame(|out| frame::symlink(out, target.to_bytes()));
         if let Some(writer) = &mut self.writer {
             writer.symlink(name, &target)?;
@@ -367,7 +381,8 @@ impl Walk<'_> {
         let executable = stat.st_mode & 0o100 != 0;
         self.frame(|out| if executable { frame::executable(out, size) } else { frame::file(out, size) });
         let copy = self.writer.as_mut().map(|writer| writer.start_file(name)).transpose()?;
-        let shared = copy.as_ref().is_some_and(|copy| size > 0 && self.reflink(copy, &file));
+        let mut rewriting = self.rewrites.map(Rewriting::new);
+        let shared = rewriting.is_none() && copy.as_ref().is_some_and(|copy| size > 0 && self.reflink(copy, &file));
         let shown = || self.writer.as_ref().map(Writer::shown).unwrap_or_default();
         self.digester.begin_file();
         let mut left = size;
@@ -377,8 +392,12 @@ impl Walk<'_> {
                 |buffer| {
                     // What is hashed is what is kept, should the original change while it is read.
                     let from = copy.as_ref().filter(|_| shared).map_or(file.as_fd(), AsFd::as_fd);
-                    read_full(|rest| rustix::io::read(from, rest), buffer)
-                        .map_err(|source| TreeError::Read { entry: path.clone(), source }.into())
+                    let read = |rest: &mut [u8]| rustix::io::read(from, rest);
+                    match &mut rewriting {
+                        None => read_full(read, buffer),
+                        Some(rewriting) => rewriting.read(read, buffer),
+                    }
+                    .map_err(|source| TreeError::Read { entry: path.clone(), source }.into())
                 },
                 |bytes| match &copy {
                     Some(copy) if !shared => write_all(copy, bytes).map_err(failed("writing", &shown())),

@@ -113,6 +113,14 @@ pub enum TreeError {
         /// What it is.
         what: Refusal,
     },
+    /// A name that would change with the tree's path, and with it the place among its siblings.
+    #[error(
+        "{entry:?} is named after an output of its own build, whose path follows from the contents: name it otherwise"
+    )]
+    OwnName {
+        /// Path relative to the tree's root.
+        entry: EntryPath,
+    },
     /// Something wrote to it meanwhile.
     #[error("{entry:?} changed while it was read")]
     Changed {
@@ -193,6 +201,7 @@ impl StoreError {
             | Self::Tree(
                 TreeError::Missing { .. }
                 | TreeError::Refused { .. }
+                | TreeError::OwnName { .. }
                 | TreeError::Changed { .. }
                 | TreeError::TooLarge { .. },
             ) => Kind::BadInput,

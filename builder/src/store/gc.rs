@@ -84,6 +84,7 @@ impl Store {
         let excluded = self.exclude_for_gc()?;
         let held: BTreeSet<String> = Session::held(&self.layout)?.into_iter().collect();
         self.collect_paths(budget.paths, &held, &mut collected, &mut trash)?;
+        self.collect_realisations()?;
         self.collect_trees(budget.trees, &held, &mut collected, &mut trash)?;
         self.collect_environments(&held, &mut collected, &mut trash)?;
         self.collect_files(budget.files, &held, &mut collected)?;

@@ -34,6 +34,7 @@ impl Layout {
             layout.outcome_trees(),
             layout.outcome_records(),
             layout.environments(),
+            layout.realisations(),
             layout.logs(),
             layout.roots(),
             layout.locks(),
@@ -124,6 +125,10 @@ impl Layout {
 
     pub(super) fn environment(&self, nar_hash: &NarHash) -> PathBuf {
         self.environments().join(nar_hash.digest().to_string())
+    }
+
+    pub(super) fn realisations(&self) -> PathBuf {
+        self.root.join("realisations")
     }
 
     pub(super) fn logs(&self) -> PathBuf {

@@ -5,14 +5,17 @@
 //! below `outcomes/trees/` within a budget; one that became a valid path lies there and is not kept twice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 
 use kiln_model::digest::{Digest, NarHash};
+use kiln_model::rewrite::Rewrites;
 use kiln_model::store_path::StorePath;
 use kiln_model::tree::Manifest;
 use serde::Deserialize;
 
-use super::copy::{Source, TreeLimits};
+use super::add::{Staged, split};
+use super::copy::{Origin, Root, Source, TreeLimits, Wanted};
 use super::digester::Digests;
 use super::error::{StoreError, failed};
 use super::record::{self, TreeRecord};
@@ -29,6 +32,32 @@ pub struct Taken {
     pub references: BTreeSet<StorePath>,
     /// What is in it.
     pub manifest: Manifest,
+}
+
+/// A canonical copy of what a build left behind, under a private name; gone when dropped.
+pub struct Draft(Staged);
+
+impl Draft {
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Digest of its NAR.
+    pub fn nar_hash(&self) -> NarHash {
+        self.0.walked.nar_hash
+    }
+
+    /// Which of the candidates it names.
+    pub fn references(&self) -> &BTreeSet<StorePath> {
+        &self.0.walked.references
+    }
+}
+
+impl std::fmt::Debug for Draft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Draft").field(&self.0.path).finish()
+    }
 }
 
 /// An outcome as the index knows it.
@@ -76,7 +105,38 @@ impl Store {
         candidates: &BTreeSet<StorePath>,
         limits: TreeLimits,
     ) -> Result<Taken, StoreError> {
-        let staged = self.stage(source, Digests::NarAndFiles, Some(candidates), limits)?;
+        self.keep_draft(self.draft_output(source, candidates, limits)?)
+    }
+
+    /// The first half of [`Store::take_output`]: the copy has no place yet.
+    pub fn draft_output(
+        &self,
+        source: Source<'_>,
+        candidates: &BTreeSet<StorePath>,
+        limits: TreeLimits,
+    ) -> Result<Draft, StoreError> {
+        self.stage(source, Digests::NarAndFiles, Some(candidates), limits).map(Draft)
+    }
+
+    /// A draft with hash parts replaced in every file and link, which then names `references`.
+    pub fn rewrite_draft(
+        &self,
+        draft: &Draft,
+        rewrites: &Rewrites,
+        references: BTreeSet<StorePath>,
+    ) -> Result<Draft, StoreError> {
+        let (directory, name) = split(draft.path())?;
+        let shown = draft.path();
+        let source = Source { directory: directory.as_fd(), name: &name, shown, origin: Origin::Given };
+        let limits = TreeLimits::default();
+        let wanted = Wanted { digests: Digests::NarAndFiles, candidates: None, limits, rewrites: Some(rewrites) };
+        let mut staged = self.stage_root(&Root::Tree(source), &wanted)?;
+        staged.walked.references = references;
+        Ok(Draft(staged))
+    }
+
+    /// The second half of [`Store::take_output`]: keeps the copy by its NAR digest.
+    pub fn keep_draft(&self, Draft(staged): Draft) -> Result<Taken, StoreError> {
         let nar_hash = staged.walked.nar_hash;
         let manifest = staged.walked.manifest.clone().expect("a manifest was asked for");
         let taken = Taken {

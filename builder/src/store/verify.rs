@@ -64,6 +64,13 @@ pub enum Problem {
         /// Why.
         reason: String,
     },
+    /// The record of an output that floated is not one.
+    Realisation {
+        /// The file, relative to the store's root.
+        file: String,
+        /// Why not.
+        reason: String,
+    },
     /// The index and the records differ: rebuild the index.
     Index {
         /// The path that only one of them has, or of which they say different things.
@@ -80,6 +87,7 @@ impl std::fmt::Display for Problem {
             }
             Self::Missing { tree } => write!(f, "{tree} is recorded and is not there"),
             Self::Unreadable { tree, reason } => write!(f, "{tree} cannot be read: {reason}"),
+            Self::Realisation { file, reason } => write!(f, "{file} is no record of a realisation: {reason}"),
             Self::Index { path } => write!(f, "the index and the record of {path} differ"),
         }
     }
@@ -129,6 +137,7 @@ impl Store {
                 seen.problems.push(Problem::Index { path: path.clone() });
             }
         }
+        seen.problems.extend(self.damaged_realisations()?);
         Ok(seen)
     }
 

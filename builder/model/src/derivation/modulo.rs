@@ -17,8 +17,18 @@ use crate::store_path::{Method, StorePath};
 pub enum Modulo {
     /// This digest.
     Known(Digest),
-    /// Nothing yet: an output floats, here or further up.
-    Deferred,
+    /// Nothing that a path could follow from yet, because an output floats, here or further up. Nix 2.8 still names its
+    /// realisations by this digest.
+    Deferred(Digest),
+}
+
+impl Modulo {
+    /// The digest.
+    pub fn digest(self) -> Digest {
+        match self {
+            Self::Known(digest) | Self::Deferred(digest) => digest,
+        }
+    }
 }
 
 /// Says the modulo hashes of input derivations. Answers must not change while a derivation is looked at.
@@ -47,11 +57,19 @@ impl Derivation {
                     let text = format!("fixed:out:{prefix}{algorithm}:{hex}:{path}");
                     return Ok(Modulo::Known(Digest::of(text)));
                 }
-                Output::Floating { .. } | Output::Deferred => return Ok(Modulo::Deferred),
+                Output::Floating { .. } | Output::Deferred => {
+                    return Ok(Modulo::Deferred(self.digest_with(inputs, Outputs::Shown)?.digest()));
+                }
                 Output::InputAddressed(_) => {}
             }
         }
         self.digest_with(inputs, Outputs::Shown)
+    }
+
+    /// What Nix 2.8 names the realisations of this derivation by: its digest with the outputs masked, known or not.
+    pub fn realisation_digest(&self, inputs: &dyn Modulos) -> Result<Digest, DerivationError> {
+        let modulo = if self.is_fixed() { self.modulo(inputs)? } else { self.digest_with(inputs, Outputs::Masked)? };
+        Ok(modulo.digest())
     }
 
     /// Each output's path as it follows from the derivation; `None` where it is not known before the build.
@@ -73,7 +91,7 @@ impl Derivation {
                                 StorePath::output(&digest, name, &self.name)
                                     .map_err(|source| DerivationError::StorePath { name: self.name.clone(), source })?,
                             ),
-                            Modulo::Deferred => None,
+                            Modulo::Deferred(_) => None,
                         }
                     }
                 };
@@ -85,15 +103,14 @@ impl Derivation {
     fn digest_with(&self, inputs: &dyn Modulos, shown: Outputs) -> Result<Modulo, DerivationError> {
         // Inputs of equal hash merge; a map of the hex digests also sorts them again.
         let mut named: BTreeMap<String, BTreeSet<Name>> = BTreeMap::new();
+        let mut as_known: fn(Digest) -> Modulo = Modulo::Known;
         for (path, outputs) in &self.input_derivations {
-            match inputs.modulo(path) {
-                Some(Modulo::Known(digest)) => {
-                    named.entry(digest.to_string()).or_default().extend(outputs.iter().cloned());
-                }
-                Some(Modulo::Deferred) => return Ok(Modulo::Deferred),
-                None => return Err(DerivationError::UnknownInput { path: path.clone() }),
+            let modulo = inputs.modulo(path).ok_or_else(|| DerivationError::UnknownInput { path: path.clone() })?;
+            if let Modulo::Deferred(_) = modulo {
+                as_known = Modulo::Deferred;
             }
+            named.entry(modulo.digest().to_string()).or_default().extend(outputs.iter().cloned());
         }
-        Ok(Modulo::Known(Digest::of(self.print_with(&named, shown))))
+        Ok(as_known(Digest::of(self.print_with(&named, shown))))
     }
 }

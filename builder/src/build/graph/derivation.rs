@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use kiln_model::derivation::Derivation;
+use kiln_model::derivation::{Derivation, Output};
 use kiln_model::name::Variable;
 use kiln_model::store_path::StorePath;
 
@@ -105,15 +105,26 @@ fn add(loading: &mut Loading, path: StorePath, shown: PathBuf, derivation: Deriv
                 kiln_model::contract::ContractError::Unsupported { attribute: format!("outputs.{name}"), what };
             GraphError::Unsupported { path: shown.clone(), source }
         };
-        let path = output
-            .path()
-            .ok_or_else(|| unsupported("its path follows from its contents, which kiln does not build"))?;
         let variable: Variable =
             name.as_str().parse().map_err(|_| unsupported("expected a name of letters, digits and underscores"))?;
-        outputs.insert(variable, path.clone());
+        outputs.extend(output.path().map(|path| (variable, path.clone())));
+        let floating = |output: &Output| matches!(output, Output::Floating { .. });
+        if floating(output) && !derivation.outputs.values().all(floating) {
+            return Err(unsupported("it floats, and others of this derivation do not"));
+        }
     }
     let needs = derivation.input_derivations.keys().map(|needed| loading.derivations[needed]).collect();
+    let needs_one_that_floats = || {
+        derivation.input_derivations.iter().any(|(needed, used)| {
+            let made = &loading.graph.nodes[loading.derivations[needed]].derivation.outputs;
+            used.iter().any(|output| made.get(output).is_none_or(|output| output.path().is_none()))
+        })
+    };
+    let resolved_by = match derivation.floats() || needs_one_that_floats() {
+        true => Some(derivation.realisation_digest(&loading.modulos).map_err(refuse)?),
+        false => None,
+    };
     loading.modulos.insert(path.clone(), modulo);
-    loading.push(Node { shown, origin: Origin::Derivation, derivation, path, outputs, needs });
+    loading.push(Node { shown, origin: Origin::Derivation, derivation, path, outputs, resolved_by, needs });
     Ok(())
 }
