@@ -14,6 +14,7 @@ use crate::store_path::{Algorithm, Method, StorePath, StorePathError};
 mod modulo;
 mod parse;
 mod print;
+mod show;
 
 pub use modulo::{Modulo, Modulos};
 

@@ -3,8 +3,12 @@
 //! Every parser is bounded, names the line or the offset in its errors, and borrows where it can.
 
 pub mod aterm;
+pub mod cache_info;
 pub mod control;
+pub mod export;
 pub mod nar;
+pub mod narinfo;
 pub mod packages;
 pub mod release;
+pub mod signature;
 pub mod sources;

@@ -205,3 +205,22 @@ fn the_crate_reads_the_same_derivations() {
         assert_eq!(theirs.to_aterm_bytes(), ours.print(), "{file}");
     }
 }
+
+#[test]
+fn every_derivation_is_shown_as_nix_shows_it() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/show-derivation.json");
+    let shown: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(shown.len(), 34);
+    let derivations = derivations();
+    for (path, expected) in &shown {
+        assert_eq!(derivations[&path.parse().unwrap()].show().unwrap(), *expected, "{path}");
+    }
+}
+
+#[test]
+fn a_derivation_that_json_cannot_hold_is_refused() {
+    let derivations = derivations();
+    let latin = derivations.values().find(|derivation| derivation.name.as_str() == "latin1").unwrap();
+    assert_eq!(latin.show(), Err(DerivationError::NotText { what: "an argument" }));
+}
