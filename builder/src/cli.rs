@@ -5,10 +5,15 @@
 mod build;
 mod check;
 mod completions;
+mod derivation;
+mod exchange;
 mod lock;
 mod log;
 mod man;
+mod nar;
 mod progress;
+mod publish;
+mod serve;
 mod session;
 mod shell;
 mod store;
@@ -96,6 +101,14 @@ enum Command {
     Shell(shell::Shell),
     /// Look at and tend the store
     Store(store::StoreCommand),
+    /// Write a binary cache that Nix substitutes from
+    Publish(publish::Publish),
+    /// Answer others from the store
+    Serve(serve::Serve),
+    /// Show derivations, add them to the store
+    Derivation(derivation::DerivationCommand),
+    /// Make, unpack and look into archives
+    Nar(nar::NarCommand),
     /// Print shell completions
     Completions(completions::Completions),
     /// Write man pages
@@ -134,6 +147,11 @@ failures! {
     crate::build::graph::GraphError,
     crate::config::ConfigError,
     crate::fetch::FetchError,
+    crate::nix::CacheError,
+    crate::nix::DerivationsError,
+    crate::nix::ExchangeError,
+    crate::nix::RecipesError,
+    crate::nix::UnpackError,
     crate::pin::PinError,
     crate::rebuild::CheckError,
     crate::recipe_dir::RecipeDirError,
@@ -161,6 +179,10 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Log(command) => command.run(&session),
         Command::Shell(command) => command.run(&session),
         Command::Store(command) => command.run(&session),
+        Command::Publish(command) => command.run(&session),
+        Command::Serve(command) => command.run(&session),
+        Command::Derivation(command) => command.run(&session),
+        Command::Nar(command) => command.run(&session),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
     }

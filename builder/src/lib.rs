@@ -20,6 +20,8 @@ pub mod build;
 pub mod diff;
 pub mod rebuild;
 
+pub mod nix;
+
 pub mod render;
 
 pub mod cli;

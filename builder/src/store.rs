@@ -40,10 +40,11 @@ mod log;
 mod manifest;
 mod outcome;
 mod record;
+mod restore;
 mod session;
 mod verify;
 
-pub use add::Added;
+pub use add::{Added, Arrival};
 pub use copy::{Origin, Source, TreeLimits};
 pub use digester::Digests;
 pub use error::{Refusal, StoreError, TreeError};
@@ -54,6 +55,7 @@ pub use lock::Lock;
 pub use log::LogWriter;
 pub use outcome::Taken;
 pub use record::PathInfo;
+pub use restore::Restored;
 pub use session::PrivateDir;
 pub use verify::{Problem, Trust, Verified};
 
@@ -122,6 +124,11 @@ impl Store {
             self.index.add_paths([info])?;
         }
         Ok(info)
+    }
+
+    /// The valid path with this hash part.
+    pub fn path_with_hash(&self, hash: &str) -> Result<Option<StorePath>, StoreError> {
+        self.index.path_with_hash(hash)
     }
 
     /// Where `path` lies on disk, valid or not.
