@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod derivation;
 mod exchange;
+mod key;
 mod lock;
 mod log;
 mod man;
@@ -103,6 +104,8 @@ enum Command {
     Store(store::StoreCommand),
     /// Write a binary cache that Nix substitutes from
     Publish(publish::Publish),
+    /// Make keys that sign what is published
+    Key(key::KeyCommand),
     /// Answer others from the store
     Serve(serve::Serve),
     /// Show derivations, add them to the store
@@ -180,6 +183,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Shell(command) => command.run(&session),
         Command::Store(command) => command.run(&session),
         Command::Publish(command) => command.run(&session),
+        Command::Key(command) => command.run(&session),
         Command::Serve(command) => command.run(&session),
         Command::Derivation(command) => command.run(&session),
         Command::Nar(command) => command.run(&session),

@@ -11,11 +11,13 @@ use crate::format::aterm::AtermError;
 use crate::name::{Name, NameError};
 use crate::store_path::{Algorithm, Method, StorePath, StorePathError};
 
+mod attributes;
 mod modulo;
 mod parse;
 mod print;
 mod show;
 
+pub use attributes::Attributes;
 pub use modulo::{Modulo, Modulos};
 
 /// A derivation.
@@ -197,6 +199,12 @@ pub enum DerivationError {
     VariableIsOutput {
         /// Which.
         output: Name,
+    },
+    /// Structured attributes that are none.
+    #[error("bad structured attributes: {reason}")]
+    Attributes {
+        /// What is wrong.
+        reason: String,
     },
     /// A name too long once extended.
     #[error("no store path for {name}")]

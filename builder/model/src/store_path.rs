@@ -1,7 +1,7 @@
 //! Store paths: `/nix/store/HASH-NAME`, computed exactly as Nix computes them.
 //!
 //! A [`StorePath`] is logical: the same text on every machine, wherever the store lies on disk. It orders as its text
-//! does. The formulas are those of the crate nix-derivation, which is used in this module only.
+//! does. Formulas, base 32 and digests of other kinds are those of the crate nix-derivation.
 
 use std::collections::BTreeSet;
 use std::fmt;

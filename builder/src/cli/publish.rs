@@ -55,7 +55,7 @@ impl Publish {
                 None => paths.extend(paths_of(store, &session.graph(std::slice::from_ref(what))?)?),
             }
         }
-        let keys = self.key.iter().map(|file| secret_key(file)).collect::<Result<Vec<_>, _>>()?;
+        let keys = self.key.iter().map(secret_key).collect::<Result<Vec<_>, _>>()?;
         let compression = match self.compression {
             Method::Zstd => Compression::Zstd,
             Method::Xz => Compression::Xz,

@@ -48,8 +48,8 @@ pub struct Substituter<'a> {
 /// Why a path is believed to be what it is said to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trusted {
-    /// This key signed it.
-    Signed(PublicKey),
+    /// The key of this name signed it.
+    Signed(String),
     /// Its path follows from its contents, which are checked.
     Addressed,
 }
@@ -140,7 +140,7 @@ impl<'a> Substituter<'a> {
             return Err(field("CA", "an address that yields the path".into(), address.to_string()));
         }
         match info.signer(&self.keys) {
-            Ok(key) => Ok(Trusted::Signed(key.clone())),
+            Ok(key) => Ok(Trusted::Signed(key.name().into())),
             Err(_) if info.address.is_some() => Ok(Trusted::Addressed),
             Err(source) => Err(CacheError::Untrusted { cache: cache.shown().into(), path: path.clone(), source }),
         }
