@@ -5,12 +5,18 @@
 mod build;
 mod check;
 mod completions;
+mod derivation;
 mod doctor;
+mod exchange;
+mod key;
 mod lock;
 mod log;
 mod man;
+mod nar;
 mod progress;
+mod publish;
 mod sandbox;
+mod serve;
 mod session;
 mod shell;
 mod store;
@@ -101,6 +107,16 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Look at and tend the store
     Store(store::StoreCommand),
+    /// Write a binary cache that Nix substitutes from
+    Publish(publish::Publish),
+    /// Make keys that sign what is published
+    Key(key::KeyCommand),
+    /// Answer others from the store
+    Serve(serve::Serve),
+    /// Show derivations, add them to the store
+    Derivation(derivation::DerivationCommand),
+    /// Make, unpack and look into archives
+    Nar(nar::NarCommand),
     /// Print shell completions
     Completions(completions::Completions),
     /// Write man pages
@@ -139,6 +155,11 @@ failures! {
     crate::build::graph::GraphError,
     crate::config::ConfigError,
     crate::fetch::FetchError,
+    crate::nix::CacheError,
+    crate::nix::DerivationsError,
+    crate::nix::ExchangeError,
+    crate::nix::RecipesError,
+    crate::nix::UnpackError,
     crate::pin::PinError,
     crate::rebuild::CheckError,
     crate::recipe_dir::RecipeDirError,
@@ -168,6 +189,11 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Sandbox(command) => command.run(&session),
         Command::Doctor(command) => command.run(&session),
         Command::Store(command) => command.run(&session),
+        Command::Publish(command) => command.run(&session),
+        Command::Key(command) => command.run(&session),
+        Command::Serve(command) => command.run(&session),
+        Command::Derivation(command) => command.run(&session),
+        Command::Nar(command) => command.run(&session),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
     }

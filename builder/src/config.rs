@@ -16,6 +16,10 @@
 //! parallel = 6
 //! stall-seconds = 30
 //! attempts = 4
+//!
+//! [caches]                        # Nix's binary caches
+//! substituters = ["/srv/cache", "https://cache.example"]
+//! trusted-public-keys = ["cache.example-1:…"]
 //! ```
 
 use std::collections::BTreeSet;
@@ -39,6 +43,8 @@ pub struct Config {
     pub pin: Pin,
     /// How builds are run.
     pub build: Build,
+    /// Nix's binary caches.
+    pub caches: Caches,
     /// The file itself; relative directories are relative to where it is.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -78,6 +84,16 @@ pub struct Build {
     pub cores: Option<NonZeroU32>,
     /// Bytes that trees of builds may take beside valid store paths, before the oldest are dropped.
     pub outcome_budget: Option<u64>,
+}
+
+/// Binary caches that paths are substituted from, and whose word is taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Caches {
+    /// Directories and addresses.
+    pub substituters: Vec<String>,
+    /// `NAME:BASE64`, as Nix's setting of this name has them.
+    pub trusted_public_keys: Vec<String>,
 }
 
 /// How files are fetched.

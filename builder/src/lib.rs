@@ -23,6 +23,8 @@ pub mod rebuild;
 
 pub mod command;
 pub mod doctor;
+pub mod nix;
+
 pub mod render;
 
 pub mod cli;

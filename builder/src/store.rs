@@ -41,11 +41,12 @@ mod manifest;
 mod outcome;
 mod realisation;
 mod record;
+mod restore;
 mod rewriting;
 mod session;
 mod verify;
 
-pub use add::Added;
+pub use add::{Added, Arrival};
 pub use copy::{Origin, Source, TreeLimits};
 pub use digester::Digests;
 pub use error::{Refusal, StoreError, TreeError};
@@ -56,6 +57,7 @@ pub use lock::Lock;
 pub use log::LogWriter;
 pub use outcome::{Draft, Taken};
 pub use record::PathInfo;
+pub use restore::Restored;
 pub use session::PrivateDir;
 pub use verify::{Problem, Trust, Verified};
 
@@ -124,6 +126,11 @@ impl Store {
             self.index.add_paths([info])?;
         }
         Ok(info)
+    }
+
+    /// The valid path with this hash part.
+    pub fn path_with_hash(&self, hash: &str) -> Result<Option<StorePath>, StoreError> {
+        self.index.path_with_hash(hash)
     }
 
     /// Where `path` lies on disk, valid or not.

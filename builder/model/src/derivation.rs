@@ -11,11 +11,14 @@ use crate::format::aterm::AtermError;
 use crate::name::{Name, NameError};
 use crate::store_path::{Algorithm, Method, StorePath, StorePathError, content_address};
 
+mod attributes;
 mod modulo;
 mod parse;
 mod print;
 mod resolve;
+mod show;
 
+pub use attributes::Attributes;
 pub use modulo::{Modulo, Modulos};
 pub use resolve::Realised;
 
@@ -206,6 +209,12 @@ pub enum DerivationError {
     VariableIsOutput {
         /// Which.
         output: Name,
+    },
+    /// Structured attributes that are none.
+    #[error("bad structured attributes: {reason}")]
+    Attributes {
+        /// What is wrong.
+        reason: String,
     },
     /// A name too long once extended.
     #[error("no store path for {name}")]

@@ -3,9 +3,13 @@
 //! Every parser is bounded, names the line or the offset in its errors, and borrows where it can.
 
 pub mod aterm;
+pub mod cache_info;
 pub mod control;
+pub mod export;
 pub mod nar;
+pub mod narinfo;
 pub mod packages;
 pub mod realisation;
 pub mod release;
+pub mod signature;
 pub mod sources;

@@ -2,8 +2,8 @@
 //!
 //! The environment and the sources are content-addressed store paths among the derivation's sources: no address, mirror
 //! or version of kiln enters a package's identity. The derivation runs under any Nix too: its builder is the
-//! environment's own dynamic loader, whose arguments make a user and a mount namespace, bind what Nix offers into the
-//! environment, and run the script there as uid 1000 and gid 100. [`entered`] recognises exactly this form, so that
+//! environment's own dynamic loader, which runs the environment's perl, which makes a user and a mount namespace, binds what
+//! Nix offers into the environment, and runs the script there as uid 1000 and gid 100. [`entered`] recognises exactly this form, so that
 //! kiln's sandbox can mount the environment as `/` itself and run the script without the detour.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,12 +19,30 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// The locale of a build, unless the recipe says otherwise. Every glibc has it.
 pub const LOCALE: &str = "C.UTF-8";
 
-/// Run by the environment's shell under Nix: `$0` is the environment, `$1` the script. Programs go through the loader by
-/// path because the environment is not `/` yet. mount(8) insists on uid 0, hence two user namespaces.
-const ENTER: &str = r#"run() { p=$1; shift; "$0/lib64/ld-linux-x86-64.so.2" --library-path "$0/usr/lib/x86_64-linux-gnu" "$0/usr/bin/$p" "$@"; }
-for d in nix/store build proc dev tmp; do run mount --rbind "/$d" "$0/$d"; done
-for f in passwd group hosts; do run mount --bind "/etc/$f" "$0/etc/$f"; done
-run unshare --user --map-user=1000 --map-group=100 --root="$0" --wd="$NIX_BUILD_TOP" -- /bin/sh -e -c "$1"
+/// Run by the environment's perl under Nix, with the environment and the script as its arguments. Of the packages that every
+/// Debian has, only perl makes system calls by number: mount(8) is not among them, and unshare(1) binds nothing. The
+/// numbers are x86-64's: 272 unshare(2) with `CLONE_NEWUSER | CLONE_NEWNS`, 165 mount(2) with `MS_BIND | MS_REC`, recursive
+/// because mounts that a less privileged namespace inherits cannot be bound without what lies on them. perl must
+/// be able to write to a string that it passes, so none is a literal. The capabilities of the new namespace end with `exec`, as the
+/// user in it is not 0 (capabilities(7)).
+const ENTER: &str = r#"my ($root, $script) = @ARGV;
+my ($uid, $gid) = ($>, 0 + $));
+sub call { my $number = shift; syscall($number, @_) == 0 or die "entering $root: system call $number: $!\n" }
+sub set {
+  open(my $file, ">", "/proc/self/$_[0]") or die "entering $root: $_[0]: $!\n";
+  print $file $_[1];
+  close $file or die "entering $root: $_[0]: $!\n";
+}
+call(272, 0x10020000);
+set("setgroups", "deny");
+set("uid_map", "1000 $uid 1");
+set("gid_map", "100 $gid 1");
+for my $path (qw(/nix/store /build /proc /dev /tmp /etc/passwd /etc/group /etc/hosts)) {
+  my ($from, $to) = ("$path", "$root$path");
+  call(165, $from, $to, 0, 0x5000, 0);
+}
+chroot $root and chdir $ENV{NIX_BUILD_TOP} or die "entering $root: $!\n";
+exec "/bin/sh", "-e", "-c", $script or die "entering $root: /bin/sh: $!\n";
 "#;
 
 /// An output of another recipe that this one has as an input.
@@ -186,13 +204,8 @@ fn loader(environment: &StorePath) -> String {
 }
 
 fn arguments(environment: &StorePath, script: &[u8]) -> Vec<Vec<u8>> {
-    let library_path = ["--library-path".to_string(), format!("{environment}/usr/lib/x86_64-linux-gnu")];
-    let mut arguments = library_path.to_vec();
-    arguments.push(format!("{environment}/usr/bin/unshare"));
-    arguments.extend(["--user", "--map-root-user", "--mount", "--"].map(String::from));
-    arguments.push(loader(environment));
-    arguments.extend(library_path);
-    arguments.extend([format!("{environment}/bin/sh"), "-euc".into(), ENTER.into(), environment.to_string()]);
+    let mut arguments = vec!["--library-path".to_string(), format!("{environment}/usr/lib/x86_64-linux-gnu")];
+    arguments.extend([format!("{environment}/usr/bin/perl"), "-e".into(), ENTER.into(), environment.to_string()]);
     arguments.into_iter().map(String::into_bytes).chain([script.to_vec()]).collect()
 }
 
@@ -242,7 +255,7 @@ mod tests {
 
     #[test]
     fn the_id_of_a_lowered_recipe_does_not_move() {
-        assert_eq!(lowered("true\n").closed.path.to_string(), "/nix/store/wa55kfsrk0bjds5k0ypw3ldxxfr5i231-a-1.drv");
+        assert_eq!(lowered("true\n").closed.path.to_string(), "/nix/store/bzch7syhxb4hw5zs82qnyhbj3n91mjx9-a-1.drv");
     }
 
     #[test]
@@ -251,7 +264,7 @@ mod tests {
         let (environment, script) = entered(&derivation).unwrap();
         assert!(environment.name().ends_with("-environment"));
         assert_eq!(script, b"make \"$out\"\n");
-        derivation.arguments[3] = b"--net".to_vec();
+        derivation.arguments[3] = b"-we".to_vec();
         assert!(entered(&derivation).is_none());
     }
 

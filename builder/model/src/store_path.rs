@@ -1,13 +1,14 @@
 //! Store paths: `/nix/store/HASH-NAME`, computed exactly as Nix computes them.
 //!
 //! A [`StorePath`] is logical: the same text on every machine, wherever the store lies on disk. It orders as its text
-//! does. The formulas are those of the crate nix-derivation, which is used in this module only.
+//! does. Formulas, base 32 and digests of other kinds are those of the crate nix-derivation.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use nix_derivation::hash::{CAHash, HashAlgorithm as CrateAlgorithm, NixHash};
+use nix_derivation::hash::{CAHash, HashAlgorithm as CrateAlgorithm, NixHash, NixHasher};
+use nix_derivation::nixbase32;
 use nix_derivation::store_path as upstream;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -55,6 +56,26 @@ pub enum SelfReference {
     No,
 }
 
+/// How a path follows from what lies there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContentAddress {
+    /// A text that names its references: a `.drv`, or what `toFile` writes.
+    Text(Digest),
+    /// A source, or a fixed or floating output.
+    Fixed {
+        /// What is hashed.
+        method: Method,
+        /// With which algorithm.
+        algorithm: Algorithm,
+        /// To which digest.
+        digest: Vec<u8>,
+    },
+}
+
+/// A digest of any algorithm that Nix names, taken piece by piece.
+#[derive(Debug)]
+pub struct Hasher(NixHasher);
+
 /// Why there is no such store path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorePathError {
@@ -77,6 +98,14 @@ pub enum StorePathError {
         method: Method,
         /// The algorithm.
         algorithm: Algorithm,
+    },
+    /// Not a content address as Nix writes it.
+    #[error(
+        "{found:?} is not a content address: expected text:sha256:DIGEST or fixed:[r:]ALGORITHM:DIGEST in Nix's base 32"
+    )]
+    ContentAddress {
+        /// The text as given.
+        found: String,
     },
     /// A digest of another length than its algorithm's.
     #[error("a digest of {found} bytes is not {algorithm}: expected {expected} bytes")]
@@ -266,6 +295,96 @@ pub fn nix32(bytes: &[u8]) -> String {
     nix_derivation::nixbase32::encode(bytes)
 }
 
+impl ContentAddress {
+    /// Whether what has this address and refers to `references`, among them possibly itself, lies at `path`.
+    pub fn yields(&self, path: &StorePath, references: &BTreeSet<StorePath>) -> bool {
+        let address = match self {
+            Self::Text(digest) => CAHash::Text(*digest.as_bytes()),
+            Self::Fixed { method, algorithm, digest } => match (method, upstream_hash(*algorithm, digest)) {
+                (Method::Flat, Ok(hash)) => CAHash::Flat(hash),
+                (Method::Recursive, Ok(hash)) => CAHash::Nar(hash),
+                (_, Err(_)) => return false,
+            },
+        };
+        let mut others = references.clone();
+        let itself = others.remove(path);
+        upstream::build_ca_path(path.name(), &address, &to_upstream(&others), itself)
+            .is_ok_and(|expected| StorePath::from_upstream(expected) == *path)
+    }
+}
+
+impl fmt::Display for ContentAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(digest) => write!(f, "text:{}", spelled(digest)),
+            Self::Fixed { method, algorithm, digest } => {
+                let prefix = match method {
+                    Method::Flat => "",
+                    Method::Recursive => "r:",
+                };
+                write!(f, "fixed:{prefix}{algorithm}:{}", nixbase32::encode(digest))
+            }
+        }
+    }
+}
+
+impl FromStr for ContentAddress {
+    type Err = StorePathError;
+
+    /// Accepts what [`fmt::Display`] prints.
+    fn from_str(text: &str) -> Result<Self, StorePathError> {
+        let refused = || StorePathError::ContentAddress { found: text.into() };
+        let address = if let Some(digest) = text.strip_prefix("text:") {
+            Self::Text(from_spelled(digest).ok_or_else(refused)?)
+        } else {
+            let fixed = text.strip_prefix("fixed:").ok_or_else(refused)?;
+            let (method, fixed) = match fixed.strip_prefix("r:") {
+                Some(rest) => (Method::Recursive, rest),
+                None => (Method::Flat, fixed),
+            };
+            let (algorithm, digest) = fixed.split_once(':').ok_or_else(refused)?;
+            let algorithm = Algorithm::named(algorithm).ok_or_else(refused)?;
+            let digest = nixbase32::decode(digest.as_bytes()).map_err(|_| refused())?;
+            Self::Fixed { method, algorithm, digest }
+        };
+        let right_length = match &address {
+            Self::Text(_) => true,
+            Self::Fixed { algorithm, digest, .. } => digest.len() == algorithm.length(),
+        };
+        if right_length && address.to_string() == text { Ok(address) } else { Err(refused()) }
+    }
+}
+
+impl Hasher {
+    /// Begins a digest.
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self(NixHasher::new(to_upstream_algorithm(algorithm)))
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest.
+    pub fn finish(self) -> Vec<u8> {
+        self.0.finalize().digest_as_bytes().to_vec()
+    }
+}
+
+/// `sha256:` and the digest in Nix's base 32: how caches spell it.
+pub fn spelled(digest: &Digest) -> String {
+    format!("sha256:{}", nixbase32::encode(digest.as_bytes()))
+}
+
+/// A SHA-256 in any spelling that Nix reads: base 16, 32 or 64 after `sha256:`, or SRI.
+pub fn from_spelled(text: &str) -> Option<Digest> {
+    match NixHash::parse(text) {
+        Ok(NixHash::Sha256(digest)) => Some(Digest::from_bytes(digest)),
+        Ok(_) | Err(_) => None,
+    }
+}
+
 /// What stands for an output's path before it is known, inside its own derivation.
 pub fn placeholder(output: &Name) -> String {
     upstream::hash_placeholder(output.as_str())
@@ -289,18 +408,18 @@ fn to_upstream(paths: &BTreeSet<StorePath>) -> Vec<upstream::StorePath> {
     paths.iter().map(StorePath::to_upstream).collect()
 }
 
-fn upstream_hash(algorithm: Algorithm, digest: &[u8]) -> Result<NixHash, StorePathError> {
-    let named = match algorithm {
+fn to_upstream_algorithm(algorithm: Algorithm) -> CrateAlgorithm {
+    match algorithm {
         Algorithm::Md5 => CrateAlgorithm::Md5,
         Algorithm::Sha1 => CrateAlgorithm::Sha1,
         Algorithm::Sha256 => CrateAlgorithm::Sha256,
         Algorithm::Sha512 => CrateAlgorithm::Sha512,
-    };
-    NixHash::from_algorithm_and_digest(named, digest).map_err(|_| StorePathError::DigestLength {
-        algorithm,
-        expected: algorithm.length(),
-        found: digest.len(),
-    })
+    }
+}
+
+fn upstream_hash(algorithm: Algorithm, digest: &[u8]) -> Result<NixHash, StorePathError> {
+    NixHash::from_algorithm_and_digest(to_upstream_algorithm(algorithm), digest)
+        .map_err(|_| StorePathError::DigestLength { algorithm, expected: algorithm.length(), found: digest.len() })
 }
 
 impl fmt::Display for StorePath {

@@ -205,3 +205,45 @@ fn the_crate_reads_the_same_derivations() {
         assert_eq!(theirs.to_aterm_bytes(), ours.print(), "{file}");
     }
 }
+
+#[test]
+fn every_derivation_is_shown_as_nix_shows_it() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/show-derivation.json");
+    let shown: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(shown.len(), 34);
+    let derivations = derivations();
+    for (path, expected) in &shown {
+        assert_eq!(derivations[&path.parse().unwrap()].show().unwrap(), *expected, "{path}");
+    }
+}
+
+#[test]
+fn a_derivation_that_json_cannot_hold_is_refused() {
+    let derivations = derivations();
+    let latin = derivations.values().find(|derivation| derivation.name.as_str() == "latin1").unwrap();
+    assert_eq!(latin.show(), Err(DerivationError::NotText { what: "an argument" }));
+}
+
+#[test]
+fn structured_attributes_are_written_as_nix_wrote_them() {
+    let derivations = derivations();
+    let find = |name: &str| derivations.values().find(|derivation| derivation.name.as_str() == name).unwrap();
+    let structured = find("structured");
+    let outputs: BTreeMap<Name, StorePath> =
+        structured.outputs.iter().map(|(name, output)| (name.clone(), output.path().unwrap().clone())).collect();
+    let files = structured.attributes(&outputs).unwrap().unwrap();
+    // The build copied both files to its output, which is one file: its contents follow its size, at byte 96.
+    let (_, nar) = vectors("nar").into_iter().find(|(file, _)| file.ends_with("-structured.nar")).unwrap();
+    let expected = [&files.json[..], b"\n", &files.shell].concat();
+    assert_eq!(
+        String::from_utf8_lossy(&nar[96..96 + expected.len()]),
+        String::from_utf8_lossy(&expected),
+        "as in Nix's sandbox"
+    );
+    assert_eq!(find("ia-simple").attributes(&BTreeMap::new()), Ok(None));
+    assert!(structured.attributes(&BTreeMap::new()).is_err(), "each output has a path");
+    let mut bad = structured.clone();
+    bad.environment.insert(b"__json".to_vec(), b"[]".to_vec());
+    assert!(bad.attributes(&outputs).is_err());
+}

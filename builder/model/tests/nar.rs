@@ -84,12 +84,13 @@ fn archives_print_back_to_the_bytes_they_were_read_from() {
         let path = StorePath::from_base_name(file.strip_suffix(".nar").unwrap()).unwrap();
         let references: BTreeSet<StorePath> = references.split_whitespace().map(|path| path.parse().unwrap()).collect();
         let mut candidates: Vec<StorePath> = references.iter().cloned().collect();
-        candidates.push("/nix/store/1ncm7wbm5d286vjcmdnyqwwkndbl28s6-not-in-any".parse().unwrap());
+        candidates.push("/nix/store/00000000000000000000000000000000-not-in-any".parse().unwrap());
         let mut scanner = reference_scanner(&candidates);
         nar.chunks(7).for_each(|chunk| scanner.scan(chunk));
         assert_eq!(scanner.into_matches(), (0..references.len()).collect::<Vec<_>>(), "{file}");
 
-        if address.starts_with("fixed:r:sha256:") {
+        // A tree that names itself is addressed with its own hash part masked: another digest than its NAR's.
+        if address.starts_with("fixed:r:sha256:") && !references.contains(&path) {
             let name: Name = path.name().parse().unwrap();
             assert_eq!(StorePath::source(&name, &digest, &references), path);
             assert_eq!(StorePath::source_address(&digest), address);

@@ -89,6 +89,12 @@ impl Session {
         self.progress.show(event);
     }
 
+    /// Where events go, from any thread.
+    pub(super) fn events(&self) -> impl Fn(Event) + Send + Sync + 'static {
+        let progress = Arc::clone(&self.progress);
+        move |event| progress.show(event)
+    }
+
     pub(super) fn say(&self, text: impl Into<String>) {
         self.show(Event::Said { level: Level::Note, text: text.into() });
     }

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use kiln_model::name::{Name, sanitised};
 use kiln_model::store_path::StorePath;
 
+use super::exchange::Exchange;
 use super::{Failure, Session};
 use crate::exit::{self, Kind};
 use crate::store::{Budget, Collected, Digests, Store, StoreError, Trust, Verified};
@@ -22,6 +23,14 @@ pub(super) struct StoreCommand {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Tend(Tend),
+    #[command(flatten)]
+    Exchange(Exchange),
+}
+
+#[derive(Debug, Subcommand)]
+enum Tend {
     /// List valid paths.
     Ls,
     /// Say what is known of a path.
@@ -63,11 +72,46 @@ enum Command {
         #[arg(long, value_name = "BYTES", default_value_t = 0)]
         keep_files: u64,
     },
+    /// Ask how paths hang together.
+    Query {
+        #[command(subcommand)]
+        question: Question,
+    },
     /// Keep a path, and all it names, from being removed.
     Root {
         /// Name of the root.
         name: Name,
         /// What it keeps; without, the root is removed.
+        path: Option<StorePath>,
+    },
+}
+
+/// A question about paths; answers are paths, sorted.
+#[derive(Debug, Subcommand)]
+enum Question {
+    /// What a path names.
+    References {
+        /// As it is named inside: /nix/store/HASH-NAME.
+        path: StorePath,
+    },
+    /// Which paths name it.
+    Referrers {
+        /// As it is named inside: /nix/store/HASH-NAME.
+        path: StorePath,
+    },
+    /// A path and all it names, directly or not.
+    Closure {
+        /// As it is named inside: /nix/store/HASH-NAME.
+        path: StorePath,
+    },
+    /// Which derivation made it.
+    Deriver {
+        /// As it is named inside: /nix/store/HASH-NAME.
+        path: StorePath,
+    },
+    /// What keeps paths from being removed; all roots, or those that keep one path.
+    Roots {
+        /// As it is named inside: /nix/store/HASH-NAME.
         path: Option<StorePath>,
     },
 }
@@ -92,9 +136,13 @@ enum Found {
 
 impl StoreCommand {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
+        let command = match self.command {
+            Command::Tend(command) => command,
+            Command::Exchange(command) => return command.run(session),
+        };
         let form = if session.json() { Form::Json } else { Form::Text };
         let mut out = Vec::new();
-        let found = run(&self, session.store()?, form, &mut out).map_err(|error| {
+        let found = run(&command, session.store()?, form, &mut out).map_err(|error| {
             let kind = error.downcast_ref::<StoreError>().map_or(Kind::BadInput, |e| e.kind());
             Failure { kind, error }
         })?;
@@ -106,16 +154,16 @@ impl StoreCommand {
     }
 }
 
-fn run(arguments: &StoreCommand, store: &Store, form: Form, out: &mut dyn Write) -> anyhow::Result<Found> {
-    match &arguments.command {
-        Command::Ls => {
+fn run(command: &Tend, store: &Store, form: Form, out: &mut dyn Write) -> anyhow::Result<Found> {
+    match command {
+        Tend::Ls => {
             let paths = store.paths()?;
             match form {
                 Form::Json => write_json(out, "paths", &paths)?,
                 Form::Text => paths.iter().try_for_each(|info| writeln!(out, "{}", info.path))?,
             }
         }
-        Command::Info { path } => {
+        Tend::Info { path } => {
             let info = store.path_info(path)?.with_context(|| format!("{path} is not in the store"))?;
             match form {
                 Form::Json => write_json(out, "path", &info)?,
@@ -131,7 +179,7 @@ fn run(arguments: &StoreCommand, store: &Store, form: Form, out: &mut dyn Write)
                 }
             }
         }
-        Command::Where { path } => {
+        Tend::Where { path } => {
             store.hold(&BTreeSet::from([path.clone()]))?;
             let place = store.physical(path);
             match form {
@@ -139,7 +187,7 @@ fn run(arguments: &StoreCommand, store: &Store, form: Form, out: &mut dyn Write)
                 Form::Text => writeln!(out, "{}", place.display())?,
             }
         }
-        Command::Add { source, name } => {
+        Tend::Add { source, name } => {
             let name = match (name, source.file_name()) {
                 (Some(name), _) => name.clone(),
                 (None, Some(name)) => sanitised(&name.to_string_lossy()),
@@ -151,7 +199,7 @@ fn run(arguments: &StoreCommand, store: &Store, form: Form, out: &mut dyn Write)
                 Form::Text => writeln!(out, "{}", added.info.path)?,
             }
         }
-        Command::Verify { quick, rebuild_index } => {
+        Tend::Verify { quick, rebuild_index } => {
             if *rebuild_index {
                 store.rebuild_index()?;
             }
@@ -159,14 +207,42 @@ fn run(arguments: &StoreCommand, store: &Store, form: Form, out: &mut dyn Write)
             write_verified(out, form, &verified)?;
             return Ok(if verified.problems.is_empty() { Found::Good } else { Found::Altered });
         }
-        Command::Gc { keep_paths, keep_trees, keep_files } => {
+        Tend::Gc { keep_paths, keep_trees, keep_files } => {
             let budget = Budget { paths: *keep_paths, trees: *keep_trees, files: *keep_files };
             write_collected(out, form, &store.gc(&budget)?)?;
         }
-        Command::Root { name, path: Some(path) } => store.add_root(name, path)?,
-        Command::Root { name, path: None } => store.remove_root(name)?,
+        Tend::Query { question } => {
+            let paths = asked(question, store)?;
+            match form {
+                Form::Json => write_json(out, "paths", &paths)?,
+                Form::Text => paths.iter().try_for_each(|path| writeln!(out, "{path}"))?,
+            }
+        }
+        Tend::Root { name, path: Some(path) } => store.add_root(name, path)?,
+        Tend::Root { name, path: None } => store.remove_root(name)?,
     }
     Ok(Found::Good)
+}
+
+fn asked(question: &Question, store: &Store) -> anyhow::Result<BTreeSet<StorePath>> {
+    let known = |path: &StorePath| store.path_info(path)?.ok_or_else(|| StoreError::NotValid { path: path.clone() });
+    Ok(match question {
+        Question::References { path } => known(path)?.references,
+        Question::Referrers { path } => store.referrers(&known(path)?.path)?,
+        Question::Closure { path } => store.closure(&BTreeSet::from([path.clone()]))?.into_keys().collect(),
+        Question::Deriver { path } => known(path)?.deriver.into_iter().collect(),
+        Question::Roots { path: None } => store.roots()?.into_values().collect(),
+        Question::Roots { path: Some(path) } => {
+            let path = known(path)?.path;
+            let mut keeping = BTreeSet::new();
+            for root in store.roots()?.into_values() {
+                if store.closure(&BTreeSet::from([root.clone()]))?.contains_key(&path) {
+                    keeping.insert(root);
+                }
+            }
+            keeping
+        }
+    })
 }
 
 fn write_json<T: serde::Serialize>(out: &mut dyn Write, what: &str, value: &T) -> anyhow::Result<()> {

@@ -38,7 +38,7 @@ impl From<Refusal> for Setback {
 }
 
 /// Fewer bytes than this in a stall time is a stall: a server that sends a byte now and then holds up everything.
-const LEAST: u64 = 1024;
+pub(super) const LEAST: u64 = 1024;
 
 /// Gets what the part lacks; on success the part holds the wanted bytes.
 pub(super) fn from_web(

@@ -32,6 +32,21 @@ pub struct Added {
     pub manifest: Option<Manifest>,
 }
 
+/// What is said of a tree that is about to become valid.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Where it will be.
+    pub path: StorePath,
+    /// What it names, itself included if it does. All others must be valid.
+    pub references: BTreeSet<StorePath>,
+    /// The derivation whose build made it.
+    pub deriver: Option<StorePath>,
+    /// Its content address as a narinfo spells it, if the path follows from the contents.
+    pub ca: Option<String>,
+    /// Who vouched for it: lines as narinfos have them.
+    pub signatures: BTreeSet<String>,
+}
+
 /// A canonical copy under a private name.
 pub(super) struct Staged {
     pub(super) path: PathBuf,
@@ -100,7 +115,8 @@ impl Store {
         let references = std::mem::take(&mut staged.walked.references);
         let path = StorePath::source(name, &nar_hash, &references);
         let ca = Some(StorePath::source_address(&nar_hash));
-        let info = self.publish(staged, path, references, None, ca)?;
+        let info =
+            self.publish(staged, Arrival { path, references, deriver: None, ca, signatures: BTreeSet::new() })?;
         Ok(Added { info, manifest })
     }
 
@@ -119,7 +135,9 @@ impl Store {
         let source = Source { directory: directory.as_fd(), name: &base, shown: &file, origin: Origin::Given };
         let staged = self.stage(source, Digests::Nar, None, TreeLimits::default())?;
         let references = derivation.input_sources.into_iter().chain(derivation.input_derivations.into_keys()).collect();
-        self.publish(staged, path.clone(), references, None, Some(StorePath::text_address(bytes)))?;
+        let ca = Some(StorePath::text_address(bytes));
+        let signatures = BTreeSet::new();
+        self.publish(staged, Arrival { path: path.clone(), references, deriver: None, ca, signatures })?;
         Ok(path)
     }
 
@@ -176,6 +194,7 @@ impl Store {
             references: taken.references.clone(),
             deriver: Some(deriver.clone()),
             ca,
+            signatures: BTreeSet::new(),
             registered: record::now(),
             fingerprint,
         };
@@ -226,14 +245,9 @@ impl Store {
         stats.finish(directory.as_fd(), &c_name(place)).map_err(failed("looking at", place))
     }
 
-    fn publish(
-        &self,
-        staged: Staged,
-        path: StorePath,
-        references: BTreeSet<StorePath>,
-        deriver: Option<StorePath>,
-        ca: Option<String>,
-    ) -> Result<PathInfo, StoreError> {
+    /// Makes a staged tree the valid `path`. If another was faster, its copy stays.
+    pub(super) fn publish(&self, staged: Staged, arrival: Arrival) -> Result<PathInfo, StoreError> {
+        let Arrival { path, references, deriver, ca, signatures } = arrival;
         let _shared = self.share_with_gc()?;
         self.hold_line(path.base_name())?;
         let _lock = self.lock_path(&path)?;
@@ -243,7 +257,7 @@ impl Store {
         let (nar_hash, nar_size) = (staged.walked.nar_hash, staged.walked.nar_size);
         let fingerprint = self.settle(staged, &self.physical(&path))?;
         let registered = record::now();
-        let info = PathInfo { path, nar_hash, nar_size, references, deriver, ca, registered, fingerprint };
+        let info = PathInfo { path, nar_hash, nar_size, references, deriver, ca, signatures, registered, fingerprint };
         self.record(&info)?;
         Ok(info)
     }
@@ -290,7 +304,7 @@ pub(super) fn split(path: &Path) -> Result<(File, CString), StoreError> {
     Ok((directory, name))
 }
 
-fn c_name(path: &Path) -> CString {
+pub(super) fn c_name(path: &Path) -> CString {
     let name = path.file_name().expect("paths of the store have a name");
     CString::new(name.as_bytes()).expect("names of the store are ASCII")
 }

@@ -118,7 +118,7 @@ pub(super) fn walk(
             Root::Files(_) => Origin::Given,
         },
         reflinks: Reflinks::Untried,
-        writer: destination.map(|destination| Writer { destination, open: Vec::new(), stats: StatHasher::default() }),
+        writer: destination.map(Writer::new),
         digester: Digester::new(wanted.digests, scanner),
         limits: wanted.limits,
         rewrites: wanted.rewrites,
@@ -461,14 +461,18 @@ impl Walk<'_> {
 }
 
 /// Writes the copy.
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     destination: Destination<'a>,
     open: Vec<OwnedFd>,
-    stats: StatHasher,
+    pub(super) stats: StatHasher,
 }
 
-impl Writer<'_> {
-    fn shown(&self) -> PathBuf {
+impl<'a> Writer<'a> {
+    pub(super) fn new(destination: Destination<'a>) -> Self {
+        Self { destination, open: Vec::new(), stats: StatHasher::default() }
+    }
+
+    pub(super) fn shown(&self) -> PathBuf {
         self.destination.shown.clone()
     }
 
@@ -480,7 +484,7 @@ impl Writer<'_> {
         }
     }
 
-    fn start_directory(&mut self, name: &CStr) -> Result<(), StoreError> {
+    pub(super) fn start_directory(&mut self, name: &CStr) -> Result<(), StoreError> {
         let (parent, name) = self.place(name);
         let failed = || failed::<Errno>("creating a directory in", &self.destination.shown);
         fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)).map_err(failed())?;
@@ -489,7 +493,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn end_directory(&mut self) -> Result<(), StoreError> {
+    pub(super) fn end_directory(&mut self) -> Result<(), StoreError> {
         let directory = self.open.pop().expect("a directory ends after it started");
         let shown = &self.destination.shown;
         if self.open.is_empty() {
@@ -503,14 +507,14 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn start_file(&self, name: &CStr) -> Result<OwnedFd, StoreError> {
+    pub(super) fn start_file(&self, name: &CStr) -> Result<OwnedFd, StoreError> {
         let (parent, name) = self.place(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
             .map_err(failed("creating a file in", &self.destination.shown))
     }
 
-    fn end_file(&mut self, file: &OwnedFd, mode: u32) -> Result<(), StoreError> {
+    pub(super) fn end_file(&mut self, file: &OwnedFd, mode: u32) -> Result<(), StoreError> {
         let shown = &self.destination.shown;
         fs::fchmod(file, Mode::from_raw_mode(mode)).map_err(failed("changing the mode of", shown))?;
         fs::futimens(file, &CANONICAL_TIMES).map_err(failed("changing the time of", shown))?;
@@ -520,7 +524,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn symlink(&mut self, name: &CStr, target: &CStr) -> Result<(), StoreError> {
+    pub(super) fn symlink(&mut self, name: &CStr, target: &CStr) -> Result<(), StoreError> {
         let (parent, name) = self.place(name);
         let failed = || failed::<Errno>("creating a link in", &self.destination.shown);
         fs::symlinkat(target, parent, name).map_err(failed())?;
@@ -533,7 +537,7 @@ impl Writer<'_> {
     }
 }
 
-fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
+pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(file, bytes) {
             Ok(count) => bytes = &bytes[count..],

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::exit::Kind;
 use kiln_model::derivation::DerivationError;
 use kiln_model::digest::{Digest, NarHash};
+use kiln_model::format::nar::NarError;
 use kiln_model::store_path::StorePath;
 use kiln_model::tree::EntryPath;
 
@@ -91,6 +92,9 @@ pub enum StoreError {
     /// A derivation that is not one.
     #[error("adding a derivation")]
     Derivation(#[from] DerivationError),
+    /// An archive that is not one, or is not taken.
+    #[error(transparent)]
+    Nar(#[from] NarError),
     /// A tree that is not taken.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -193,11 +197,12 @@ impl StoreError {
             }
             Self::Tampered { .. } | Self::WrongFile { .. } => Kind::Tampered,
             Self::Derivation(error) if error.is_tampering() => Kind::Tampered,
-            Self::Tree(TreeError::Read { .. }) => Kind::Host,
+            Self::Tree(TreeError::Read { .. }) | Self::Nar(NarError::Io(_)) => Kind::Host,
             Self::NewerSchema { .. }
             | Self::NotValid { .. }
             | Self::Outcome(_)
             | Self::Derivation(_)
+            | Self::Nar(_)
             | Self::Tree(
                 TreeError::Missing { .. }
                 | TreeError::Refused { .. }

@@ -133,6 +133,16 @@ impl Index {
         Ok(record.and_then(|record| serde_json::from_str(&record).ok()))
     }
 
+    /// Store paths are `HASH-NAME`, and `.` follows `-`.
+    pub(super) fn path_with_hash(&self, hash: &str) -> Result<Option<StorePath>, StoreError> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare_cached("SELECT path FROM paths WHERE path >= ?1 AND path < ?2 LIMIT 1")?;
+        let range = [format!("{hash}-"), format!("{hash}.")];
+        let base: Option<String> = statement.query_row(range, |row| row.get(0)).optional()?;
+        Ok(base.and_then(|base| StorePath::from_base_name(&base).ok()))
+    }
+
     pub(super) fn paths(&self) -> Result<Vec<PathInfo>, StoreError> {
         let connection = self.lock();
         let mut statement = connection.prepare_cached("SELECT record FROM paths ORDER BY path")?;

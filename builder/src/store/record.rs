@@ -30,6 +30,9 @@ pub struct PathInfo {
     pub deriver: Option<StorePath>,
     /// Its content address as a narinfo spells it, if the path follows from the contents.
     pub ca: Option<String>,
+    /// Who vouched for it when it was substituted: lines as narinfos have them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub signatures: BTreeSet<String>,
     /// When it became valid, in seconds since the epoch.
     pub registered: i64,
     /// How it looked on disk when its digest was taken.

@@ -75,7 +75,9 @@ fn e13_the_launcher_runs_from_memory_that_nobody_can_change() {
     let Some(bench) = bench_of(PROCESS) else { return };
     let launchers: Vec<i32> = crate::ends::children()
         .into_iter()
-        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with("kiln-launcher\0")))
+        .filter(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with("kiln-launcher\0"))
+        })
         .collect();
     assert!(!launchers.is_empty());
     for pid in launchers {

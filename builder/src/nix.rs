@@ -1,0 +1,30 @@
+//! What kiln and Nix exchange: binary caches both ways, export streams, archives.
+//!
+//! Formats and signatures are `kiln-model`'s, trees and records the store's; here bytes go between them. Whatever comes from
+//! outside is held against its signature or content address and against its digests before it is registered: a first fault ends
+//! it, leaves nothing, and says which field it was. The evaluation of the Nix language and the daemon's protocol are not meant.
+
+mod address;
+mod cache;
+mod derivations;
+mod dump;
+mod error;
+mod exchange;
+mod order;
+mod publish;
+mod recipes;
+mod serve;
+mod substitute;
+mod unpack;
+
+pub use address::content_digest;
+pub use cache::Cache;
+pub use derivations::{Derivations, DerivationsError};
+pub use dump::{DumpError, dump};
+pub use error::CacheError;
+pub use exchange::{ExchangeError, export, import};
+pub use publish::{Published, Publisher};
+pub use recipes::{RecipesError, paths_of};
+pub use serve::Server;
+pub use substitute::{Offer, Substituter, Trusted};
+pub use unpack::{UnpackError, unpack};

@@ -1,0 +1,418 @@
+//! Cache → store: paths that others built, if somebody trusted vouches for them.
+//!
+//! Caches are asked in order of their priority; what one lacks the next may have, and it is not asked for it again. The first
+//! fault in what a cache does have ends the whole: nothing of that path enters the store, and the error names the field.
+//! A path is registered after all that it names.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufReader, Read};
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+
+use kiln_model::digest::Digest;
+use kiln_model::format::nar::NarError;
+use kiln_model::format::narinfo::{self, Compression, NarInfo};
+use kiln_model::format::signature::PublicKey;
+use kiln_model::store_path::{Algorithm, ContentAddress, Method, StorePath, spelled};
+use sha2::{Digest as _, Sha256};
+
+use super::address::content_digest;
+use super::cache::{Body, Cache};
+use super::error::CacheError;
+use super::order::{made_in_order, references_first};
+use crate::event::{Events, Level, say};
+use crate::store::{Arrival, PathInfo, Restored, Store, StoreError, TreeLimits};
+
+/// The most memory that decompressing may take: what xz's largest preset needs.
+const MOST_MEMORY: u64 = 96 << 20;
+
+/// The largest window of zstd that is taken, as a power of two: 128 MiB is what the format's command takes without being told.
+const LARGEST_WINDOW: u32 = 27;
+
+/// The most signatures of one path that are kept.
+const MOST_SIGNATURES: usize = 64;
+
+/// Brings paths from caches.
+pub struct Substituter<'a> {
+    store: &'a Store,
+    caches: Vec<Cache<'a>>,
+    keys: Vec<PublicKey>,
+    parallel: NonZeroUsize,
+    events: Events<'a>,
+    /// What a cache, by its place in the list, was found to lack.
+    lacking: Mutex<BTreeSet<(usize, StorePath)>>,
+}
+
+/// Why a path is believed to be what it is said to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trusted {
+    /// The key of this name signed it.
+    Signed(String),
+    /// Its path follows from its contents, which are checked.
+    Addressed,
+}
+
+/// What a cache has.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// What it says of the path.
+    pub info: NarInfo,
+    /// Why that is believed.
+    pub trusted: Trusted,
+    cache: usize,
+}
+
+impl<'a> Substituter<'a> {
+    /// From `caches`, those of smaller priority numbers first; `keys` are believed.
+    pub fn new(
+        store: &'a Store,
+        caches: Vec<Cache<'a>>,
+        keys: Vec<PublicKey>,
+        parallel: NonZeroUsize,
+        events: Events<'a>,
+    ) -> Result<Self, CacheError> {
+        let mut ranked = Vec::new();
+        for cache in caches {
+            match cache.info() {
+                Ok(info) => ranked.push((info.priority, cache)),
+                // Others may have everything; if not, what is missing will be said.
+                Err(error @ CacheError::Unreachable { .. }) => {
+                    say(events, Level::Warning, format!("not asked: {}", chain(&error)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        ranked.sort_by_key(|(priority, _)| *priority);
+        let caches = ranked.into_iter().map(|(_, cache)| cache).collect();
+        Ok(Self { store, caches, keys, parallel, events, lacking: Mutex::default() })
+    }
+
+    /// What the first cache that has `path` says of it, if that is trusted; `None` if none has it.
+    pub fn ask(&self, path: &StorePath) -> Result<Option<Offer>, CacheError> {
+        let mut silent = None;
+        for (index, cache) in self.caches.iter().enumerate() {
+            let key = (index, path.clone());
+            let lacking = || self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+            if lacking().contains(&key) {
+                continue;
+            }
+            let bytes = match cache.small(&narinfo::file_name(path), narinfo::MOST_BYTES) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => {
+                    lacking().insert(key);
+                    continue;
+                }
+                Err(error @ CacheError::Unreachable { .. }) => {
+                    lacking().insert(key);
+                    silent.get_or_insert(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let info = NarInfo::parse(&bytes).map_err(|source| CacheError::NarInfo {
+                cache: cache.shown().into(),
+                path: path.clone(),
+                source,
+            })?;
+            let trusted = self.trust(cache, path, &info)?;
+            return Ok(Some(Offer { info, trusted, cache: index }));
+        }
+        // A cache that did not answer may have it: that is not the same as not having it.
+        silent.map_or(Ok(None), Err)
+    }
+
+    fn trust(&self, cache: &Cache<'_>, path: &StorePath, info: &NarInfo) -> Result<Trusted, CacheError> {
+        let field = |field, expected: String, found: String| CacheError::Field {
+            cache: cache.shown().into(),
+            path: path.clone(),
+            field,
+            expected,
+            found,
+        };
+        if info.path != *path {
+            return Err(field("StorePath", path.to_string(), info.path.to_string()));
+        }
+        if let Some(address) = &info.address
+            && !address.yields(path, &info.references)
+        {
+            return Err(field("CA", "an address that yields the path".into(), address.to_string()));
+        }
+        match info.signer(&self.keys) {
+            Ok(key) => Ok(Trusted::Signed(key.name().into())),
+            Err(_) if info.address.is_some() => Ok(Trusted::Addressed),
+            Err(source) => Err(CacheError::Untrusted { cache: cache.shown().into(), path: path.clone(), source }),
+        }
+    }
+
+    /// Brings `wanted`, and all that they name, into the store, as far as they are not there. They are held then. What was
+    /// brought is returned.
+    pub fn bring(&self, wanted: &BTreeSet<StorePath>) -> Result<Vec<PathInfo>, CacheError> {
+        let offers = self.closure(wanted)?;
+        let references = offers.iter().map(|(path, offer)| (path.clone(), offer.info.references.clone())).collect();
+        let ordered = references_first(&references).map_err(|path| CacheError::Circle { path: path.clone() })?;
+        let mut brought = Vec::new();
+        made_in_order(
+            ordered.len(),
+            self.parallel,
+            |index| self.restore(&offers[ordered[index]]),
+            |index, restored| {
+                let info = &offers[ordered[index]].info;
+                let arrival = Arrival {
+                    path: info.path.clone(),
+                    references: info.references.clone(),
+                    deriver: info.deriver.clone(),
+                    ca: info.address.as_ref().map(ToString::to_string),
+                    signatures: info.signatures.iter().take(MOST_SIGNATURES).cloned().collect(),
+                };
+                brought.push(self.store.register_restored(restored, arrival)?);
+                Ok(())
+            },
+        )?;
+        self.store.hold(wanted)?;
+        Ok(brought)
+    }
+
+    /// Offers for all of `wanted`, and all that they name, that the store lacks.
+    fn closure(&self, wanted: &BTreeSet<StorePath>) -> Result<BTreeMap<StorePath, Offer>, CacheError> {
+        let mut offers = BTreeMap::new();
+        let mut open: BTreeSet<StorePath> = wanted.clone();
+        while !open.is_empty() {
+            let mut missing = Vec::new();
+            for path in std::mem::take(&mut open) {
+                if self.store.path_info(&path)?.is_some() {
+                    // Held at once: it must be there when what names it is registered.
+                    self.store.hold(&BTreeSet::from([path]))?;
+                } else {
+                    missing.push(path);
+                }
+            }
+            made_in_order(
+                missing.len(),
+                self.parallel,
+                |index| self.ask(&missing[index]),
+                |index, offer: Option<Offer>| {
+                    let path = missing[index].clone();
+                    let Some(offer) = offer else {
+                        return Err(CacheError::Nowhere { path, caches: self.caches.len() });
+                    };
+                    open.extend(offer.info.references.iter().cloned());
+                    offers.insert(path, offer);
+                    Ok(())
+                },
+            )?;
+            open.retain(|path| !offers.contains_key(path));
+        }
+        Ok(offers)
+    }
+
+    /// Fetches an archive and holds it against everything that is said of it.
+    fn restore(&self, offer: &Offer) -> Result<Restored, CacheError> {
+        let (cache, info) = (&self.caches[offer.cache], &offer.info);
+        let field = |field, expected: String, found: String| CacheError::Field {
+            cache: cache.shown().into(),
+            path: info.path.clone(),
+            field,
+            expected,
+            found,
+        };
+        say(self.events, Level::Note, format!("fetching {} from {}", info.path, cache.shown()));
+        let body = cache.open(&info.url)?.ok_or_else(|| CacheError::NoArchive {
+            cache: cache.shown().into(),
+            path: info.path.clone(),
+            url: info.url.clone(),
+        })?;
+        if let (Some(expected), Some(found)) = (info.file_size, body.size)
+            && expected != found
+        {
+            return Err(field("FileSize", expected.to_string(), found.to_string()));
+        }
+        let seen = Rc::new(RefCell::new(Seen::default()));
+        // No compression that is read makes more of an archive than an eighth and a little.
+        let most = info.file_size.unwrap_or_else(|| info.nar_size.saturating_add(info.nar_size / 8 + 65_536));
+        let mut file = Counted { reader: body, digest: Sha256::new(), limit: most, seen: Rc::clone(&seen) };
+        let restored = decompressed(&mut file, info, &seen, |nar| {
+            self.store.restore(nar, TreeLimits { bytes: info.nar_size, ..TreeLimits::default() })
+        });
+        // Whatever went wrong inside, other bytes than announced are what matters, if the rest can be had.
+        let drained = io::copy(&mut file, &mut io::sink());
+        let found = Digest::from_bytes(file.digest.finalize().into());
+        let seen = seen.borrow_mut().take();
+        match (seen.fault, &drained) {
+            (Some(Fault::Reading(error)), _) => return Err(cache.unread(&info.url, error)),
+            (Some(Fault::TooLong), _) if info.file_size.is_some() => {
+                return Err(field("FileSize", most.to_string(), "more".into()));
+            }
+            (Some(Fault::NarTooLong), _) if info.file_hash.is_none_or(|expected| expected == found) => {
+                return Err(field("NarSize", info.nar_size.to_string(), "more".into()));
+            }
+            _ => {}
+        }
+        if let Some(expected) = info.file_size.filter(|expected| *expected != seen.bytes) {
+            return Err(field("FileSize", expected.to_string(), seen.bytes.to_string()));
+        }
+        if let Some(expected) = info.file_hash.filter(|expected| *expected != found) {
+            return Err(field("FileHash", spelled(&expected), spelled(&found)));
+        }
+        let restored = restored.map_err(|error| match error {
+            StoreError::Nar(NarError::Io(source)) => CacheError::Compressed {
+                cache: cache.shown().into(),
+                path: info.path.clone(),
+                compression: info.compression,
+                source,
+            },
+            StoreError::Nar(source) => {
+                CacheError::Archive { cache: cache.shown().into(), path: info.path.clone(), source }
+            }
+            other => other.into(),
+        })?;
+        if restored.nar_size() != info.nar_size {
+            return Err(field("NarSize", info.nar_size.to_string(), restored.nar_size().to_string()));
+        }
+        if restored.nar_hash() != info.nar_hash {
+            return Err(field("NarHash", info.nar_hash.to_string(), restored.nar_hash().to_string()));
+        }
+        match &offer.trusted {
+            Trusted::Signed(_) => {}
+            Trusted::Addressed => {
+                let address = info.address.as_ref().expect("what is trusted for its address has one");
+                if let Some(found) = other_contents(&restored, info, address)? {
+                    return Err(field("CA", address.to_string(), found));
+                }
+            }
+        }
+        Ok(restored)
+    }
+}
+
+/// What the contents' address would be, if it is not `address`.
+fn other_contents(restored: &Restored, info: &NarInfo, address: &ContentAddress) -> Result<Option<String>, CacheError> {
+    let failed = |source| CacheError::Dump { path: info.path.clone(), source };
+    let itself = info.references.contains(&info.path).then_some(&info.path);
+    let found = match address {
+        ContentAddress::Text(_) => {
+            let digest = content_digest(restored.place(), Method::Flat, Algorithm::Sha256, None).map_err(failed)?;
+            let digest: [u8; 32] = digest.try_into().expect("a SHA-256 has 32 bytes");
+            ContentAddress::Text(Digest::from_bytes(digest))
+        }
+        ContentAddress::Fixed { method, algorithm, .. } => ContentAddress::Fixed {
+            method: *method,
+            algorithm: *algorithm,
+            digest: content_digest(restored.place(), *method, *algorithm, itself).map_err(failed)?,
+        },
+    };
+    Ok((found != *address).then(|| found.to_string()))
+}
+
+/// What was seen of a file while others read it.
+#[derive(Debug, Default)]
+struct Seen {
+    bytes: u64,
+    fault: Option<Fault>,
+}
+
+/// What ended the reading, apart from the bytes themselves.
+#[derive(Debug)]
+enum Fault {
+    /// The cache.
+    Reading(io::Error),
+    /// More compressed bytes than there may be.
+    TooLong,
+    /// More bytes decompressed than there may be.
+    NarTooLong,
+}
+
+impl Seen {
+    fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+}
+
+/// Hashes and counts a file as it is fetched, up to a limit.
+struct Counted {
+    reader: Body,
+    digest: Sha256,
+    limit: u64,
+    seen: Rc<RefCell<Seen>>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut seen = self.seen.borrow_mut();
+        if matches!(seen.fault, Some(Fault::Reading(_) | Fault::TooLong)) {
+            return Err(io::Error::other("the file could not be read to its end"));
+        }
+        match self.reader.read(buffer) {
+            Ok(count) => {
+                seen.bytes += count as u64;
+                if seen.bytes > self.limit {
+                    seen.fault = Some(Fault::TooLong);
+                    return Err(io::Error::other("the file is longer than announced"));
+                }
+                self.digest.update(&buffer[..count]);
+                Ok(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                seen.fault = Some(Fault::Reading(error));
+                Err(io::Error::other("the file could not be read"))
+            }
+        }
+    }
+}
+
+/// Ends what decompresses to more than it should: a bomb is not unpacked.
+struct Bounded<R> {
+    reader: R,
+    left: u64,
+    seen: Rc<RefCell<Seen>>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        match self.left.checked_sub(count as u64) {
+            Some(left) => {
+                self.left = left;
+                Ok(count)
+            }
+            None => {
+                self.seen.borrow_mut().fault.get_or_insert(Fault::NarTooLong);
+                Err(io::Error::other("it decompresses to more than its narinfo says"))
+            }
+        }
+    }
+}
+
+/// Calls `read` with the archive in `file`. Decoders read on after the first frame, so that bytes after the archive are seen.
+fn decompressed<T>(
+    file: &mut Counted,
+    info: &NarInfo,
+    seen: &Rc<RefCell<Seen>>,
+    read: impl FnOnce(&mut dyn Read) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let bad = |error: io::Error| StoreError::Nar(NarError::Io(error));
+    let file = BufReader::with_capacity(128 << 10, file);
+    let decoder: Box<dyn Read + '_> = match info.compression {
+        Compression::None => Box::new(file),
+        Compression::Zstd => {
+            let mut decoder = zstd::Decoder::with_buffer(file).map_err(bad)?;
+            decoder.window_log_max(LARGEST_WINDOW).map_err(bad)?;
+            Box::new(decoder)
+        }
+        Compression::Xz => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(MOST_MEMORY, liblzma::stream::CONCATENATED)
+                .map_err(|error| bad(error.into()))?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(file, stream))
+        }
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+    };
+    read(&mut Bounded { reader: decoder, left: info.nar_size, seen: Rc::clone(seen) })
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
