@@ -249,9 +249,8 @@ fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: RustixPid) ->
             // Everything in this pid namespace but ourselves.
             let _ = kill(Pid::from_raw(-1), NixSignal::SIGTERM);
         }
-        loop {
-            // Not nix's: it takes a real-time signal for an error, and the payload's end would be lost.
-            let Ok(Some((pid, ended))) = rustix::process::wait(WaitOptions::NOHANG) else { break };
+        // Not nix's: it takes a real-time signal for an error, and the payload's end would be lost.
+        while let Ok(Some((pid, ended))) = rustix::process::wait(WaitOptions::NOHANG) {
             if pid != payload {
                 continue;
             }
