@@ -413,8 +413,9 @@ fn group(limits: &Limits, host: &Host) -> Option<Wanted> {
     if limits.memory_total.is_none() && limits.cpu_total.is_none() {
         return None;
     }
-    // One below the rlimit, which would otherwise answer first and unnoticed. Pid 1 counts, and the payload must start.
-    let processes = limits.processes.map(|count| count.saturating_sub(1).max(2));
+    // Below the rlimit, which would otherwise answer first and unnoticed: it also counts forks that are still under way.
+    // Pid 1 counts, and the payload must start.
+    let processes = limits.processes.map(|count| (count - (count / 8).max(1)).max(2));
     Some(Wanted { on: host.control_groups.clone(), memory: limits.memory_total, processes })
 }
 

@@ -258,7 +258,7 @@ pub struct Limits {
     pub cpu: Option<u64>,
     /// Address space of each process, in bytes.
     pub address_space: Option<u64>,
-    /// Processes and threads of this sandbox.
+    /// Processes and threads of this sandbox. Where a control group counts them, an eighth less.
     pub processes: Option<u64>,
     /// Descriptors of each process.
     pub open_files: Option<u64>,

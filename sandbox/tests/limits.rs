@@ -106,7 +106,7 @@ fn address_space_bounds_each_process_on_every_rung() {
 fn a_fork_bomb_that_fails_is_a_limit_on_processes_where_they_are_counted() {
     let Some(bench) = bench() else { return };
     let mut spec = bench.spec("fork-bomb", &[]);
-    spec.limits.processes = Some(60);
+    spec.limits.processes = Some(200);
     assert_eq!(bench.run(&spec).ended.how, How::Exited(11), "rung 0 bounds it, and cannot tell");
     if groups("a_fork_bomb_that_fails") {
         spec.limits.memory_total = Some(1 << 30);

@@ -168,7 +168,7 @@ fn among_bombs_the_others_finish_and_kiln_stays_small() {
                     _ => ("work", "0"),
                 };
                 let mut spec = bench.spec_in(&build, command, &[argument]);
-                spec.limits.processes = Some(64);
+                spec.limits.processes = Some(256);
                 spec.limits.disk_bytes = Some(64 << 20);
                 spec.limits.log_bytes = Some(32 << 20);
                 if matches!(number, 0..4) && groups {
