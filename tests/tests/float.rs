@@ -102,7 +102,7 @@ fn what_depends_on_a_floating_output_is_built_upon_what_that_became() {
     let Some(kiln) = with_builder("what_depends_on_a_floating_output_is_built_upon_what_that_became") else { return };
     let made = Made::default();
     // More than a block of the pipe that rewrites it, at offsets of every kind.
-    let script = "i=0; while busybox test $i -lt 10000; do echo \"$i and $out and $out\"; i=$((i+1)); done > $out";
+    let script = "i=0; while [ $i -lt 10000 ]; do echo \"$i and $out and $out\"; i=$((i+1)); done > $out";
     let first = made.derivation("first", &[("out", floating())], &[], script);
     let needed = |path: &StorePath, output: &str| {
         kiln_model::store_path::upstream_placeholder(path, &output.parse().unwrap()).unwrap()
