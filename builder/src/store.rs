@@ -6,7 +6,8 @@
 //! schema          version of all this            nix/store/      canonical trees, mounted at /nix/store inside
 //! meta/           a record per valid path        outcomes/       records of builds, and the trees they speak of
 //! files/          downloads, by sha256           environments/   root file systems as they are mounted
-//! index.sqlite    made from the records          logs/ roots/ locks/ sessions/ tmp/
+//! realisations/   what floating outputs became   logs/ roots/ locks/ sessions/ tmp/
+//! index.sqlite    made from the records
 //! ```
 //!
 //! A path is valid when its record exists: the tree is moved into place and synced first, then the record, then the index;

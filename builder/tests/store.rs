@@ -17,7 +17,9 @@ use kiln::store::{
     Budget, Digests, Origin, Problem, Refusal, Source, Store, StoreError, Taken, TreeError, TreeLimits, Trust,
 };
 use kiln_model::digest::Digest;
+use kiln_model::format::realisation::{Realisation, RealisationId};
 use kiln_model::name::Name;
+use kiln_model::rewrite::Rewrites;
 use kiln_model::store_path::StorePath;
 use kiln_model::tree::Entry;
 
@@ -449,6 +451,84 @@ fn a_derivation_lies_at_its_path_and_its_valid_outputs_are_found() {
     let outputs = store.valid_outputs(&derivation).unwrap().unwrap();
     assert_eq!(outputs[&name("out")].path, output);
     assert!(store.add_derivation(&name("bad"), b"Derive(").is_err());
+}
+
+#[test]
+fn a_draft_is_rewritten_wherever_it_holds_a_hash_part_and_a_name_that_does_is_refused() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let (from, to) = (output_path(), path("/nix/store/b8zzzm23p9pd6h8zbaiz806gqid7q81v-hello"));
+    let make = |directory: &str, named: &StorePath| {
+        let tree = scene.output(directory);
+        // Longer than what is read at once, at offsets of every kind.
+        fs::write(tree.join("many"), format!("{named} ").repeat(20_000)).unwrap();
+        fs::write(tree.join("half"), &from.to_string()[..30]).unwrap();
+        symlink(format!("{named}/many"), tree.join("link")).unwrap();
+        tree
+    };
+    let draft = |tree: &Path| {
+        let directory = File::open(tree.parent().unwrap()).unwrap();
+        let base = CString::new(tree.file_name().unwrap().as_bytes()).unwrap();
+        let source = Source { directory: directory.as_fd(), name: &base, shown: tree, origin: Origin::Built };
+        store.draft_output(source, &[from.clone()].into(), TreeLimits::default()).unwrap()
+    };
+    let (tree, expected) = (make("tree", &from), make("expected", &to));
+    let rewrites = Rewrites::new([(&from, &to)]);
+    let before = draft(&tree);
+    assert_eq!(*before.references(), [from.clone()].into());
+    let after = store.rewrite_draft(&before, &rewrites, [to.clone()].into()).unwrap();
+    assert_eq!(after.nar_hash().digest(), crate_digest(&expected).1);
+    let taken = store.keep_draft(after).unwrap();
+    assert_eq!(taken.references, [to].into());
+    assert_eq!(crate_digest(&store.tree(&taken.nar_hash).unwrap().unwrap()), crate_digest(&expected));
+
+    fs::create_dir(tree.join("below")).unwrap();
+    fs::write(tree.join("below").join(from.hash_part()), "").unwrap();
+    let refused = store.rewrite_draft(&draft(&tree), &rewrites, BTreeSet::new());
+    let Err(StoreError::Tree(TreeError::OwnName { entry })) = refused else { panic!("{refused:?}") };
+    assert_eq!(entry.to_string(), format!("below/{}", from.hash_part()));
+    drop(before);
+    assert_eq!(leftovers(&store), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn the_first_realisation_of_an_output_stays_until_its_path_goes() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let realisation = |path: &StorePath| Realisation {
+        id: RealisationId { derivation: Digest::of("masked"), output: name("out") },
+        path: path.clone(),
+        dependent: Default::default(),
+        signatures: BTreeSet::new(),
+    };
+    let refused = store.add_realisation(&derivation(), realisation(&output_path())).unwrap_err();
+    assert!(matches!(refused, StoreError::NotValid { .. }), "{refused}");
+    let first = store.add_tree(&name("first"), &scene.tree("first"), Digests::Nar).unwrap().info.path;
+    let second = store.add_tree(&name("second"), &scene.tree("second"), Digests::Nar).unwrap().info.path;
+    store.add_realisation(&derivation(), realisation(&first)).unwrap();
+    assert_eq!(store.add_realisation(&derivation(), realisation(&second)).unwrap(), realisation(&first));
+    assert_eq!(store.realisation(&derivation(), &name("dev")).unwrap(), None);
+    drop(store);
+
+    let store = scene.open();
+    assert_eq!(store.realisations().unwrap(), [(derivation(), realisation(&first))]);
+    store.add_root(&name("second"), &second).unwrap();
+    let file = scene.root().join("realisations").join(derivation().base_name()).join("out.json");
+    let text = fs::read(&file).unwrap();
+    let collected = store.gc(&Budget::default()).unwrap();
+    assert_eq!(collected.paths, [first.clone()].into());
+    assert!(!file.parent().unwrap().exists());
+    assert_eq!(store.realisation(&derivation(), &name("out")).unwrap(), None);
+
+    // As a crash in between leaves it: it says nothing, and another takes its place.
+    fs::create_dir(file.parent().unwrap()).unwrap();
+    fs::write(&file, &text).unwrap();
+    assert_eq!(store.realisation(&derivation(), &name("out")).unwrap(), None);
+    assert_eq!(store.verify(Trust::Bytes).unwrap().problems, []);
+    assert_eq!(store.add_realisation(&derivation(), realisation(&second)).unwrap(), realisation(&second));
+    fs::write(file.with_file_name("dev.json"), &text).unwrap();
+    let problems = store.verify(Trust::Bytes).unwrap().problems;
+    assert!(matches!(&problems[..], [Problem::Realisation { file, .. }] if file.ends_with("dev.json")), "{problems:?}");
 }
 
 #[test]

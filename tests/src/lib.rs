@@ -1,10 +1,11 @@
 //! Harness for tests that run the `kiln` binary as a user would.
 //!
 //! [`ground`] says where tests stand: the binary, the prepared store, directories on two file systems, and what to do
-//! when this host lacks something. [`lab`] is a real Nix. [`run`] runs commands and keeps what they said. [`recipe`] makes
-//! recipes to run them on. Nothing here opens a socket: files that builds need come from the prepared store or its offline directory
+//! when this host lacks something. [`lab`] is a real Nix. [`run`] runs commands and keeps what they said. [`recipe`] and
+//! [`derivation`] make what they are run on. Nothing here opens a socket: files that builds need come from the prepared store or its offline directory
 //! (`scripts/test --prepare`).
 
+pub mod derivation;
 pub mod ground;
 pub mod lab;
 pub mod prepare;

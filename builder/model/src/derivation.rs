@@ -154,6 +154,12 @@ pub enum DerivationError {
     /// A fixed output beside others, or not called `out`.
     #[error("a fixed output must be the only one, and be called out")]
     FixedAmongOthers,
+    /// An output that floats beside one that does not.
+    #[error("output {output} floats and others of the derivation do not: either all do or none")]
+    FloatingAmongOthers {
+        /// One that floats.
+        output: Name,
+    },
     /// Hash algorithm, method or digest that make no sense.
     #[error("output {output}: bad content address {found:?}")]
     ContentAddress {

@@ -167,6 +167,15 @@ fn a_tree_that_names_itself_has_the_content_address_and_path_that_nix_computed()
 }
 
 #[test]
+fn outputs_float_together_or_not_at_all() {
+    let text = |outputs: &str| format!("Derive([{outputs}],[],[],\"x86_64-linux\",\"/b\",[],[])").into_bytes();
+    let parse = |outputs| Derivation::parse("x".parse().unwrap(), &text(outputs));
+    assert!(parse(r#"("a","","r:sha256",""),("b","","sha1","")"#).is_ok());
+    let mixed = parse(r#"("a","","r:sha256",""),("b","","","")"#);
+    assert_eq!(mixed, Err(DerivationError::FloatingAmongOthers { output: "a".parse().unwrap() }));
+}
+
+#[test]
 fn only_a_recursive_sha256_address_holds_references() {
     let (name, output) = ("x".parse().unwrap(), out());
     for (method, algorithm) in [(Method::Flat, Algorithm::Sha256), (Method::Recursive, Algorithm::Sha1)] {

@@ -89,7 +89,7 @@ fn archives_print_back_to_the_bytes_they_were_read_from() {
         nar.chunks(7).for_each(|chunk| scanner.scan(chunk));
         assert_eq!(scanner.into_matches(), (0..references.len()).collect::<Vec<_>>(), "{file}");
 
-        // A tree that names itself is addressed with its own hash part masked: another digest than its NAR's.
+        // One that names itself is hashed with that masked: tests/float.rs.
         if address.starts_with("fixed:r:sha256:") && !references.contains(&path) {
             let name: Name = path.name().parse().unwrap();
             assert_eq!(StorePath::source(&name, &digest, &references), path);

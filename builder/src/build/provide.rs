@@ -80,10 +80,9 @@ impl Builder<'_> {
 
     /// The input closure of a derivation that was given: its sources, and the outputs it names of others.
     fn provide_paths(&self, graph: &Graph, node: &Node, provided: &mut Provided) -> Result<(), BuildError> {
-        provided.resolved = float::resolve(self.store, graph, node)?.map(Box::new);
         // All inputs of a resolved one are sources.
-        let resolved = provided.resolved.as_ref().map(|resolved| resolved.derivation.clone());
-        let derivation = resolved.as_ref().unwrap_or(&node.derivation);
+        let resolved = float::resolve(self.store, graph, node)?;
+        let derivation = resolved.as_ref().map_or(&node.derivation, |resolved| &resolved.derivation);
         let made = node.needs.iter().flat_map(|&need| {
             let other = &graph.nodes[need];
             let used = derivation.input_derivations.get(&other.path).into_iter().flatten();
@@ -102,6 +101,7 @@ impl Builder<'_> {
                 self.add_closure(path, provided)?;
             }
         }
+        provided.resolved = resolved.map(Box::new);
         Ok(())
     }
 

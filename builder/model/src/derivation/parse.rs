@@ -103,6 +103,12 @@ impl Derivation {
         if fixed && (outputs.len() > 1 || outputs.keys().any(|output| output.as_str() != "out")) {
             return Err(DerivationError::FixedAmongOthers);
         }
+        let floats = |output: &Output| matches!(output, Output::Floating { .. });
+        if let Some((output, _)) = outputs.iter().find(|(_, output)| floats(output))
+            && !outputs.values().all(floats)
+        {
+            return Err(DerivationError::FloatingAmongOthers { output: output.clone() });
+        }
         let input_sources = input_sources.into_keys().collect();
         let derivation =
             Self { name, outputs, input_derivations, input_sources, system, builder, arguments, environment };

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use kiln_model::derivation::{Derivation, Output};
+use kiln_model::derivation::Derivation;
 use kiln_model::name::Variable;
 use kiln_model::store_path::StorePath;
 
@@ -108,10 +108,6 @@ fn add(loading: &mut Loading, path: StorePath, shown: PathBuf, derivation: Deriv
         let variable: Variable =
             name.as_str().parse().map_err(|_| unsupported("expected a name of letters, digits and underscores"))?;
         outputs.extend(output.path().map(|path| (variable, path.clone())));
-        let floating = |output: &Output| matches!(output, Output::Floating { .. });
-        if floating(output) && !derivation.outputs.values().all(floating) {
-            return Err(unsupported("it floats, and others of this derivation do not"));
-        }
     }
     let needs = derivation.input_derivations.keys().map(|needed| loading.derivations[needed]).collect();
     let needs_one_that_floats = || {
