@@ -1,4 +1,4 @@
-//! Bytes from mirrors: the only module that opens a socket.
+//! Bytes from mirrors and caches: the only module that connects to anybody (`nix` also listens, if asked to).
 //!
 //! A lock says what is wanted, by archive, path, size and digest; where it comes from is the user's configuration
 //! (ARCHITECTURE.md, decision 1). Nothing that is returned has another digest than asked for.

@@ -71,7 +71,12 @@ impl Lab {
         let home = self.path().join("home");
         command.args(arguments).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.env("HOME", &home).env("XDG_CACHE_HOME", home.join(".cache")).env("NIX_USER_CONF_FILES", "");
+        // An ordinary user of the tests may have no entry in passwd; Nix then asks for this.
+        command
+            .env("USER", "tester")
+            .env("HOME", &home)
+            .env("XDG_CACHE_HOME", home.join(".cache"))
+            .env("NIX_USER_CONF_FILES", "");
         command.env("NIX_CONF_DIR", self.path().join("etc"));
         command.env("NIX_REMOTE", format!("local?root={}", self.path().join("root").display()));
         command.current_dir(self.path());
