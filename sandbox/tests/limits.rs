@@ -6,6 +6,8 @@
 
 #[path = "limits/bench.rs"]
 mod bench;
+#[path = "harness/here.rs"]
+mod here;
 #[path = "limits/leftovers.rs"]
 mod leftovers;
 
@@ -455,7 +457,7 @@ fn the_host_s_network_is_there_when_asked_for_and_not_from_a_launcher_with_its_o
         Ok(plan) => plan,
         Err(refusal) => {
             assert!(refusal.missing.contains("Landlock ABI"), "{refusal}");
-            eprintln!("not run: the_host_s_network: host lacks Landlock's scopes");
+            here::not_here("scopes of Landlock", "the caller's network is never shared without");
             return;
         }
     };
@@ -475,7 +477,7 @@ fn a_sandbox_is_born_in_its_group_of_version_2_which_is_gone_when_it_ends() {
     let top = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
     let writable = |top: &&str| rustix::fs::access(*top, rustix::fs::Access::WRITE_OK).is_ok();
     let Some(parent) = top.filter(writable).map(PathBuf::from) else {
-        eprintln!("not run: a_sandbox_is_born_in_its_group: host lacks a writable control group of version 2");
+        here::not_here("group of version 2", "none that this user may write");
         return;
     };
     let Some(bench) = bench() else { return };

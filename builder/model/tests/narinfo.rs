@@ -37,7 +37,7 @@ fn narinfos() -> Vec<NarInfo> {
         .into_iter()
         .map(|(file, bytes)| NarInfo::parse(&bytes).unwrap_or_else(|error| panic!("{file}: {error}")))
         .collect();
-    assert_eq!(infos.len(), 75);
+    assert_eq!(infos.len(), 74);
     infos
 }
 

@@ -1,6 +1,5 @@
 //! What all of the suite stands on: the probe programs, their judgement, sandboxes in the background, parts not tried.
 
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio as ProcessStdio};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use kiln_sandbox::{Canceller, Ended, How, Spec, Stdio, plan, probe};
 
 use crate::harness::{Bench, Program, Run, bench, bench_of};
+pub(crate) use crate::here::not_here;
 
 pub(crate) const REACH: Program = Program { name: "reach", source: include_str!("reach.c") };
 pub(crate) const FILES: Program = Program { name: "files", source: include_str!("files.c") };
@@ -104,18 +104,6 @@ impl Background {
     pub(crate) fn end(self) -> (Ended, String) {
         let ended = self.thread.join().unwrap();
         (ended, self.log.0.lock().unwrap().clone())
-    }
-}
-
-/// Notes that this host cannot try `part`, which starts with the test's id. Fails under `MUST_ISOLATE=1` unless listed.
-pub(crate) fn not_here(part: &str, why: &str) {
-    let listed = include_str!("not-here").lines().any(|line| line.split(':').next() == Some(part));
-    let line = format!("not here: {part}: {why}\n");
-    assert!(listed || std::env::var_os("MUST_ISOLATE").is_none_or(|value| value != "1"), "{line}and not-here lacks it");
-    eprint!("{line}");
-    if let Some(list) = std::env::var_os(if listed { "KILN_TEST_NOT_HERE" } else { "KILN_TEST_SKIPS" }) {
-        let mut file = OpenOptions::new().append(true).create(true).open(list).unwrap();
-        file.write_all(line.as_bytes()).unwrap();
     }
 }
 

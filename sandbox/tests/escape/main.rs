@@ -10,6 +10,8 @@ mod ends;
 mod ground;
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../harness/here.rs"]
+mod here;
 mod limits;
 mod paths;
 mod privileges;

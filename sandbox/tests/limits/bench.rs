@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::here::not_here;
 use kiln_sandbox::{
     ControlGroups, Ended, Input, Launcher, ProcMode, SetupError, Slot, Spec, Stdio, Writable, plan, probe,
 };
@@ -53,7 +54,7 @@ pub(crate) fn groups(test: &str) -> bool {
     match probe().control_groups {
         ControlGroups::Unified { .. } | ControlGroups::Legacy { .. } => true,
         ControlGroups::Absent { why, .. } => {
-            eprintln!("not run: {test}: host lacks a control group for this user: {why}");
+            not_here("limits of a group", &format!("{test}: {why}"));
             false
         }
     }
