@@ -544,7 +544,9 @@ fn e27_a_kiln_or_launcher_killed_in_the_middle_leaves_nothing_after_the_next_sta
             "kiln" => pid.as_raw(),
             _ => *children(pid.as_raw())
                 .iter()
-                .find(|child| fs::read(format!("/proc/{child}/cmdline")).is_ok_and(|line| line.starts_with(b"kiln-launcher\0")))
+                .find(|child| {
+                    fs::read(format!("/proc/{child}/cmdline")).is_ok_and(|line| line.starts_with(b"kiln-launcher\0"))
+                })
                 .expect("kiln has a launcher"),
         };
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(target), nix::sys::signal::Signal::SIGKILL).unwrap();
