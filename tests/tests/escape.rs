@@ -5,7 +5,6 @@
 //! directory, so that the scan of outputs is tried on its own.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -21,19 +20,10 @@ use kiln_tests::run::{Kiln, Ran, Running};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::Value;
 
-/// Notes that this host cannot try `part`; fails under `MUST_ISOLATE=1` unless the suite's list has it.
-fn not_here(part: &str, why: &str) {
-    let listed = include_str!("../../sandbox/tests/escape/not-here");
-    if !listed.lines().any(|line| line.split(':').next() == Some(part)) {
-        ground::skipped(part, why);
-        return;
-    }
-    eprintln!("not here: {part}: {why}");
-    if let Some(list) = std::env::var_os("KILN_TEST_NOT_HERE") {
-        let mut file = fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
-        writeln!(file, "not here: {part}: {why}").unwrap();
-    }
-}
+#[path = "../../sandbox/tests/harness/here.rs"]
+mod here;
+
+use here::not_here;
 
 /// A build that has made its output and waits.
 struct Paused {
