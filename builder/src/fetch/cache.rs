@@ -92,16 +92,25 @@ impl Cache {
     fn part(&self, sha256: &Digest, waits: impl FnOnce()) -> Result<Part, FetchError> {
         let path = self.parts.join(format!("{sha256}.part"));
         let mut waits = Some(waits);
+        let mut sealed = 0;
         loop {
-            let file = OpenOptions::new()
+            let opened = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
                 .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-                .open(&path)
-                .map_err(failed("creating", &path))?;
+                .open(&path);
+            let file = match opened {
+                // Twice: it may be renamed and wanted again in between.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && sealed < 2 => {
+                    sealed += 1;
+                    unseal(&path)?;
+                    continue;
+                }
+                opened => opened.map_err(failed("creating", &path))?,
+            };
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -122,6 +131,21 @@ impl Cache {
             }
         }
     }
+}
+
+/// Makes a part writable again that was sealed and not renamed: after its owner, if it lives, is done with it.
+fn unseal(path: &Path) -> Result<(), FetchError> {
+    let opened = OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path);
+    let file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(failed("opening", path))?,
+    };
+    file.lock().map_err(failed("locking", path))?;
+    let held = file.metadata().map_err(failed("reading", path))?;
+    if std::fs::symlink_metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == (held.dev(), held.ino())) {
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed("changing the mode of", path))?;
+    }
+    Ok(())
 }
 
 /// Hashes the rest of `file`; how many bytes that were.

@@ -203,6 +203,7 @@ fn a_part_that_was_left_behind_is_gone_on_with() {
     let ground = Ground::new();
     fs::create_dir_all(ground.path("store/tmp")).unwrap();
     fs::write(ground.part(&content()), content()).unwrap();
+    fs::set_permissions(ground.part(&content()), fs::Permissions::from_mode(0o444)).unwrap();
     ground.fetcher("", Network::Offline).pinned(&[wanted(&content())]).unwrap();
 }
 
