@@ -1,3 +1,5 @@
+//! What a request becomes, and what is refused.
+
 use super::*;
 
 fn request(mounts: Vec<Mount>) -> Request {
