@@ -165,6 +165,9 @@ pub enum BuildError {
         /// How it failed.
         message: String,
     },
+    /// What was built cannot be read back.
+    #[error(transparent)]
+    Dump(#[from] crate::nix::DumpError),
     /// This host cannot isolate.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -202,7 +205,7 @@ impl BuildError {
             Self::Needs { .. } => Kind::BuildFailed,
             Self::Input { source, .. } => source.kind(),
             Self::Refused(_) => Kind::CannotIsolate,
-            Self::Setup(_) | Self::Slot(_) | Self::Io { .. } => Kind::Host,
+            Self::Setup(_) | Self::Slot(_) | Self::Dump(_) | Self::Io { .. } => Kind::Host,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use nix_derivation::hash::{CAHash, HashAlgorithm as CrateAlgorithm, NixHash, NixHasher};
@@ -369,6 +370,17 @@ impl Hasher {
     /// The digest.
     pub fn finish(self) -> Vec<u8> {
         self.0.finalize().digest_as_bytes().to_vec()
+    }
+}
+
+impl io::Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

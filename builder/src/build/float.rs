@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_model::derivation::{Closed, Derivation, Output};
 use kiln_model::format::realisation::{Realisation, RealisationId};
 use kiln_model::name::{Name, Variable};
-use kiln_model::rewrite::{Masking, Rewrites};
+use kiln_model::rewrite::Rewrites;
 use kiln_model::store_path::{Algorithm, Method, SelfReference, StorePath, content_address};
-use nix_archive::nar::{CaseHack, encode_path};
 
 use super::graph::{Graph, Node};
-use super::{BuildError, fixed, io, run};
+use super::{BuildError, fixed, run};
+use crate::nix::content_digest;
 use crate::store::{Draft, Store, Taken};
 
 /// What a derivation became once its inputs were built.
@@ -192,18 +192,7 @@ fn address(
         if (method, algorithm) == (Method::Recursive, Algorithm::Sha256) && !names_itself && rewrites.is_empty() {
             draft.nar_hash().digest().as_bytes().to_vec()
         } else {
-            let rewrites = rewrites.masking(scratch);
-            let digest = fixed::digest_of(algorithm, |out| {
-                let mut masking = Masking::new(&rewrites, out);
-                match method {
-                    Method::Recursive => {
-                        encode_path(&mut masking, tree, CaseHack::Disabled).map_err(std::io::Error::other)?;
-                    }
-                    Method::Flat => fixed::copy(tree, &mut masking)?,
-                }
-                masking.finish()
-            });
-            digest.map_err(io("reading", tree))?
+            content_digest(tree, method, algorithm, &rewrites.masking(scratch))?
         };
     let itself = if names_itself { SelfReference::Yes } else { SelfReference::No };
     let of = (&target.derivation.name, &output);

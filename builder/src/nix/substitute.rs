@@ -15,6 +15,7 @@ use kiln_model::digest::Digest;
 use kiln_model::format::nar::NarError;
 use kiln_model::format::narinfo::{self, Compression, NarInfo};
 use kiln_model::format::signature::PublicKey;
+use kiln_model::rewrite::Rewrites;
 use kiln_model::store_path::{Algorithm, ContentAddress, Method, StorePath, spelled};
 use sha2::{Digest as _, Sha256};
 
@@ -289,17 +290,21 @@ impl<'a> Substituter<'a> {
 /// What the contents' address would be, if it is not `address`.
 fn other_contents(restored: &Restored, info: &NarInfo, address: &ContentAddress) -> Result<Option<String>, CacheError> {
     let failed = |source| CacheError::Dump { path: info.path.clone(), source };
-    let itself = info.references.contains(&info.path).then_some(&info.path);
+    let rewrites = match info.references.contains(&info.path) {
+        true => Rewrites::default().masking(&info.path),
+        false => Rewrites::default(),
+    };
     let found = match address {
         ContentAddress::Text(_) => {
-            let digest = content_digest(restored.place(), Method::Flat, Algorithm::Sha256, None).map_err(failed)?;
+            let digest = content_digest(restored.place(), Method::Flat, Algorithm::Sha256, &Rewrites::default())
+                .map_err(failed)?;
             let digest: [u8; 32] = digest.try_into().expect("a SHA-256 has 32 bytes");
             ContentAddress::Text(Digest::from_bytes(digest))
         }
         ContentAddress::Fixed { method, algorithm, .. } => ContentAddress::Fixed {
             method: *method,
             algorithm: *algorithm,
-            digest: content_digest(restored.place(), *method, *algorithm, itself).map_err(failed)?,
+            digest: content_digest(restored.place(), *method, *algorithm, &rewrites).map_err(failed)?,
         },
     };
     Ok((found != *address).then(|| found.to_string()))
