@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use kiln_model::contract::ContractError;
-use kiln_model::derivation::{Derivation, DerivationError, Modulo};
+use kiln_model::derivation::{Derivation, Modulo};
 use kiln_model::digest::Digest;
 use kiln_model::lock::Lock;
 use kiln_model::lower::{self, Built, LowerError, Lowered};
@@ -16,8 +16,9 @@ use kiln_model::recipe::{Input, Limits, Recipe};
 use kiln_model::store_path::StorePath;
 
 use crate::exit::Kind;
+use crate::nix::DerivationsError;
 use crate::recipe_dir::{RecipeDir, RecipeDirError};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 mod derivation;
 
@@ -113,27 +114,8 @@ pub enum GraphError {
         circle: Vec<PathBuf>,
     },
     /// A derivation file cannot be used.
-    #[error("in {}", path.display())]
-    Derivation {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: DerivationError,
-    },
-    /// A derivation that others need is nowhere.
-    #[error("no derivation {path}, which {} needs: expected it in the store or beside the file", needed_by.display())]
-    NoDerivation {
-        /// The derivation.
-        path: StorePath,
-        /// Which file names it.
-        needed_by: PathBuf,
-    },
-    /// Not the name of a derivation file.
-    #[error("{}: expected a file name HASH-NAME.drv, as it has in a store", path.display())]
-    DerivationName {
-        /// The file.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    Derivations(#[from] DerivationsError),
     /// A derivation that this kiln does not build.
     #[error("in {}", path.display())]
     Unsupported {
@@ -142,17 +124,6 @@ pub enum GraphError {
         /// Which part.
         source: ContractError,
     },
-    /// A file could not be read.
-    #[error("reading {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
     /// Recipe and lock do not make a derivation.
     #[error("in {}", recipe.display())]
     Lower {
@@ -168,16 +139,8 @@ impl GraphError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Recipe(e) => e.kind(),
-            Self::Store(e) => e.kind(),
-            Self::Derivation { source, .. } if source.is_tampering() => Kind::Tampered,
-            Self::Read { source, .. } if source.kind() != std::io::ErrorKind::NotFound => Kind::Host,
-            Self::Cycle { .. }
-            | Self::Lower { .. }
-            | Self::Derivation { .. }
-            | Self::NoDerivation { .. }
-            | Self::DerivationName { .. }
-            | Self::Unsupported { .. }
-            | Self::Read { .. } => Kind::BadInput,
+            Self::Derivations(e) => e.kind(),
+            Self::Cycle { .. } | Self::Lower { .. } | Self::Unsupported { .. } => Kind::BadInput,
         }
     }
 }

@@ -74,10 +74,11 @@ impl DerivationsError {
     /// Who has to act on it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Io { .. } => Kind::Host,
+            Self::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => Kind::Host,
             Self::Derivation { source, .. } if source.is_tampering() => Kind::Tampered,
             Self::Store(error) => error.kind(),
-            Self::TooLarge { .. }
+            Self::Io { .. }
+            | Self::TooLarge { .. }
             | Self::FileName { .. }
             | Self::Unknown { .. }
             | Self::Derivation { .. }
@@ -93,12 +94,14 @@ pub struct Derivations<'s> {
     beside: Option<PathBuf>,
     known: BTreeMap<StorePath, Derivation>,
     modulos: BTreeMap<StorePath, Modulo>,
+    /// Each after those it needs.
+    order: Vec<StorePath>,
 }
 
 impl<'s> Derivations<'s> {
     /// Those of `store`.
     pub fn of(store: &'s Store) -> Self {
-        Self { store, beside: None, known: BTreeMap::new(), modulos: BTreeMap::new() }
+        Self { store, beside: None, known: BTreeMap::new(), modulos: BTreeMap::new(), order: Vec::new() }
     }
 
     /// Reads the derivation in `file`, and what it needs from beside it or from the store; its path.
@@ -164,6 +167,12 @@ impl<'s> Derivations<'s> {
         &self.known
     }
 
+    /// What is known so far, each after those it needs.
+    pub fn into_order(mut self) -> Vec<(StorePath, Derivation)> {
+        let known = self.order.into_iter().filter_map(|path| self.known.remove_entry(&path));
+        known.collect()
+    }
+
     /// What stands for those known in what depends on them.
     pub fn modulos(&self) -> &BTreeMap<StorePath, Modulo> {
         &self.modulos
@@ -189,7 +198,9 @@ impl<'s> Derivations<'s> {
         }
         derivation.check(&self.modulos).map_err(refused)?;
         let modulo = derivation.modulo(&self.modulos).map_err(refused)?;
-        self.modulos.insert(path.clone(), modulo);
+        if self.modulos.insert(path.clone(), modulo).is_none() {
+            self.order.push(path.clone());
+        }
         Ok(())
     }
 
