@@ -57,6 +57,9 @@ pub struct Settings {
     pub jobs: NonZeroUsize,
     /// `NIX_BUILD_CORES` of an unvaried build: configuration, never this host's count.
     pub cores: NonZeroU32,
+    /// Bytes that all processes of a build may use together; a host that cannot hold them to it is refused. Without, it is
+    /// three quarters of the host's where a control group of version 2 can be had.
+    pub memory: Option<u64>,
     /// Whether what a failed build left stays.
     pub keep_failed: KeepFailed,
     /// Whether bytes of inputs are read before each use.

@@ -17,6 +17,12 @@
 //! stall-seconds = 30
 //! attempts = 4
 //!
+//! [build]
+//! jobs = 2
+//! cores = 2
+//! outcome-budget = 10737418240
+//! memory = 8589934592
+//!
 //! [caches]                        # Nix's binary caches
 //! substituters = ["/srv/cache", "https://cache.example"]
 //! trusted-public-keys = ["cache.example-1:…"]
@@ -84,6 +90,8 @@ pub struct Build {
     pub cores: Option<NonZeroU32>,
     /// Bytes that trees of builds may take beside valid store paths, before the oldest are dropped.
     pub outcome_budget: Option<u64>,
+    /// Bytes that all processes of one build may use together; refused where no control group can hold them to it.
+    pub memory: Option<u64>,
 }
 
 /// Binary caches that paths are substituted from, and whose word is taken.

@@ -205,3 +205,23 @@ fn stdout_is_one_document_and_quiet_means_quiet() {
     assert_eq!(ran.json()["schema"], "kiln/builds/v1");
     assert_eq!(ran.stderr, "");
 }
+
+#[test]
+fn a_build_ends_at_the_memory_that_the_configuration_gives_it_or_is_refused_where_nothing_can_hold_it() {
+    let test = "a_build_ends_at_the_memory_that_the_configuration_gives_it_or_is_refused_where_nothing_can_hold_it";
+    if !ground::has_files(test) {
+        return;
+    }
+    let kiln = Kiln::warm();
+    kiln.configure("[fetch]\nclients = []\n[build]\nmemory = 134217728\n");
+    let modest = Made::new(r#"perl -e '$x = "x" x (16 << 20)'; echo done >"$out""#);
+    let greedy = Made::new(r#"perl -e '$x = "x" x (512 << 20)'; echo done >"$out""#);
+    let build = |made: &Made| kiln.run(["build".as_ref(), "--json".as_ref(), made.path().as_os_str()]);
+    if kiln_sandbox::probe().control_groups.rung() == 0 {
+        build(&modest).exits(3).says(&["control group"]);
+        return;
+    }
+    build(&modest).succeeded();
+    let outcome = &build(&greedy).exits(5).json()["builds"][0];
+    assert_eq!(outcome["limit"], "memory");
+}

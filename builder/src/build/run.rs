@@ -191,8 +191,12 @@ impl Builder<'_> {
             store: PathBuf::new(),
             build: PathBuf::new(),
             memory: host::memory() / 2,
-            // A build that takes everything takes kiln and its neighbours with it.
-            memory_total: self.host.control_groups.bound_totals().then(|| host::memory() / 4 * 3),
+            // A build that takes everything takes kiln and its neighbours with it. Joining a group of version 1 costs as much
+            // as three sandboxes, so there it is done for those who ask.
+            memory_total: self
+                .settings
+                .memory
+                .or_else(|| (self.host.control_groups.rung() == 2).then(|| host::memory() / 4 * 3)),
             cpus: host::processors(),
         }
     }

@@ -122,6 +122,7 @@ impl Session {
         let settings = Settings {
             jobs: jobs.or(config.build.jobs).unwrap_or_else(jobs_by_default),
             cores: config.build.cores.unwrap_or(CORES),
+            memory: config.build.memory,
             keep_failed,
             inputs: self.inputs(),
             network: self.network(),
