@@ -152,6 +152,12 @@ pub enum BuildError {
         /// Why.
         source: DerivationError,
     },
+    /// A derivation that is built on an empty root.
+    #[error("{target} enters no environment: there is no shell in its sandbox")]
+    NoEnvironment {
+        /// The derivation.
+        target: String,
+    },
     /// No failed build was kept.
     #[error("no failed build of {recipe} was kept: run `kiln build --keep-failed {recipe}` first")]
     NothingKept {
@@ -203,6 +209,7 @@ impl BuildError {
             Self::PathChanged { .. }
             | Self::NothingKept { .. }
             | Self::NoInput { .. }
+            | Self::NoEnvironment { .. }
             | Self::Contract { .. }
             | Self::Resolve { .. } => Kind::BadInput,
             Self::Needs { .. } => Kind::BuildFailed,

@@ -61,6 +61,16 @@ pub enum TimeNamespace {
 /// First kernel with everything that has no substitute: `close_range` and `mount_setattr` (5.12), both in use by 5.14.
 const OLDEST: (u32, u32) = (5, 14);
 
+/// Namespaces that a sandbox has besides that of users, and what of the kernel's configuration brings each.
+pub(crate) const BESIDE_USER: [(&str, &str); 6] = [
+    ("mnt", "CONFIG_NAMESPACES"),
+    ("pid", "CONFIG_PID_NS"),
+    ("net", "CONFIG_NET_NS"),
+    ("ipc", "CONFIG_IPC_NS"),
+    ("uts", "CONFIG_UTS_NS"),
+    ("cgroup", "CONFIG_CGROUPS"),
+];
+
 /// Looks at this host.
 pub fn probe() -> Host {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -72,15 +82,7 @@ pub fn probe() -> Host {
             remedy: "run kiln on a newer kernel".into(),
         });
     }
-    for (namespace, option) in [
-        ("user", "CONFIG_USER_NS"),
-        ("mnt", "CONFIG_NAMESPACES"),
-        ("pid", "CONFIG_PID_NS"),
-        ("net", "CONFIG_NET_NS"),
-        ("ipc", "CONFIG_IPC_NS"),
-        ("uts", "CONFIG_UTS_NS"),
-        ("cgroup", "CONFIG_CGROUPS"),
-    ] {
+    for (namespace, option) in [("user", "CONFIG_USER_NS")].into_iter().chain(BESIDE_USER) {
         if !Path::new("/proc/self/ns").join(namespace).exists() {
             lacks.push(Refusal {
                 missing: format!("{namespace} namespaces"),

@@ -10,6 +10,8 @@ mod bench;
 mod here;
 #[path = "limits/leftovers.rs"]
 mod leftovers;
+#[path = "harness/skip.rs"]
+mod skip;
 
 use std::fs;
 use std::os::fd::AsFd;

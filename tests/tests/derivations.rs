@@ -74,6 +74,14 @@ fn a_derivation_is_checked_like_a_recipe() {
 }
 
 #[test]
+fn a_derivation_without_an_environment_has_no_shell_to_enter() {
+    let Some(kiln) = with_builder("a_derivation_without_an_environment_has_no_shell_to_enter") else { return };
+    kiln.run(["shell", derivation("ia-simple").to_str().unwrap(), "--", "true"])
+        .exits(2)
+        .says(&["enters no environment"]);
+}
+
+#[test]
 fn what_a_derivation_needs_must_be_there() {
     let kiln = Kiln::fresh(Ground::Tmpfs);
     let alone = ground::directory(Ground::Disk);

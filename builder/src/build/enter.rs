@@ -55,6 +55,9 @@ impl Builder<'_> {
         places: &Places,
         slot: &Slot,
     ) -> Result<How, BuildError> {
+        if places.environment.is_none() {
+            return Err(BuildError::NoEnvironment { target: node.shown.display().to_string() });
+        }
         let mut spec = spec(&node.derivation, contract, &self.entering(), &node.limits(), places);
         spec.process.program = PathBuf::from("/bin/sh");
         spec.process.argv = match command.is_empty() {

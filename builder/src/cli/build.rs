@@ -11,7 +11,7 @@ use crate::build::{KeepFailed, Realised};
 /// Build recipes in the sandbox, or take what is already built from the store.
 #[derive(Debug, Args)]
 pub(super) struct Build {
-    /// Recipe directories, or their recipe.toml
+    /// Recipe directories or their recipe.toml, or derivations: FILE.drv, /nix/store/HASH-NAME.drv
     #[arg(required = true)]
     recipes: Vec<PathBuf>,
     /// Builds that run at once

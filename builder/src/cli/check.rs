@@ -16,7 +16,7 @@ use crate::render;
 /// Build twice under varied conditions and compare every byte.
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// Recipe directories, or their recipe.toml
+    /// Recipe directories or their recipe.toml, or derivations: FILE.drv, /nix/store/HASH-NAME.drv
     #[arg(required = true)]
     recipes: Vec<PathBuf>,
     /// Builds that run at once

@@ -14,7 +14,7 @@ use crate::exit::{self, Kind};
 /// Show the log of a build.
 #[derive(Debug, Args)]
 pub(super) struct Log {
-    /// Recipe directory, or its recipe.toml
+    /// Recipe directory or its recipe.toml, or a derivation: FILE.drv, /nix/store/HASH-NAME.drv
     recipe: PathBuf,
     /// Which build: 1 is the latest, 2 the one before
     #[arg(long, default_value = "1", value_name = "N")]

@@ -213,7 +213,7 @@ pub(super) fn fake_root(facts: &Facts) -> Finding {
 }
 
 pub(super) fn uid_range(facts: &Facts) -> Finding {
-    let purpose = "several users inside, for programs that insist; builds have one";
+    let purpose = "several users inside: not offered yet, builds have one";
     let IdHelpers { newuidmap, newgidmap, range } = &facts.id_helpers;
     let mut absent = Vec::new();
     let mut remedies = Vec::new();

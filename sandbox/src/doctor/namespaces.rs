@@ -96,14 +96,7 @@ fn apparmor_profile(executable: &str) -> String {
 
 pub(super) fn other(facts: &Facts) -> Finding {
     let purpose = "no files, processes, network, queues or names of the host inside";
-    let options = [
-        ("mnt", "CONFIG_NAMESPACES"),
-        ("pid", "CONFIG_PID_NS"),
-        ("net", "CONFIG_NET_NS"),
-        ("ipc", "CONFIG_IPC_NS"),
-        ("uts", "CONFIG_UTS_NS"),
-        ("cgroup", "CONFIG_CGROUPS"),
-    ];
+    let options = crate::probe::BESIDE_USER;
     let absent: Vec<_> = options.into_iter().filter(|(kind, _)| !facts.namespaces.contains(*kind)).collect();
     let names = |list: &[(&str, &str)]| list.iter().map(|(kind, _)| *kind).collect::<Vec<_>>().join(" ");
     if absent.is_empty() {

@@ -31,8 +31,8 @@ fn e25_a_daemon_left_behind_is_dead_when_wait_returns_and_does_not_hold_it_up() 
         assert!(run.log.starts_with("daemon\n"), "the daemon did run: {}", run.log);
         delays.push(now - told(&run, "leaving").parse::<i64>().unwrap());
     }
-    // The best of ten, since this machine may be busy.
-    assert!(delays.iter().min().unwrap() < &100, "{delays:?} ms after the payload's exit");
+    // It would stay for ever. The best of ten, since this machine may be busy.
+    assert!(delays.iter().min().unwrap() < &PATIENCE.as_millis().try_into().unwrap(), "{delays:?} ms after the exit");
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn e26_a_program_that_will_not_end_is_dead_at_its_deadline_and_grace() {
         assert!(run.log.starts_with("asleep\n"), "{way}: {}", run.log);
         assert_eq!(alive(&mark), [0i32; 0], "{way}");
         assert!(took >= Duration::from_millis(500), "{way}: {took:?}, so it was not as stubborn as it should be");
-        assert!(took < Duration::from_secs(5), "{way}: {took:?}");
+        assert!(took < PATIENCE, "{way}: {took:?}");
     }
 }
 
@@ -70,7 +70,7 @@ fn e27_a_killed_kiln_leaves_no_process() {
     assert_eq!(alive(&mark).len(), 51);
     victim.kill().unwrap();
     victim.wait().unwrap();
-    within(Duration::from_secs(1), "still running a second later", || alive(&mark).is_empty());
+    within(PATIENCE, "still running", || alive(&mark).is_empty());
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn e27_a_killed_launcher_leaves_no_process_and_says_that_it_is_lost() {
         assert!(ancestor > 1, "the launcher is not among {started:?}");
     }
     kill_process(Pid::from_raw(ancestor).unwrap(), Signal::KILL).unwrap();
-    within(Duration::from_secs(1), "still running a second later", || alive(&mark).is_empty());
+    within(PATIENCE, "still running", || alive(&mark).is_empty());
     assert!(matches!(running.wait(&mut |_| {}), Err(SetupError::Lost)));
     // The next start is an ordinary one.
     let next = kiln_sandbox::Launcher::start().unwrap();

@@ -1,15 +1,16 @@
 //! A bench per test: the compiled probe, a host directory of mode 0700 with inputs and writable directories, a launcher.
 
+mod skip;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kiln_sandbox::{Ended, Input, Launcher, Refusal, Root, SetupError, Slot, Spec, Stdio, Writable, plan, probe};
+use kiln_sandbox::{Ended, Input, Launcher, Root, SetupError, Slot, Spec, Stdio, Writable, plan, probe};
 use tempfile::TempDir;
 
 /// What every probe includes.
@@ -45,22 +46,10 @@ pub(crate) fn bench() -> Option<Bench> {
 /// The same with another program in the probe's place.
 pub(crate) fn bench_of(program: Program) -> Option<Bench> {
     if let Err(refusal) = plan(&Spec::new("/probe"), &probe()) {
-        skip(&refusal);
+        skip::cannot_isolate(&refusal);
         return None;
     }
     Some(Bench::new(program))
-}
-
-/// Notes on stderr, and in the file that `KILN_TEST_SKIPS` names, that this test cannot run here.
-fn skip(refusal: &Refusal) {
-    assert!(std::env::var_os("MUST_ISOLATE").is_none_or(|value| value != "1"), "{refusal}");
-    let thread = std::thread::current();
-    let line = format!("skipped: {}: {refusal}\n", thread.name().unwrap_or("a test"));
-    eprint!("{line}");
-    if let Some(list) = std::env::var_os("KILN_TEST_SKIPS") {
-        let mut file = fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
-        file.write_all(line.as_bytes()).unwrap();
-    }
 }
 
 /// Where the program is, compiled once per test binary.
