@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::derivation::{Derivation, Output};
+use crate::derivation::{Attributes, Derivation, DerivationError, Output};
 use crate::name::Name;
 use crate::store_path::{StorePath, nix32, placeholder};
 
@@ -31,9 +31,6 @@ pub struct Contract {
     /// Files in the build directory, by name.
     pub files: BTreeMap<Vec<u8>, Vec<u8>>,
 }
-
-/// A variable, the file that it names, and what is in that.
-type NamedFile = (&'static str, &'static str, Vec<u8>);
 
 /// Store paths, and what each of them names.
 pub type Closure = BTreeMap<StorePath, BTreeSet<StorePath>>;
@@ -200,9 +197,14 @@ impl Derivation {
         environment.insert("NIX_LOG_FD".into(), "2".into());
         environment.insert("TERM".into(), "xterm-256color".into());
         if self.is_structured() {
-            for (variable, file, contents) in self.structured_files(given)? {
-                environment.insert(variable.into(), format!("{}/{file}", given.directory).into_bytes());
-                files.insert(file.into(), contents);
+            let refuse = |error: DerivationError| ContractError::Structured { what: error.to_string() };
+            if let Some(Attributes { json, shell }) = self.attributes(given.outputs).map_err(refuse)? {
+                for (variable, file, contents) in
+                    [("NIX_ATTRS_JSON_FILE", ".attrs.json", json), ("NIX_ATTRS_SH_FILE", ".attrs.sh", shell)]
+                {
+                    environment.insert(variable.into(), format!("{}/{file}", given.directory).into_bytes());
+                    files.insert(file.into(), contents);
+                }
             }
         } else {
             files.extend(self.references_graphs(given)?);
@@ -221,17 +223,7 @@ impl Derivation {
         })
     }
 
-    /// The files of structured attributes, as the crate nix-derivation makes them, by the variable that names each.
-    fn structured_files(&self, given: &Given<'_>) -> Result<Vec<NamedFile>, ContractError> {
-        let refuse = |error: nix_derivation::Error| ContractError::Structured { what: error.to_string() };
-        let upstream = nix_derivation::Derivation::from_aterm_bytes(&self.print(), self.name.as_str());
-        let paths = given.outputs.iter().map(|(name, path)| (name.to_string(), path.to_upstream())).collect();
-        let files = upstream.and_then(|it| it.structured_attrs_files_with_output_paths(&paths)).map_err(refuse)?;
-        let files = files.ok_or_else(|| ContractError::Structured { what: "expected an object".into() })?;
-        Ok(vec![("NIX_ATTRS_JSON_FILE", ".attrs.json", files.json), ("NIX_ATTRS_SH_FILE", ".attrs.sh", files.shell)])
-    }
-
-    /// For each pair of `exportReferencesGraph`: the closure of a path, as `nix-store --import`'s predecessor read it.
+    /// For each pair of `exportReferencesGraph`: a file with the closure of a path, as Nix 2.8 writes it.
     fn references_graphs(&self, given: &Given<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ContractError> {
         let Some(value) = self.environment.get(b"exportReferencesGraph".as_slice()) else {
             return Ok(BTreeMap::new());

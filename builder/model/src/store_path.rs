@@ -318,13 +318,7 @@ impl fmt::Display for ContentAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(digest) => write!(f, "text:{}", spelled(digest)),
-            Self::Fixed { method, algorithm, digest } => {
-                let prefix = match method {
-                    Method::Flat => "",
-                    Method::Recursive => "r:",
-                };
-                write!(f, "fixed:{prefix}{algorithm}:{}", nixbase32::encode(digest))
-            }
+            Self::Fixed { method, algorithm, digest } => f.write_str(&content_address(*method, *algorithm, digest)),
         }
     }
 }

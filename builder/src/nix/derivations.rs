@@ -173,11 +173,6 @@ impl<'s> Derivations<'s> {
         known.collect()
     }
 
-    /// What stands for those known in what depends on them.
-    pub fn modulos(&self) -> &BTreeMap<StorePath, Modulo> {
-        &self.modulos
-    }
-
     /// Adds all that is known to the store.
     pub fn add(&self) -> Result<(), DerivationsError> {
         for derivation in self.known.values() {

@@ -5,8 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use nix_derivation::store_path::StorePath as Upstream;
-
 use super::{Derivation, DerivationError};
 use crate::name::Name;
 use crate::store_path::StorePath;
@@ -29,13 +27,7 @@ impl Derivation {
         let refused = |reason: String| DerivationError::Attributes { reason };
         let theirs = nix_derivation::Derivation::from_aterm_bytes(&self.print(), self.name.as_str())
             .map_err(|error| refused(error.to_string()))?;
-        let outputs = outputs
-            .iter()
-            .map(|(name, path)| {
-                let path = Upstream::from_basename(path.base_name().as_bytes());
-                (name.to_string(), path.expect("a StorePath was parsed by the same rules"))
-            })
-            .collect();
+        let outputs = outputs.iter().map(|(name, path)| (name.to_string(), path.to_upstream())).collect();
         let files = theirs
             .structured_attrs_files_with_output_paths(&outputs)
             .map_err(|error| refused(error.to_string()))?
