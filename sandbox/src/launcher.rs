@@ -16,7 +16,8 @@ use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use kiln_launcher::protocol::{self, Carried, Kind, Reply, Request, Source, Step};
+use kiln_launcher::protocol::{self, Carried, Reply, Request, Source};
+use kiln_launcher::step::{Kind, Step};
 use rustix::fs::{Gid, MemfdFlags, SealFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{

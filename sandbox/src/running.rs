@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kiln_launcher::protocol::{End, Facts, Failure, PACKET, Report, Status, Step};
+use kiln_launcher::protocol::{End, Facts, Failure, PACKET, Report, Status};
+use kiln_launcher::step::Step;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};

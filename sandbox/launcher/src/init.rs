@@ -17,7 +17,8 @@ use rustix::process::{DumpableBehavior, Pid as RustixPid, Signal, WaitOptions};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
 
 use crate::mounts::Mounts;
-use crate::protocol::{Carried, End, Failure, PACKET, Place, Report, Request, Status, Step};
+use crate::protocol::{Carried, End, Failure, PACKET, Report, Request, Status};
+use crate::step::{Place, Step};
 use crate::sys::{self, Fork, Network, Program, StringArray};
 use crate::{networks, payload};
 

@@ -5,7 +5,7 @@
 //!                           serve                  init, mounts             payload
 //! ```
 //! One thread each, never a lock. After `clone3` nothing is allocated: the request was decoded into C strings before.
-//! Knows Linux and [`protocol::Step`]; decides nothing: what is done, and in which order, is the plan's.
+//! Knows Linux and [`step::Step`]; decides nothing: what is done, and in which order, is the plan's.
 
 mod door;
 mod facts;
@@ -17,6 +17,7 @@ mod networks;
 mod payload;
 pub mod protocol;
 pub mod serve;
+pub mod step;
 mod sys;
 
 pub use sys::landlock_abi;

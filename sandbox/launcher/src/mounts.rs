@@ -16,7 +16,8 @@ use rustix::mount::{
 };
 
 use crate::init::{Task, Text};
-use crate::protocol::{Access, Kind, Proc, Request, Source, Step};
+use crate::protocol::{Request, Source};
+use crate::step::{Access, Kind, Proc, Step};
 use crate::sys::{self, Reach};
 
 const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;

@@ -10,7 +10,8 @@ use rustix::process::{DumpableBehavior, Resource as RlimitOf, Rlimit as RustixRl
 use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet};
 
 use crate::init::{Task, Text, write_file};
-use crate::protocol::{Place, Report, Resource, Rlimit, Step};
+use crate::protocol::Report;
+use crate::step::{Place, Resource, Rlimit, Step};
 use crate::{door, facts, landlock, sys};
 
 /// Performs the payload's steps. The last one does not return.

@@ -20,7 +20,8 @@ use rustix::process::{PidfdFlags, Resource, Signal};
 
 use crate::init::{self, Task};
 use crate::networks::Networks;
-use crate::protocol::{Carried, Failure, Group, Net, Reply, Request, Source, Step};
+use crate::protocol::{Carried, Failure, Group, Reply, Request, Source};
+use crate::step::{Net, Step};
 use crate::sys::{self, Birth, Fork, Network};
 use crate::{ids, mounts};
 

@@ -1,0 +1,124 @@
+//! Plans as the lines that people read, and specs that make none.
+
+use super::*;
+use crate::spec::{Input, TimeBase, Tmpfs, Writable};
+
+fn host(caller: Caller) -> Host {
+    Host {
+        caller,
+        kernel: "6.18.0".into(),
+        lacks: Vec::new(),
+        proc: ProcMount::Possible,
+        time_namespace: TimeNamespace::Possible,
+        control_groups: ControlGroups::Absent { why: "none".into(), remedy: "be root".into() },
+        landlock_abi: 7,
+        cpus: 2,
+        cpuinfo: "processor: 0\n\nprocessor: 1\n\n".into(),
+    }
+}
+
+fn build() -> Spec {
+    let mut spec = Spec::new("/nix/store/b-tool/bin/tool");
+    spec.inputs = vec![Input { source: "/s/b-tool".into(), target: "/nix/store/b-tool".into() }];
+    spec.writable = vec![
+        Writable { source: "/w/build".into(), target: "/build".into() },
+        Writable { source: "/w/store".into(), target: "/nix/store".into() },
+    ];
+    spec.process.cwd = "/build".into();
+    spec.process.env = vec!["A=1".into()];
+    spec
+}
+
+#[track_caller]
+fn refused(spec: &Spec, host: &Host, words: &str) {
+    let refusal = plan(spec, host).expect_err("it must be refused");
+    assert!(refusal.to_string().contains(words), "{refusal}");
+    assert!(!refusal.remedy.is_empty());
+}
+
+#[test]
+fn a_user_s_build_on_an_empty_root_is_these_steps() {
+    insta::assert_snapshot!(plan(&build(), &host(Caller::User)).expect("possible"));
+}
+
+#[test]
+fn root_s_build_with_every_factor_on_a_tree_is_these_steps() {
+    let mut spec = build();
+    spec.root = Root::Tree("/env".into());
+    spec.process.affinity = Some(vec![1]);
+    spec.process.first_pid = Some(5001);
+    spec.process.personality = Kernel::Uname26;
+    spec.process.aslr = Aslr::Random;
+    spec.process.umask = 0o077;
+    spec.proc_mode = ProcMode::Strict;
+    spec.limits.cpu = Some(60);
+    spec.time_offsets = None;
+    insta::assert_snapshot!(plan(&spec, &host(Caller::Root)).expect("possible"));
+}
+
+#[test]
+fn a_fake_root_allows_one_more_user_namespace_and_uses_it_up() {
+    let mut spec = build();
+    spec.root = Root::WritableTree("/env".into());
+    (spec.filter, spec.ids) = (Filter::FakeRoot, Ids::FakeRoot);
+    let text = plan(&spec, &host(Caller::User)).expect("possible").to_string();
+    for line in
+        ["further user namespaces 1", "lock mounts, 1000:100 is 0:0", "landlock, writable /\n", "root source 0 rw"]
+    {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+}
+
+#[test]
+fn every_plan_drops_rights_before_it_forks_and_filters_last() {
+    for caller in [Caller::User, Caller::Root] {
+        let steps = plan(&build(), &host(caller)).expect("possible").steps;
+        let at = |wanted: fn(&Step) -> bool| steps.iter().position(wanted).expect("in the plan");
+        assert!(at(|step| matches!(step, Step::Nesting { .. })) < at(|step| matches!(step, Step::Pivot)));
+        assert!(at(|step| matches!(step, Step::Seal)) < at(|step| matches!(step, Step::Pivot)));
+        assert_eq!(at(|step| matches!(step, Step::Drop)) + 1, at(|step| matches!(step, Step::Fork { .. })));
+        assert!(matches!(steps[..], [.., Step::Filter { .. }, Step::Execute { .. }]));
+    }
+}
+
+#[test]
+fn what_the_host_lacks_is_refused_and_never_left_out() {
+    let mut lacking = host(Caller::User);
+    lacking.lacks = vec![Refusal { missing: "user namespaces".into(), why: "off".into(), remedy: "on".into() }];
+    refused(&build(), &lacking, "user namespaces");
+    let mut container = host(Caller::User);
+    container.proc = ProcMount::Covered("/proc/kcore".into());
+    refused(&build(), &container, "/proc/kcore");
+    let mut no_proc = build();
+    no_proc.proc_mode = ProcMode::None;
+    assert!(plan(&no_proc, &container).is_ok());
+    let mut old = host(Caller::User);
+    old.time_namespace = TimeNamespace::Absent;
+    refused(&build(), &old, "time namespaces");
+    let mut bounded = build();
+    bounded.limits.memory_total = Some(1 << 30);
+    refused(&bounded, &host(Caller::Root), "total memory");
+}
+
+#[test]
+fn contradictory_specs_are_refused() {
+    let change = |change: fn(&mut Spec), words: &str| {
+        let mut spec = build();
+        change(&mut spec);
+        refused(&spec, &host(Caller::User), words);
+    };
+    change(|spec| spec.filter = Filter::FakeRoot, "needs ids FakeRoot");
+    change(|spec| spec.ids = Ids::FakeRoot, "needs filter FakeRoot");
+    change(|spec| spec.process.first_pid = Some(1), "first_pid");
+    change(|spec| spec.process.affinity = Some(Vec::new()), "affinity");
+    change(|spec| spec.process.umask = 0o7777, "umask");
+    change(|spec| spec.surface.hostname = "x".repeat(65), "hostname");
+    change(|spec| spec.process.env = vec!["A=\0".into()], "NUL");
+    change(|spec| spec.inputs[0].target = "relative".into(), "absolute");
+    change(|spec| spec.inputs[0].target = "/a/../b".into(), "..");
+    change(|spec| spec.inputs[0].target = "/".into(), "root");
+    change(|spec| spec.inputs[0].target = "/proc/self".into(), "belongs to the sandbox");
+    change(|spec| spec.writable[0].target = "/dev/shm".into(), "belongs to the sandbox");
+    change(|spec| spec.tmpfs.push(Tmpfs::scratch("/build")), "two mounts");
+    change(|spec| spec.time_offsets = Some(TimeBase { seconds: u64::MAX }), "time");
+}
