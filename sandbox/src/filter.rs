@@ -331,32 +331,87 @@ fn answer(errno: u16) -> Instruction {
     (RETURN, 0, 0, ERRNO | u32::from(errno))
 }
 
+/// A search by halves over runs of calls that are treated alike.
 fn search(rules: &[Rule]) -> Vec<Instruction> {
-    match rules {
-        [] => return vec![(RETURN, 0, 0, ALLOW)],
-        [only] => return leaf(only),
-        _ => {}
+    let mut runs: Vec<(u32, &[Check])> = vec![(0, &[])];
+    for (rule, next) in rules.iter().zip(rules.iter().skip(1).map(Some).chain([None])) {
+        let (last_begin, last) = runs.last_mut().expect("it began with one");
+        if *last_begin == rule.call {
+            *last = &rule.checks;
+        } else if *last != &rule.checks[..] {
+            runs.push((rule.call, &rule.checks));
+        }
+        if next.is_none_or(|next| next.call > rule.call + 1) {
+            runs.push((rule.call + 1, &[]));
+        }
     }
-    let (low, high) = rules.split_at(rules.len() / 2);
-    let (below, above) = (search(low), search(high));
-    let middle = high[0].call;
-    let mut code = match u8::try_from(below.len()) {
-        Ok(distance) => vec![(JUMP_AT_LEAST, distance, 0, middle)],
-        // Conditional jumps reach 255 instructions, unconditional ones everything.
-        Err(_) => vec![(JUMP_AT_LEAST, 0, 1, middle), (JUMP, 0, 0, below.len() as u32)],
-    };
-    code.extend(below);
-    code.extend(above);
-    code
+    let mut code = Backwards::default();
+    code.runs(&runs);
+    code.reversed.reverse();
+    code.reversed
 }
 
-fn leaf(rule: &Rule) -> Vec<Instruction> {
-    let body: Vec<Instruction> = rule.checks.iter().flat_map(check).collect();
-    let over = u8::try_from(body.len()).expect("a rule's few checks are fewer than 255 instructions");
-    let mut code = vec![(JUMP_EQUAL, 0, over, rule.call)];
-    code.extend(body);
-    code.push((RETURN, 0, 0, ALLOW));
-    code
+/// A program in the making, from its end to its beginning: where a jump leads is then known when it is written.
+/// Jumps only go forward, conditional ones over at most 255 instructions.
+#[derive(Default)]
+struct Backwards<'a> {
+    reversed: Vec<Instruction>,
+    /// Where, counted from the end, the code is that treats a call so.
+    treatments: Vec<(&'a [Check], usize)>,
+}
+
+impl<'a> Backwards<'a> {
+    /// Writes the search and returns where it begins.
+    fn runs(&mut self, runs: &[(u32, &'a [Check])]) -> usize {
+        if let [(_, checks)] = runs {
+            return self.treatment(checks);
+        }
+        let (low, high) = runs.split_at(runs.len() / 2);
+        let above = self.runs(high);
+        let below = self.runs(low);
+        let (above, below) = match (self.distance(above), self.distance(below)) {
+            (Some(above), Some(below)) => (above, below),
+            // Each step may push the other out of reach, so both get one that is near.
+            _ => {
+                let above = self.bridge(above);
+                let below = self.bridge(below);
+                let near = "two instructions away";
+                (self.distance(above).expect(near), self.distance(below).expect(near))
+            }
+        };
+        self.push((JUMP_AT_LEAST, above, below, high[0].0))
+    }
+
+    /// Where calls are treated so; written anew where the last such code is out of reach.
+    fn treatment(&mut self, checks: &'a [Check]) -> usize {
+        let known = self.treatments.iter().rev().find(|(known, _)| *known == checks);
+        if let Some(&(_, at)) = known
+            && self.distance(at).is_some_and(|distance| distance < 128)
+        {
+            return at;
+        }
+        let mut code: Vec<Instruction> = checks.iter().flat_map(check).collect();
+        if !matches!(checks, [Check::Always(_) | Check::Supervised]) {
+            code.push((RETURN, 0, 0, ALLOW));
+        }
+        self.reversed.extend(code.into_iter().rev());
+        self.treatments.push((checks, self.reversed.len()));
+        self.reversed.len()
+    }
+
+    fn bridge(&mut self, to: usize) -> usize {
+        self.push((JUMP, 0, 0, (self.reversed.len() - to) as u32))
+    }
+
+    fn push(&mut self, instruction: Instruction) -> usize {
+        self.reversed.push(instruction);
+        self.reversed.len()
+    }
+
+    /// How far a conditional jump that is written next must reach, if it can.
+    fn distance(&self, to: usize) -> Option<u8> {
+        u8::try_from(self.reversed.len() - to).ok()
+    }
 }
 
 /// Code that answers if the check holds, and goes on behind itself if not.
@@ -370,6 +425,9 @@ fn check(check: &Check) -> Vec<Instruction> {
         }
         Check::BitsWith { argument, bits, also, also_bits, answer: errno } => {
             vec![load(also), (JUMP_BITS, 0, 3, also_bits), load(argument), (JUMP_BITS, 0, 1, bits), answer(errno)]
+        }
+        Check::Equal { argument, mask: u32::MAX, value, answer: errno } => {
+            vec![load(argument), (JUMP_EQUAL, 0, 1, value), answer(errno)]
         }
         Check::Equal { argument, mask, value, answer: errno } => {
             vec![load(argument), (AND, 0, 0, mask), (JUMP_EQUAL, 0, 1, value), answer(errno)]
