@@ -16,7 +16,7 @@ use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use kiln_launcher::protocol::{self, Carried, Reply, Request, Source};
+use kiln_launcher::protocol::{self, Body, Carried, INLINE, Reply, Request, Source};
 use kiln_launcher::step::{Kind, Step};
 use rustix::fs::{Gid, MemfdFlags, SealFlags, Uid};
 use rustix::io::Errno;
@@ -31,7 +31,7 @@ use crate::door::Door;
 use crate::error::SetupError;
 use crate::group::{self, Group};
 use crate::plan::Plan;
-use crate::running::{Disk, Prepared, Running, step_failed};
+use crate::running::{Disk, Prepared, Reports, Running, step_failed};
 use crate::slot::Slot;
 
 static BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kiln-launcher"));
@@ -92,20 +92,29 @@ impl Launcher {
         };
         let body = postcard::to_stdvec(&request)
             .map_err(|_| SetupError::Launcher { act: "encoding the request", error: Errno::MSGSIZE.into() })?;
-        let body = sealed(c"request", &body, MemfdFlags::empty()).map_err(launcher("writing the request"))?;
+        let memory = (body.len() > INLINE)
+            .then(|| sealed(c"request", &body, MemfdFlags::empty()))
+            .transpose()
+            .map_err(launcher("writing the request"))?;
         let (report, reporter) =
             pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT).map_err(launcher("making the report pipe"))?;
         rustix::io::ioctl_fionbio(&report, true).map_err(launcher("making the report pipe"))?;
+        let reports = Reports::new(report).map_err(launcher("making the report pipe"))?;
         let (log, streams) = streams(stdio, slot).map_err(launcher("making the log pipe"))?;
-        let mut carried = vec![body.as_fd(), reporter.as_fd()];
+        let mut carried = vec![reporter.as_fd()];
         carried.extend(streams.iter().map(AsFd::as_fd));
         let has_door = plan.steps.iter().any(|step| matches!(step, Step::Door { .. }));
         let door = has_door.then(seqpacket).transpose().map_err(launcher("making a door"))?;
         carried.extend(door.iter().map(|(_, theirs)| theirs.as_fd()));
+        carried.extend(memory.iter().map(AsFd::as_fd));
+        let packet = match memory {
+            None => [IoSlice::new(&[Body::Inline as u8]), IoSlice::new(&body)],
+            Some(_) => [IoSlice::new(&[Body::Memory as u8]), IoSlice::new(&[])],
+        };
         let disk = Disk::new(plan);
-        let (reply, pidfd) = self.ask(&carried).map_err(launcher("asking it for a sandbox"))?;
+        let (reply, pidfd) = self.ask(&packet, &carried).map_err(launcher("asking it for a sandbox"))?;
         let door = door.map(|(ours, _)| Door::new(ours));
-        let prepared = Prepared { started, report, log, group, door, disk };
+        let prepared = Prepared { started, reports, log, group, door, disk };
         match (reply, pidfd) {
             (Reply::Started, Some(pidfd)) => Ok(Running::new(plan, prepared, pidfd)),
             (Reply::Started, None) => Err(launcher("taking over a sandbox")(Errno::BADMSG)),
@@ -113,7 +122,11 @@ impl Launcher {
         }
     }
 
-    fn ask(&self, carried: &[std::os::fd::BorrowedFd<'_>]) -> Result<(Reply, Option<OwnedFd>), Errno> {
+    fn ask(
+        &self,
+        packet: &[IoSlice<'_>],
+        carried: &[std::os::fd::BorrowedFd<'_>],
+    ) -> Result<(Reply, Option<OwnedFd>), Errno> {
         let socket = self.socket.as_ref().ok_or(Errno::NOTCONN)?;
         // A thread that panicked in here had sent or received whole messages only.
         let socket = socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -122,7 +135,7 @@ impl Launcher {
         if !ancillary.push(SendAncillaryMessage::ScmRights(carried)) {
             return Err(Errno::NOBUFS);
         }
-        rustix::net::sendmsg(&*socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
+        rustix::net::sendmsg(&*socket, packet, &mut ancillary, SendFlags::NOSIGNAL)?;
 
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);

@@ -1,7 +1,8 @@
 //! Spec and host in, ordered steps out, or a refusal. Pure: no file is looked at, nothing is started.
 //!
-//! Each place in the order has a reason: what needs a capability comes before they
-//! are dropped, what needs the host's `/proc` before the pivot, the traceable moment before the fork, the filter last.
+//! Each place in the order has a reason: what needs a capability comes before they are dropped, what needs the host's
+//! `/proc` before the pivot, what a child inherits before the fork. Pid 1's steps and the payload's are two orders that
+//! run side by side until [`Step::Await`], which no foreign code precedes.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -122,10 +123,6 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
     if let Some(base) = spec.time_offsets {
         steps.push(Step::Clocks { seconds: base.seconds });
     }
-    match spec.network {
-        Network::None => steps.push(Step::Loopback),
-        Network::Host => {}
-    }
     steps.push(Step::Name {
         hostname: spec.surface.hostname.clone().into_bytes(),
         domain: spec.surface.domain.clone().into_bytes(),
@@ -137,14 +134,19 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
         Ids::One { .. } => 0,
         Ids::FakeRoot => 1,
     };
-    steps.extend([Step::Nesting { allowed }, Step::Private]);
+    steps.push(Step::Private);
     steps.push(Step::Become { uid, gid });
     if group.is_some() {
         // The clone's began where kiln is, and would show the way from there.
         steps.push(Step::GroupRoot);
     }
+    steps.extend([Step::Fork, Step::Nesting { allowed }]);
     mounts(spec, host, &mut sources, &mut steps)?;
-    steps.extend([Step::Seal, Step::Pivot, Step::Drop, Step::Fork { program: filter::of_pid_1() }]);
+    steps.extend([Step::Seal, Step::Pivot]);
+    if spec.network == Network::None {
+        steps.push(Step::Join);
+    }
+    steps.extend([Step::Drop, Step::Reap { program: filter::of_pid_1() }]);
     payload(spec, &mut steps)?;
 
     let mut namespaces: Vec<String> = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"].map(String::from).into();
@@ -337,6 +339,18 @@ fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) -> Resul
 
 fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
     let process = &spec.process;
+    if spec.network == Network::None {
+        steps.push(Step::Network);
+    }
+    steps.push(Step::Disarm);
+    let filter = Step::Filter { program: filter::program(spec.filter) };
+    // A fake root's limits count in its second user namespace, which it makes once the mounts are there to be locked;
+    // and a filter that watches calls may stop any call after it.
+    let needs_all = spec.ids == Ids::FakeRoot || !spec.watched.is_empty();
+    let (early, late) = if needs_all { (None, Some(filter)) } else { (Some(filter), None) };
+    if needs_all {
+        steps.push(Step::Await);
+    }
     if spec.ids == Ids::FakeRoot {
         let (uid, gid) = FAKE_ROOT_IDS;
         steps.push(Step::Lock { uid, gid });
@@ -356,7 +370,10 @@ fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
         steps.push(Step::Affinity { cpus });
     }
     steps.push(Step::Umask { mask: process.umask });
-    steps.push(Step::Enter { cwd: absolute(&process.cwd)? });
+    if let Some(filter) = early {
+        steps.extend([filter, Step::Await]);
+    }
+    steps.extend([Step::Streams, Step::Enter { cwd: absolute(&process.cwd)? }]);
 
     let mut writable = vec![c_string("/dev")?];
     if spec.proc_mode != ProcMode::None {
@@ -375,14 +392,12 @@ fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
     if !spec.watched.is_empty() {
         steps.push(Step::Door { program: filter::watch(&spec.watched) });
     }
-    steps.extend([
-        Step::Filter { program: filter::program(spec.filter) },
-        Step::Execute {
-            program: absolute(&process.program)?,
-            argv: c_strings(&process.argv)?,
-            env: c_strings(&process.env)?,
-        },
-    ]);
+    steps.extend(late);
+    steps.push(Step::Execute {
+        program: absolute(&process.program)?,
+        argv: c_strings(&process.argv)?,
+        env: c_strings(&process.env)?,
+    });
     Ok(())
 }
 

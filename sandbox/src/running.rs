@@ -30,7 +30,7 @@ use crate::status::{Achieved, Ended, How, Observed, Usage, Which};
 pub struct Running {
     pidfd: Arc<OwnedFd>,
     cancelled: Arc<AtomicBool>,
-    report: Option<OwnedFd>,
+    reports: Reports,
     log: Option<OwnedFd>,
     started: Instant,
     limits: Limits,
@@ -65,11 +65,44 @@ fn kill(pidfd: &OwnedFd) {
 /// What kiln keeps of a sandbox, made before it starts.
 pub(crate) struct Prepared {
     pub(crate) started: Instant,
-    pub(crate) report: OwnedFd,
+    pub(crate) reports: Reports,
     pub(crate) log: Option<OwnedFd>,
     pub(crate) group: Option<Group>,
     pub(crate) door: Option<Door>,
     pub(crate) disk: Disk,
+}
+
+/// The pipe that a sandbox reports on.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    pipe: Option<OwnedFd>,
+    room: Room,
+}
+
+/// Whether a pipe holds all that a sandbox reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Enough,
+    /// A user with very many pipes gets short ones: pipe(7), pipe-user-pages-soft.
+    Short,
+}
+
+impl Reports {
+    /// What a sandbox reports at most: Landlock, facts, and its end or a failure.
+    const MOST: usize = 4;
+
+    pub(crate) fn new(pipe: OwnedFd) -> Result<Self, Errno> {
+        let room = match rustix::pipe::fcntl_getpipe_size(&pipe)? {
+            size if size >= Self::MOST * PACKET => Room::Enough,
+            _ => Room::Short,
+        };
+        Ok(Self { pipe: Some(pipe), room })
+    }
+
+    /// Waking up for each report would cost as much as ten mounts; they can all wait for the end.
+    fn watched(&self) -> Option<&OwnedFd> {
+        self.pipe.as_ref().filter(|_| self.room == Room::Short)
+    }
 }
 
 /// What the sandbox told so far.
@@ -135,14 +168,14 @@ struct Ending {
 
 impl Running {
     pub(crate) fn new(plan: &Plan, prepared: Prepared, pidfd: OwnedFd) -> Self {
-        let Prepared { started, report, log, group, door, disk } = prepared;
+        let Prepared { started, reports, log, group, door, disk } = prepared;
         Self {
             group,
             door,
             disk,
             pidfd: Arc::new(pidfd),
             cancelled: Arc::default(),
-            report: Some(report),
+            reports,
             log,
             started,
             limits: plan.limits.clone(),
@@ -243,7 +276,7 @@ impl Running {
     fn poll_until(&self, deadline: Option<Instant>) -> Result<Gone, SetupError> {
         let mut watched = vec![PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         // Each only until its end of file, which would be reported over and over.
-        for stream in [&self.report, &self.log].into_iter().flatten() {
+        for stream in [self.reports.watched(), self.log.as_ref()].into_iter().flatten() {
             watched.push(PollFd::new(stream.as_fd(), PollFlags::POLLIN));
         }
         let timeout = match deadline {
@@ -266,10 +299,10 @@ impl Running {
 
     fn read_reports(&mut self, told: &mut Told) -> Result<(), SetupError> {
         let mut packet = [0; PACKET];
-        while let Some(report) = &self.report {
-            let used = match rustix::io::read(report, &mut packet) {
+        while let Some(pipe) = &self.reports.pipe {
+            let used = match rustix::io::read(pipe, &mut packet) {
                 Ok(0) => {
-                    self.report = None;
+                    self.reports.pipe = None;
                     break;
                 }
                 Ok(used) => used,

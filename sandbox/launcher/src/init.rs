@@ -1,7 +1,8 @@
-//! Pid 1 of a sandbox: sets everything up, drops everything, forks the payload, then reaps, forwards SIGTERM, reports.
+//! Pid 1 of a sandbox: forks the payload's process, sets everything up, drops everything, lets the payload go on, then
+//! reaps, forwards SIGTERM, reports.
 //!
 //! Runs in the new namespaces, first with all capabilities in them and none outside. From [`Step::Drop`] on it has
-//! none and cannot be traced, although the payload has its uid. It allocates nothing: all strings, pointer arrays and
+//! none and cannot be traced, although the payload has its uid; before, there is no foreign code to trace it. It allocates nothing: all strings, pointer arrays and
 //! the filter were made by the launcher before `clone3`. It exits as soon as the payload has ended; the kernel then
 //! kills whatever the payload left behind.
 
@@ -13,14 +14,16 @@ use nix::sys::signal::{SigSet, Signal as NixSignal, kill};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Pid as RustixPid, Signal, WaitOptions};
+use rustix::process::{DumpableBehavior, Signal, WaitOptions};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
 
 use crate::mounts::Mounts;
 use crate::protocol::{Carried, End, Failure, PACKET, Report, Request, Status};
 use crate::step::{Place, Step};
-use crate::sys::{self, Fork, Network, Program, StringArray};
-use crate::{networks, payload};
+use crate::networks::Network;
+use crate::sys::{self, Program, StringArray};
+use crate::twin::{self, Side, Twin};
+use crate::payload;
 
 /// Everything that pid 1 and the payload's process need, ready for use.
 pub(crate) struct Task<'a> {
@@ -33,7 +36,7 @@ pub(crate) struct Task<'a> {
     pub(crate) watch: Program,
     own_filter: Program,
     pub(crate) door: Option<&'a OwnedFd>,
-    network: Network,
+    pub(crate) network: Network,
     report: &'a OwnedFd,
     released: &'a OwnedFd,
     launcher: &'a OwnedFd,
@@ -76,7 +79,7 @@ impl<'a> Task<'a> {
                     task.argv = StringArray::new(argv);
                     task.env = StringArray::new(env);
                 }
-                Step::Fork { program } => task.own_filter = Program::new(program),
+                Step::Reap { program } => task.own_filter = Program::new(program),
                 Step::Filter { program } => task.filter = Program::new(program),
                 Step::Door { program } => task.watch = Program::new(program),
                 _ => {}
@@ -104,15 +107,20 @@ impl<'a> Task<'a> {
 /// The whole life of pid 1.
 pub(crate) fn run(task: &Task<'_>) -> ! {
     let mut mounts = Mounts::default();
+    let mut twin = None;
     rustix::process::umask(Mode::empty());
     for (number, step) in task.request.steps.iter().enumerate() {
         if step.place() != Place::Init {
             continue;
         }
-        if let Step::Fork { .. } = step {
-            fork(task, number)
-        }
-        if let Err(errno) = perform(task, &mut mounts, step) {
+        let done = match (step, &twin) {
+            (Step::Fork, None) => fork(task).map(|forked| twin = Some(forked)),
+            (Step::Join, Some(twin)) => join(task, twin),
+            (Step::Reap { .. }, Some(twin)) => reap(task, number, twin),
+            (Step::Fork | Step::Join | Step::Reap { .. }, _) => Err(Errno::PROTO),
+            (other, _) => perform(task, &mut mounts, other),
+        };
+        if let Err(errno) = done {
             task.fail(number, errno)
         }
     }
@@ -124,11 +132,6 @@ fn perform<'a>(task: &Task<'a>, mounts: &mut Mounts<'a>, step: &'a Step) -> Resu
         Step::Become { uid, gid } => take_ids(task, *uid, *gid),
         Step::Clocks { seconds } => offset_clocks(*seconds),
         Step::GroupRoot => sys::unshare_groups(),
-        Step::Loopback => match task.network {
-            Network::New => networks::loopback(),
-            // It was up before the launcher gave it away.
-            Network::Present => Ok(()),
-        },
         Step::Name { hostname, domain } => {
             rustix::system::sethostname(hostname)?;
             rustix::system::setdomainname(domain)
@@ -186,6 +189,12 @@ fn offset_clocks(seconds: u64) -> Result<(), Errno> {
 }
 
 fn drop_privileges() -> Result<(), Errno> {
+    drop_capabilities()?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// No capability, and no way to another.
+pub(crate) fn drop_capabilities() -> Result<(), Errno> {
     rustix::thread::set_no_new_privs(true)?;
     rustix::thread::clear_ambient_capability_set()?;
     for number in 0..64 {
@@ -206,36 +215,47 @@ fn drop_privileges() -> Result<(), Errno> {
             | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED,
     )?;
     let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
 }
 
-/// Pid 1 goes on as the reaper, the child as the payload.
-fn fork(task: &Task<'_>, number: usize) -> ! {
-    // Blocked, not handled: a namespace's init only gets signals that it handles or blocks: pid_namespaces(7).
+/// The signals that pid 1 waits for while it reaps.
+fn awaited() -> SigSet {
     let mut awaited = SigSet::empty();
     awaited.add(NixSignal::SIGTERM);
     awaited.add(NixSignal::SIGCHLD);
+    awaited
+}
+
+/// Starts the payload's process.
+fn fork(task: &Task<'_>) -> Result<Twin, Errno> {
+    // Blocked, not handled: a namespace's init only gets signals that it handles or blocks: pid_namespaces(7).
+    let awaited = awaited();
     sys::default_signal(libc::SIGCHLD);
-    if awaited.thread_block().is_err() {
-        task.fail(number, Errno::INVAL);
-    }
-    match sys::fork() {
-        Err(errno) => task.fail(number, errno),
-        Ok(Fork::Child) => {
-            if awaited.thread_unblock().is_err() {
-                task.fail(number, Errno::INVAL);
-            }
-            payload::run(task)
-        }
-        Ok(Fork::Parent { pid, .. }) => match RustixPid::from_raw(pid) {
-            Some(payload) => reap(task, number, &awaited, payload),
-            None => task.fail(number, Errno::PROTO),
+    awaited.thread_block().map_err(|_| Errno::INVAL)?;
+    match twin::fork()? {
+        Side::Payload(twin) => match awaited.thread_unblock() {
+            Ok(()) => payload::run(task, &twin),
+            Err(_) => sys::exit_now(125),
         },
+        Side::Init(twin) => Ok(twin),
     }
 }
 
-fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: RustixPid) -> ! {
+/// Pid 1 may not stay in the host's network: the payload could see that in pid 1's /proc files.
+fn join(task: &Task<'_>, twin: &Twin) -> Result<(), Errno> {
+    twin.wait();
+    match task.network {
+        Network::New => twin.enter_network(),
+        // Both were born in it.
+        Network::Present => Ok(()),
+    }
+}
+
+fn reap(task: &Task<'_>, number: usize, twin: &Twin) -> ! {
+    let (payload, awaited) = (twin.pid, awaited());
+    if let Err(errno) = twin.tell() {
+        task.fail(number, errno);
+    }
     let report = task.report.as_raw_fd() as u32;
     // 0 to 2 are /dev/null since the launcher began; nothing else is needed any more.
     let closed = sys::close_range(report + 1, u32::MAX).and_then(|()| match report {

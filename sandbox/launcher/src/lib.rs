@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! kiln ── socket, pipes ──▶ launcher ── clone3 ──▶ pid 1 (init) ── fork ──▶ payload
-//!                           serve                  init, mounts             payload
+//!                           serve                  init, mounts ◀─ twin ──▶ payload
 //! ```
 //! One thread each, never a lock. After `clone3` nothing is allocated: the request was decoded into C strings before.
 //! Knows Linux and [`step::Step`]; decides nothing: what is done, and in which order, is the plan's.
@@ -19,5 +19,6 @@ pub mod protocol;
 pub mod serve;
 pub mod step;
 mod sys;
+mod twin;
 
 pub use sys::landlock_abi;

@@ -2,8 +2,7 @@
 //!
 //! Pid 1 builds the new root on top of the host's, in its own mount namespace, and pivots at the end; only
 //! [`detach`] runs in the launcher. Sources are opened by path without symlinks and compared with the identity that
-//! kiln saw; targets are walked below the new root without symlinks. Attributes are set on a detached tree before
-//! anything can see it.
+//! kiln saw; targets are walked below the new root without symlinks. Attributes are set before anything foreign runs.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -260,15 +259,14 @@ impl<'a> Mounts<'a> {
         let dev = tmpfs(64 << 10, 64, 0o755, NOSUID | NOEXEC)?;
         attach(&dev, &parent, name)?;
         for (name, path, major, minor) in NODES {
-            let node = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            let node = clone_tree(CWD, path)?;
             if rustix::fs::fstat(&node)?.st_rdev != rustix::fs::makedev(major, minor) {
                 return Err(Errno::NODEV);
             }
-            write_new(&dev, name, b"")?;
-            let tree = clone_tree(&node, c"")?;
-            sys::mount_attributes(&tree, NOSUID | NOEXEC, Reach::Tree)?;
-            attach(&tree, &dev, name)?;
+            make_file(&dev, name)?;
+            attach(&node, &dev, name)?;
         }
+        sys::mount_attributes(&dev, NOSUID | NOEXEC, Reach::Tree)?;
         for (name, text) in LINKS {
             rustix::fs::symlinkat(text, &dev, name)?;
         }
@@ -332,7 +330,7 @@ fn split(target: &CStr) -> Result<(&[u8], &CStr), Errno> {
 fn make_point(parent: &OwnedFd, name: &CStr, kind: Kind) -> Result<(), Errno> {
     match kind {
         Kind::Directory => make_directory(parent, name.to_bytes()),
-        Kind::File => match write_new(parent, name, b"") {
+        Kind::File => match make_file(parent, name) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(errno),
         },
@@ -362,6 +360,11 @@ fn make_directory(at: impl AsFd, name: &[u8]) -> Result<(), Errno> {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno),
     }
+}
+
+/// An empty file, without opening it.
+fn make_file(at: impl AsFd, name: &CStr) -> Result<(), Errno> {
+    rustix::fs::mknodat(at, name, rustix::fs::FileType::RegularFile, Mode::from_raw_mode(0o444), 0)
 }
 
 /// In a writable directory that was used before it may be there already.

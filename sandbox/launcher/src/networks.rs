@@ -15,7 +15,16 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::LinkNameSpaceType;
 
 use crate::init::{Text, write_file};
-use crate::sys::{self, Network};
+use crate::sys;
+
+/// The network of a new sandbox.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// The payload's process makes one.
+    New,
+    /// The one that pid 1 was born in.
+    Present,
+}
 
 /// Networks that no sandbox has had.
 pub(crate) struct Networks {
@@ -58,7 +67,7 @@ impl Networks {
         Ok(())
     }
 
-    /// Enters one for the sandbox that is cloned next, or leaves it to that clone to make one.
+    /// Enters one for the sandbox that is cloned next, or leaves it to that sandbox to make one.
     pub(crate) fn enter(&mut self) -> Result<Network, Errno> {
         let Some(network) = self.ready.pop() else {
             return Ok(Network::New);

@@ -1,7 +1,9 @@
 //! The payload's process between fork and `execve`.
 //!
-//! Runs in the finished sandbox as the payload's user, without capabilities, with no-new-privs. Order matters: limits
-//! and Landlock before the filter, the filter last, so that it need not allow what setup calls.
+//! It begins beside pid 1 and does what needs no file: the network, then the loss of every capability, limits, most
+//! often the filter. From [`Step::Await`] on it runs in the finished sandbox, beside a pid 1 that has dropped
+//! everything too. The filter comes that early because a kernel takes as long to install it as for ten mounts; it
+//! forbids nothing that the later steps call, or the plan puts it last.
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -9,29 +11,43 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{DumpableBehavior, Resource as RlimitOf, Rlimit as RustixRlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet};
 
-use crate::init::{Task, Text, write_file};
+use crate::init::{Task, Text, drop_capabilities, write_file};
 use crate::protocol::Report;
+use crate::networks::Network;
 use crate::step::{Place, Resource, Rlimit, Step};
-use crate::{door, facts, landlock, sys};
+use crate::twin::OfPayload;
+use crate::{door, facts, landlock, networks, sys};
 
 /// Performs the payload's steps. The last one does not return.
-pub(crate) fn run(task: &Task<'_>) -> ! {
+pub(crate) fn run(task: &Task<'_>, twin: &OfPayload) -> ! {
     for (number, step) in task.request.steps.iter().enumerate() {
         if step.place() != Place::Payload {
             continue;
         }
-        if let Err(errno) = perform(task, step) {
+        if let Err(errno) = perform(task, twin, step) {
             task.fail(number, errno)
         }
     }
     task.fail(0, Errno::PROTO)
 }
 
-fn perform(task: &Task<'_>, step: &Step) -> Result<(), Errno> {
+fn perform(task: &Task<'_>, twin: &OfPayload, step: &Step) -> Result<(), Errno> {
     match step {
+        Step::Network => {
+            if task.network == Network::New {
+                sys::unshare_network()?;
+                networks::loopback()?;
+            }
+            twin.tell()
+        }
+        Step::Disarm => drop_capabilities(),
+        Step::Await => {
+            twin.wait();
+            Ok(())
+        }
         Step::Lock { uid, gid } => lock_mounts(*uid, *gid),
-        Step::Session => {
-            rustix::process::setsid()?;
+        Step::Session => rustix::process::setsid().map(drop),
+        Step::Streams => {
             match task.streams {
                 [log] => {
                     // Not the host's: a descriptor is also a way back to the mount that it was opened on.

@@ -1,7 +1,7 @@
 //! What kiln and its launcher say to each other: one request with all steps, one reply with a pidfd, then reports.
 //!
-//! A request is a postcard-encoded [`Request`] in a sealed memfd, sent with the descriptors of [`Carried`] over a
-//! SOCK_SEQPACKET pair. The reply is a [`Reply`]; a pidfd of the sandbox's pid 1 comes with [`Reply::Started`]. Later
+//! A request is a postcard-encoded [`Request`], sent with the descriptors of [`Carried`] over a SOCK_SEQPACKET pair: in
+//! the packet itself, or in a sealed memfd where it is longer than [`INLINE`]. The reply is a [`Reply`]; a pidfd of the sandbox's pid 1 comes with [`Reply::Started`]. Later
 //! facts travel on the request's own pipe, one [`Report`] per packet (`O_DIRECT` pipe, each at most `PIPE_BUF`), so
 //! that many sandboxes over one launcher need no numbering. Both ends are the same build of kiln: there is no version.
 
@@ -14,18 +14,30 @@ use crate::step::{Kind, Step};
 /// Largest packet on the report pipe: `PIPE_BUF`, the bound below which a pipe write is atomic.
 pub const PACKET: usize = 4096;
 
+/// Longest request that travels in its packet, in bytes. A memfd costs four system calls on one side and two on the
+/// other; a packet beyond the socket's buffer (208 KiB by default) would not be taken at all.
+pub const INLINE: usize = 64 << 10;
+
+/// First byte of a request's packet: where the encoded [`Request`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Body {
+    /// The rest of the packet.
+    Inline = 1,
+    /// A sealed memfd, the last of the descriptors.
+    Memory = 2,
+}
+
 /// Order of the descriptors that come with a request.
 pub struct Carried;
 
 impl Carried {
-    /// The sealed memfd with the encoded [`Request`].
-    pub const BODY: usize = 0;
     /// Write end of the report pipe.
-    pub const REPORT: usize = 1;
+    pub const REPORT: usize = 0;
     /// The payload's streams: one descriptor for 1 and 2, with the sandbox's own `/dev/null` for 0, or one for each.
     /// Behind them, where the steps have a [`Step::Door`], the socket that its listener leaves by.
-    pub const STREAMS: usize = 2;
-    /// How many there are at most.
+    pub const STREAMS: usize = 1;
+    /// How many there are at most, with the memfd of [`Body::Memory`].
     pub const COUNT: usize = 6;
 }
 

@@ -19,10 +19,10 @@ use rustix::net::{
 use rustix::process::{PidfdFlags, Resource, Signal};
 
 use crate::init::{self, Task};
-use crate::networks::Networks;
-use crate::protocol::{Carried, Failure, Group, Reply, Request, Source};
+use crate::networks::{Network, Networks};
+use crate::protocol::{Body, Carried, Failure, Group, INLINE, Reply, Request, Source};
 use crate::step::{Net, Step};
-use crate::sys::{self, Birth, Fork, Network};
+use crate::sys::{self, Birth, Fork};
 use crate::{ids, mounts};
 
 /// Serves the socket on descriptor 0 until the other side closes it. `networks` are kept ready.
@@ -35,8 +35,16 @@ pub fn run(networks: usize) -> ExitCode {
 
 struct Launcher {
     socket: OwnedFd,
+    packet: Vec<u8>,
     itself: OwnedFd,
     networks: Networks,
+}
+
+/// What came in one packet.
+struct Received {
+    /// An unreadable one is refused; the launcher goes on.
+    request: Result<Request, Errno>,
+    carried: Vec<OwnedFd>,
 }
 
 impl Launcher {
@@ -61,7 +69,7 @@ impl Launcher {
         files.current = files.maximum;
         rustix::process::setrlimit(Resource::Nofile, files)?;
         let itself = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-        Ok(Self { socket, itself, networks: Networks::new(networks)? })
+        Ok(Self { socket, packet: vec![0; 1 + INLINE], itself, networks: Networks::new(networks)? })
     }
 
     fn serve(&mut self) -> Result<(), Errno> {
@@ -69,10 +77,10 @@ impl Launcher {
             while self.networks.is_short() && !self.is_asked()? {
                 self.networks.make()?;
             }
-            let Some(carried) = self.receive()? else {
+            let Some(Received { request, carried }) = self.receive()? else {
                 return Ok(());
             };
-            let started = self.start(&carried);
+            let started = request.map_err(refused).and_then(|request| self.start(&request, &carried));
             // Our copies of the pipes must be gone before the reply, or kiln would wait for an end of file.
             drop(carried);
             self.reply(started)?;
@@ -88,14 +96,13 @@ impl Launcher {
         }
     }
 
-    fn receive(&self) -> Result<Option<Vec<OwnedFd>>, Errno> {
+    fn receive(&mut self) -> Result<Option<Received>, Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(Carried::COUNT))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut byte = [0];
         let received = loop {
             let result = rustix::net::recvmsg(
                 &self.socket,
-                &mut [IoSliceMut::new(&mut byte)],
+                &mut [IoSliceMut::new(&mut self.packet)],
                 &mut ancillary,
                 RecvFlags::CMSG_CLOEXEC,
             );
@@ -113,7 +120,15 @@ impl Launcher {
                 carried.extend(descriptors);
             }
         }
-        Ok(Some(carried))
+        let request = match self.packet[..received.bytes].split_first() {
+            Some((&kind, bytes)) if kind == Body::Inline as u8 => decode(bytes),
+            Some((&kind, [])) if kind == Body::Memory as u8 => match carried.pop() {
+                Some(memory) => read(&memory).and_then(|bytes| decode(&bytes)),
+                None => Err(Errno::PROTO),
+            },
+            _ => Err(Errno::PROTO),
+        };
+        Ok(Some(Received { request, carried }))
     }
 
     fn reply(&self, started: Result<OwnedFd, Failure>) -> Result<(), Errno> {
@@ -135,12 +150,10 @@ impl Launcher {
         Ok(())
     }
 
-    fn start(&mut self, carried: &[OwnedFd]) -> Result<OwnedFd, Failure> {
-        let refused = |errno: Errno| Failure { step: 0, source: None, errno: errno.raw_os_error() };
+    fn start(&mut self, request: &Request, carried: &[OwnedFd]) -> Result<OwnedFd, Failure> {
         if !(Carried::STREAMS + 1..=Carried::COUNT).contains(&carried.len()) {
             return Err(refused(Errno::PROTO));
         }
-        let request = read_request(&carried[Carried::BODY]).map_err(refused)?;
         let (release, released) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map(|(read, write)| (write, read))
             .map_err(refused)?;
@@ -155,7 +168,7 @@ impl Launcher {
             };
             match step {
                 Step::Detach => {
-                    for (index, access) in mounts::accesses(&request) {
+                    for (index, access) in mounts::accesses(request) {
                         if let Some(source @ Source::Tree { .. }) = request.sources.get(index) {
                             let tree = mounts::detach(source, access).map_err(|errno| failed(errno, Some(index)))?;
                             trees[index] = Some(tree);
@@ -183,8 +196,8 @@ impl Launcher {
                         Net::Host => Network::Present,
                     };
                     // Everything that the child needs is made here, in memory that it inherits.
-                    let task = Task::prepare(&request, &trees, carried, network, &released, &self.itself);
-                    let birth = Birth::Sandbox { network, group: group.as_ref().map(AsFd::as_fd) };
+                    let task = Task::prepare(request, &trees, carried, network, &released, &self.itself);
+                    let birth = Birth::Sandbox { group: group.as_ref().map(AsFd::as_fd) };
                     match sys::clone3(birth).map_err(|errno| failed(errno, None))? {
                         Fork::Child => init::run(&task),
                         Fork::Parent { pid, pidfd } => child = Some((pid, pidfd)),
@@ -218,7 +231,16 @@ fn move_into(group: &CStr, pid: i32) -> Result<(), Errno> {
     rustix::io::write(&members, pid.to_string().as_bytes()).map(drop)
 }
 
-fn read_request(body: &OwnedFd) -> Result<Request, Errno> {
+/// Nothing was started.
+fn refused(errno: Errno) -> Failure {
+    Failure { step: 0, source: None, errno: errno.raw_os_error() }
+}
+
+fn decode(bytes: &[u8]) -> Result<Request, Errno> {
+    postcard::from_bytes(bytes).map_err(|_| Errno::PROTO)
+}
+
+fn read(body: &OwnedFd) -> Result<Vec<u8>, Errno> {
     let size = usize::try_from(rustix::fs::fstat(body)?.st_size).map_err(|_| Errno::FBIG)?;
     let mut bytes = vec![0; size];
     let mut filled = 0;
@@ -228,5 +250,5 @@ fn read_request(body: &OwnedFd) -> Result<Request, Errno> {
             count => filled += count,
         }
     }
-    postcard::from_bytes(&bytes).map_err(|_| Errno::PROTO)
+    Ok(bytes)
 }

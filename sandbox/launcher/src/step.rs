@@ -99,9 +99,9 @@ pub enum Step {
         /// Processes and threads, pid 1 included.
         processes: Option<u64>,
     },
-    /// Start pid 1 in new user, mount, pid, ipc, uts and cgroup namespaces, and most often in a new network namespace.
+    /// Start pid 1 in new user, mount, pid, ipc, uts and cgroup namespaces, and in a network made ahead, if there is one.
     Clone {
-        /// Whose network.
+        /// Whose network it will have.
         net: Net,
     },
     /// Write the one-id maps of the new user namespace.
@@ -125,8 +125,14 @@ pub enum Step {
         /// Seconds since the pretended boot.
         seconds: u64,
     },
-    /// Bring up `lo`; the kernel adds 127.0.0.1/8 and ::1 by itself.
-    Loopback,
+    /// Start the payload's process. It makes ready what needs no file while pid 1 goes on with the mounts. What only
+    /// children get, or what pid 1 and the payload must share, comes before.
+    Fork,
+    /// A network namespace, unless pid 1 was born in one of its own, with `lo` up; the kernel adds 127.0.0.1/8 and ::1
+    /// by itself. It takes as long as all the mounts.
+    Network,
+    /// Pid 1 leaves the host's network for the payload's.
+    Join,
     /// Host and domain name.
     Name {
         /// `uname -n`.
@@ -225,13 +231,17 @@ pub enum Step {
     Seal,
     /// The new root becomes `/`; the host's is gone.
     Pivot,
-    /// No capability, no new privilege, not traceable. Before the fork.
+    /// No capability, no new privilege, not traceable. Before the payload may go on.
     Drop,
-    /// Start the payload's process; pid 1 takes a filter of its own, reaps and reports.
-    Fork {
+    /// Let the payload go on; take a filter of its own, reap and report.
+    Reap {
         /// As in [`Step::Filter`]: what reaping needs, and nothing else.
         program: Vec<(u16, u8, u8, u32)>,
     },
+    /// No capability, no new privilege.
+    Disarm,
+    /// Wait until pid 1 has built everything and dropped everything.
+    Await,
     /// A second user and mount namespace, with root's ids: every mount is locked, capabilities reach no further than
     /// own files.
     Lock {
@@ -240,8 +250,10 @@ pub enum Step {
         /// The first namespace's group id, here 0.
         gid: u32,
     },
-    /// Own session, no terminal, descriptors 0 to 2 only.
+    /// Own session, no terminal.
     Session,
+    /// Descriptors 0 to 2 only.
+    Streams,
     /// Resource limits.
     Limits {
         /// All of them.
@@ -280,7 +292,7 @@ pub enum Step {
         /// As in [`Step::Filter`].
         program: Vec<(u16, u8, u8, u32)>,
     },
-    /// The system call filter, the last thing before the program.
+    /// The system call filter. The last thing before the program where a step needs what it forbids.
     Filter {
         /// `struct sock_filter` as (code, jt, jf, k).
         program: Vec<(u16, u8, u8, u32)>,
@@ -304,7 +316,8 @@ impl Step {
             Self::Become { .. }
             | Self::GroupRoot
             | Self::Clocks { .. }
-            | Self::Loopback
+            | Self::Fork
+            | Self::Join
             | Self::Name { .. }
             | Self::FirstPid { .. }
             | Self::Nesting { .. }
@@ -325,9 +338,13 @@ impl Step {
             | Self::Seal
             | Self::Pivot
             | Self::Drop
-            | Self::Fork { .. } => Place::Init,
-            Self::Lock { .. }
+            | Self::Reap { .. } => Place::Init,
+            Self::Network
+            | Self::Disarm
+            | Self::Await
+            | Self::Lock { .. }
             | Self::Session
+            | Self::Streams
             | Self::Limits { .. }
             | Self::Personality { .. }
             | Self::Affinity { .. }
@@ -361,7 +378,9 @@ impl Step {
             | Self::Map { .. }
             | Self::Become { .. }
             | Self::Clocks { .. }
-            | Self::Loopback
+            | Self::Fork
+            | Self::Network
+            | Self::Join
             | Self::Name { .. }
             | Self::FirstPid { .. }
             | Self::Nesting { .. }
@@ -375,9 +394,12 @@ impl Step {
             | Self::Seal
             | Self::Pivot
             | Self::Drop
-            | Self::Fork { .. }
+            | Self::Reap { .. }
+            | Self::Disarm
+            | Self::Await
             | Self::Lock { .. }
             | Self::Session
+            | Self::Streams
             | Self::Limits { .. }
             | Self::Personality { .. }
             | Self::Affinity { .. }
@@ -413,13 +435,15 @@ impl fmt::Display for Step {
                 memory.map_or(Ok(()), |bytes| write!(f, " memory={bytes}"))?;
                 processes.map_or(Ok(()), |count| write!(f, " processes={count}"))
             }
-            Self::Clone { net: Net::Own } => f.write_str("clone user mnt pid net ipc uts cgroup"),
+            Self::Clone { net: Net::Own } => f.write_str("clone user mnt pid ipc uts cgroup"),
             Self::Clone { net: Net::Host } => f.write_str("clone user mnt pid ipc uts cgroup, the host's net"),
             Self::GroupRoot => f.write_str("groups begin here"),
             Self::Map { uid, gid } => write!(f, "map {uid}:{gid}"),
             Self::Become { uid, gid } => write!(f, "become {uid}:{gid}"),
             Self::Clocks { seconds } => write!(f, "clocks {seconds}"),
-            Self::Loopback => f.write_str("loopback up"),
+            Self::Fork => f.write_str("fork"),
+            Self::Network => f.write_str("network, loopback up"),
+            Self::Join => f.write_str("join the payload's network"),
             Self::Name { hostname, domain } => {
                 write!(f, "name {} {}", String::from_utf8_lossy(hostname), String::from_utf8_lossy(domain))
             }
@@ -447,9 +471,12 @@ impl fmt::Display for Step {
             Self::Seal => f.write_str("seal root and dev"),
             Self::Pivot => f.write_str("pivot"),
             Self::Drop => f.write_str("drop capabilities, no new privileges, undumpable"),
-            Self::Fork { program } => write!(f, "fork, filter {} instructions", program.len()),
+            Self::Reap { program } => write!(f, "let go and reap, filter {} instructions", program.len()),
+            Self::Disarm => f.write_str("disarm, no capabilities, no new privileges"),
+            Self::Await => f.write_str("await pid 1"),
             Self::Lock { uid, gid } => write!(f, "lock mounts, {uid}:{gid} is 0:0 in a second user namespace"),
-            Self::Session => f.write_str("session, descriptors 0-2"),
+            Self::Session => f.write_str("session"),
+            Self::Streams => f.write_str("descriptors 0-2"),
             Self::Limits { limits } => {
                 f.write_str("limits")?;
                 for limit in limits {

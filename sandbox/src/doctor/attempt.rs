@@ -58,28 +58,51 @@ pub struct Attempts {
     pub memory: Attempt,
 }
 
-/// First words of steps, in the order of a plan: what failed at one has passed those before it.
-const ORDER: [&str; 24] = [
-    "detach", "clone", "map", "become", "clocks", "loopback", "name", "further", "mounts", "root", "scratch", "dev",
-    "proc", "bind", "seal", "pivot", "drop", "fork", "lock", "session", "limits", "landlock", "filter", "execute",
+/// First words of steps, in the order of a plan. Pid 1 builds while the payload's process makes itself ready: what
+/// failed in one of the two has passed what came before the fork, and tells nothing of the other.
+const LANES: [(Lane, &[&str]); 4] = [
+    (Lane::Before, &["detach", "clone", "map", "clocks", "name", "become", "fork"]),
+    (
+        Lane::Builds,
+        &["further", "mounts", "root", "scratch", "dev", "proc", "bind", "seal", "pivot", "join", "drop", "let"],
+    ),
+    (Lane::Readies, &["network", "disarm", "session", "limits", "filter"]),
+    (Lane::After, &["await", "lock", "descriptors", "landlock", "execute"]),
 ];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Before,
+    Builds,
+    Readies,
+    After,
+}
+
+/// Where a step is that begins with this word.
+fn place(word: &str) -> Option<(Lane, usize)> {
+    LANES.iter().find_map(|(lane, words)| Some((*lane, words.iter().position(|step| *step == word)?)))
+}
 
 impl Attempt {
     /// Whether it got beyond the step that begins with this word.
     pub fn passed(&self, word: &str) -> bool {
-        let place = |word: &str| ORDER.iter().position(|step| *step == word);
         match self {
             Self::Worked { .. } => true,
             Self::Failed { step, .. } => {
                 // Steps that are not in the list belong to one that is: what lies over /proc, say, comes after it.
                 let first = match first_word(step) {
                     "freeze" | "mask" | "cover" | "sys" | "tmpfs" | "file" | "directory" => "bind",
-                    "next" => "further",
-                    "personality" | "affinity" | "umask" | "enter" => "limits",
-                    "observe" => "landlock",
+                    "next" => "name",
+                    "groups" => "become",
+                    "personality" | "affinity" | "umask" => "limits",
+                    "enter" | "observe" | "door" => "landlock",
                     other => other,
                 };
-                place(first) > place(word)
+                match (place(first), place(word)) {
+                    (Some((lane, failed)), Some((other, step))) if lane == other => step < failed,
+                    (Some((Lane::After, _)), Some(_)) | (Some(_), Some((Lane::Before, _))) => true,
+                    _ => false,
+                }
             }
             Self::Refused(_) => false,
         }
@@ -104,7 +127,7 @@ impl Attempt {
 impl Attempts {
     /// The one that got furthest of those that differ in `/proc` only.
     pub fn best(&self) -> &Attempt {
-        let reach = |attempt: &&Attempt| ORDER.iter().filter(|word| attempt.passed(word)).count();
+        let reach = |attempt: &&Attempt| LANES.iter().flat_map(|(_, words)| *words).filter(|word| attempt.passed(word)).count();
         // Of equals the last is taken: the build's, which has most.
         [&self.bare, &self.strict, &self.build].into_iter().max_by_key(reach).unwrap_or(&self.build)
     }
@@ -265,7 +288,9 @@ mod tests {
         let failed = |step: &str| Attempt::Failed { step: step.into(), errno: Some(1), told: String::new() };
         assert!(failed("proc full").passed("clone") && !failed("proc full").passed("proc"));
         assert!(failed("mask proc/keys").passed("proc") && !failed("mask proc/keys").passed("pivot"));
-        assert!(failed("enter /build").passed("session") && !failed("enter /build").passed("filter"));
+        assert!(failed("enter /build").passed("session") && failed("enter /build").passed("pivot"));
+        assert!(failed("network, loopback up").passed("fork") && !failed("network, loopback up").passed("pivot"));
+        assert!(!failed("pivot").passed("filter") && !failed("fork").passed("pivot"));
         assert!(!failed("").passed("detach") && !failed("clone user mnt").passed("clone"));
         assert!(failed("clone user mnt").failed_with("clone", Errno::PERM));
         assert!(!failed("clone user mnt").failed_with("clone", Errno::NOSPC));
@@ -278,11 +303,12 @@ mod tests {
         (spec.ids, spec.filter) = (Ids::FakeRoot, Filter::FakeRoot);
         spec.process.affinity = Some(vec![0]);
         let steps = plan(&spec, &host).expect("possible").to_string();
-        let mut unreached: Vec<&str> = ORDER.into();
+        let mut unreached: Vec<&str> = LANES.iter().flat_map(|(_, words)| words.iter().copied()).collect();
+        let words = unreached.clone();
         for line in steps.lines().filter(|line| !line.starts_with("source")) {
             let step = line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
             let attempt = Attempt::Failed { step: step.clone(), errno: None, told: String::new() };
-            let before = ORDER.iter().filter(|word| attempt.passed(word)).count();
+            let before = words.iter().filter(|word| attempt.passed(word)).count();
             assert!(before > 0 || step.starts_with("detach") || step.starts_with("clone user"), "{step} has no place");
             unreached.retain(|word| !step.starts_with(word));
         }

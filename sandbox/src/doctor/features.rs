@@ -43,7 +43,7 @@ pub(super) fn kernel(facts: &Facts) -> Finding {
 pub(super) fn calls(facts: &Facts) -> Finding {
     let purpose = "sandboxes that are born in their namespaces, cannot be mistaken for another, and inherit nothing";
     let name = "clone3, pidfd, close_range";
-    if facts.attempts.best().passed("session") {
+    if facts.attempts.best().passed("descriptors") {
         return Finding::ok("process-calls", Required, purpose, name);
     }
     // clone3 is of 5.3 and close_range's flag of 5.11: a kernel that is new enough has them, unless a filter hides them.

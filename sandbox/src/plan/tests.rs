@@ -70,14 +70,39 @@ fn a_fake_root_allows_one_more_user_namespace_and_uses_it_up() {
 }
 
 #[test]
-fn every_plan_drops_rights_before_it_forks_and_filters_last() {
-    for caller in [Caller::User, Caller::Root] {
-        let steps = plan(&build(), &host(caller)).expect("possible").steps;
+fn in_every_plan_both_processes_have_dropped_everything_before_the_payload_goes_on() {
+    let mut fake_root = build();
+    fake_root.root = Root::WritableTree("/env".into());
+    (fake_root.filter, fake_root.ids) = (Filter::FakeRoot, Ids::FakeRoot);
+    let mut watched = build();
+    watched.watched = [257].into();
+    let mut online = build();
+    online.network = Network::Host;
+    for (caller, spec) in
+        [Caller::User, Caller::Root].into_iter().flat_map(|c| [&build(), &fake_root, &watched, &online].map(|s| (c, s.clone())))
+    {
+        let steps = plan(&spec, &host(caller)).expect("possible").steps;
         let at = |wanted: fn(&Step) -> bool| steps.iter().position(wanted).expect("in the plan");
+        let (fork, reap) = (at(|step| matches!(step, Step::Fork)), at(|step| matches!(step, Step::Reap { .. })));
+        let (disarm, awaited) = (at(|step| matches!(step, Step::Disarm)), at(|step| matches!(step, Step::Await)));
+        let filter = at(|step| matches!(step, Step::Filter { .. }));
         assert!(at(|step| matches!(step, Step::Nesting { .. })) < at(|step| matches!(step, Step::Pivot)));
         assert!(at(|step| matches!(step, Step::Seal)) < at(|step| matches!(step, Step::Pivot)));
-        assert_eq!(at(|step| matches!(step, Step::Drop)) + 1, at(|step| matches!(step, Step::Fork { .. })));
-        assert!(matches!(steps[..], [.., Step::Filter { .. }, Step::Execute { .. }]));
+        assert_eq!(at(|step| matches!(step, Step::Drop)) + 1, reap);
+        assert!(at(|step| matches!(step, Step::Become { .. })) < fork && reap < disarm, "{spec:?}");
+        assert!(disarm < awaited && disarm < filter, "{spec:?}");
+        assert!(matches!(steps[..], [.., Step::Execute { .. }]));
+        match spec.network {
+            Network::None => {
+                let (made, joined) =
+                    (at(|step| matches!(step, Step::Network)), at(|step| matches!(step, Step::Join)));
+                assert!(made < disarm && joined < reap - 1);
+            }
+            Network::Host => assert!(!steps.iter().any(|step| matches!(step, Step::Network | Step::Join))),
+        }
+        if let Some(door) = steps.iter().position(|step| matches!(step, Step::Door { .. })) {
+            assert_eq!(filter, door + 1, "a watched call must not stop what comes before the program");
+        }
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) use exec::{
 };
 pub use syscalls::landlock_abi;
 
-pub(crate) use process::{Birth, Fork, Network, clone3, default_signal, exit_now, fork, ignore_signal};
+pub(crate) use process::{Birth, Fork, clone3, default_signal, exit_now, fork, ignore_signal};
 pub(crate) use syscalls::{
     Reach, close_range, close_range_on_exec, interface_up, mount_attributes, personality, unshare_groups,
     unshare_locked, unshare_network, unshare_time, unshare_user, working_directory,

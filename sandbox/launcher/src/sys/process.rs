@@ -25,19 +25,10 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub(crate) enum Birth<'a> {
     /// Every namespace.
     Fork,
-    /// No namespace, but perhaps the network's; born in a control group, if one is given.
-    Sandbox { network: Network, group: Option<BorrowedFd<'a>> },
+    /// No namespace but the network's; born in a control group, if one is given.
+    Sandbox { group: Option<BorrowedFd<'a>> },
     /// Every namespace and the open descriptors; a sibling, not a child.
     Courier,
-}
-
-/// The network of a new sandbox.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Network {
-    /// A new one.
-    New,
-    /// The one that this process is in.
-    Present,
 }
 
 const NEW: i32 = libc::CLONE_NEWUSER
@@ -52,8 +43,7 @@ pub(crate) fn clone3(birth: Birth<'_>) -> Result<Fork, Errno> {
     let mut pidfd: RawFd = -1;
     let (flags, group) = match birth {
         Birth::Fork => (0, None),
-        Birth::Sandbox { network: Network::New, group } => ((NEW | libc::CLONE_NEWNET) as u64, group),
-        Birth::Sandbox { network: Network::Present, group } => (NEW as u64, group),
+        Birth::Sandbox { group } => (NEW as u64, group),
         Birth::Courier => ((libc::CLONE_FILES | libc::CLONE_PARENT) as u64, None),
     };
     let (into, cgroup) = match group {
