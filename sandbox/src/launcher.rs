@@ -88,7 +88,7 @@ impl Launcher {
             outer_gid: slot.gid(),
             group: group.as_ref().map_or(Ok(protocol::Group::None), Group::placement)?,
             sources: plan.sources.iter().map(|path| identify(path, &mut parents)).collect::<Result<_, _>>()?,
-            steps: plan.steps.clone(),
+            steps: &plan.steps[..],
         };
         let body = postcard::to_stdvec(&request)
             .map_err(|_| SetupError::Launcher { act: "encoding the request", error: Errno::MSGSIZE.into() })?;

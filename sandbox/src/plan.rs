@@ -9,6 +9,7 @@ use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use kiln_launcher::step::{Access, Net, Proc, Resource, Rlimit, Step};
 
@@ -25,8 +26,8 @@ use crate::surface;
 /// What will be done, in order. Its `Display` is one line per step.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    pub(crate) steps: Vec<Step>,
-    pub(crate) sources: Vec<PathBuf>,
+    pub(crate) steps: Arc<[Step]>,
+    pub(crate) sources: Arc<[PathBuf]>,
     pub(crate) limits: Limits,
     pub(crate) group: Option<Wanted>,
     /// The host's directories that the payload may fill.
@@ -39,7 +40,7 @@ impl fmt::Display for Plan {
         for (number, source) in self.sources.iter().enumerate() {
             writeln!(f, "source {number} {}", source.display())?;
         }
-        for step in &self.steps {
+        for step in self.steps.iter() {
             writeln!(f, "{step}")?;
         }
         Ok(())
@@ -158,8 +159,8 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
     }
     let rung = group.as_ref().map_or(0, |group| group.on.rung());
     Ok(Plan {
-        steps,
-        sources: sources.paths,
+        steps: steps.into(),
+        sources: sources.paths.into(),
         group,
         limits: spec.limits.clone(),
         writable: writable_sources(spec),

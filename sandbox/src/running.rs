@@ -35,8 +35,8 @@ pub struct Running {
     started: Instant,
     limits: Limits,
     achieved: Achieved,
-    steps: Vec<Step>,
-    sources: Vec<PathBuf>,
+    steps: Arc<[Step]>,
+    sources: Arc<[PathBuf]>,
     group: Option<Group>,
     door: Option<Door>,
     disk: Disk,
@@ -180,8 +180,8 @@ impl Running {
             started,
             limits: plan.limits.clone(),
             achieved: plan.achieved.clone(),
-            steps: plan.steps.clone(),
-            sources: plan.sources.clone(),
+            steps: Arc::clone(&plan.steps),
+            sources: Arc::clone(&plan.sources),
         }
     }
 

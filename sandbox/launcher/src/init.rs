@@ -18,12 +18,12 @@ use rustix::process::{DumpableBehavior, Signal, WaitOptions};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
 
 use crate::mounts::Mounts;
+use crate::networks::Network;
+use crate::payload;
 use crate::protocol::{Carried, End, Failure, PACKET, Report, Request, Status};
 use crate::step::{Place, Step};
-use crate::networks::Network;
 use crate::sys::{self, Program, StringArray};
 use crate::twin::{self, Side, Twin};
-use crate::payload;
 
 /// Everything that pid 1 and the payload's process need, ready for use.
 pub(crate) struct Task<'a> {

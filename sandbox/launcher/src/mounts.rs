@@ -1,7 +1,7 @@
 //! The sandbox's files: root, `/dev`, `/proc`, inputs, writable directories.
 //!
-//! Pid 1 builds the new root on top of the host's, in its own mount namespace, and pivots at the end; only
-//! [`detach`] runs in the launcher. Sources are opened by path without symlinks and compared with the identity that
+//! Pid 1 builds the new root on top of the host's, in its own mount namespace, and pivots at the end; for root,
+//! [`Detacher`] runs in the launcher. Sources are opened by path without symlinks and compared with the identity that
 //! kiln saw; targets are walked below the new root without symlinks. Attributes are set before anything foreign runs.
 
 use std::ffi::CStr;
@@ -51,29 +51,49 @@ pub(crate) fn accesses(request: &Request) -> impl Iterator<Item = (usize, Access
     })
 }
 
-/// A source as a detached tree with its final attributes.
-pub(crate) fn detach(source: &Source, access: Access) -> Result<OwnedFd, Errno> {
-    let Source::Tree { path, dev, ino, .. } = source else {
-        return Err(Errno::INVAL);
-    };
-    let found = rustix::fs::openat2(
+/// Makes detached trees of sources.
+#[derive(Default)]
+pub(crate) struct Detacher<'a> {
+    /// The directory of the last source and its path: most inputs lie side by side.
+    above: Option<(&'a [u8], OwnedFd)>,
+}
+
+impl<'a> Detacher<'a> {
+    /// A source as a detached tree with its final attributes.
+    pub(crate) fn detach(&mut self, source: &'a Source, access: Access) -> Result<OwnedFd, Errno> {
+        let Source::Tree { path, dev, ino, .. } = source else {
+            return Err(Errno::INVAL);
+        };
+        let (above, name) = split(path)?;
+        let parent = match self.above.take() {
+            Some((known, parent)) if known == above => parent,
+            _ => open_plain(if above.is_empty() { b"/" } else { above })?,
+        };
+        // `/` has no name.
+        let tree = clone_tree(&parent, if name.is_empty() { c"." } else { name })?;
+        let now = rustix::fs::fstat(&tree)?;
+        if (now.st_dev, now.st_ino) != (*dev, *ino) {
+            return Err(Errno::STALE);
+        }
+        let read_only = match access {
+            Access::ReadOnly => RDONLY,
+            Access::ReadWrite => 0,
+        };
+        sys::mount_attributes(&tree, read_only | NOSUID | NODEV, Reach::Tree)?;
+        self.above = Some((above, parent));
+        Ok(tree)
+    }
+}
+
+/// A directory of the host, no part of whose path is a symlink.
+fn open_plain(path: &[u8]) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat2(
         CWD,
-        path.as_c_str(),
-        OFlags::PATH | OFlags::CLOEXEC,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
         ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    )?;
-    let now = rustix::fs::fstat(&found)?;
-    if (now.st_dev, now.st_ino) != (*dev, *ino) {
-        return Err(Errno::STALE);
-    }
-    let tree = clone_tree(&found, c"")?;
-    let read_only = match access {
-        Access::ReadOnly => RDONLY,
-        Access::ReadWrite => 0,
-    };
-    sys::mount_attributes(&tree, read_only | NOSUID | NODEV, Reach::Tree)?;
-    Ok(tree)
+    )
 }
 
 /// What pid 1 has built so far.
@@ -82,6 +102,7 @@ pub(crate) struct Mounts<'a> {
     /// The directory of the last bind's target and its path. Targets come in order, so that nothing is mounted on a
     /// directory once something in it is.
     above: Option<(&'a [u8], OwnedFd)>,
+    detacher: Detacher<'a>,
     root: Option<OwnedFd>,
     root_is_ours: Option<OwnRoot>,
     dev: Option<OwnedFd>,
@@ -112,7 +133,7 @@ impl<'a> Mounts<'a> {
             Step::TreeRoot { source, access } => {
                 let root = match tree_of(task, *source)? {
                     Some(tree) => rustix::io::fcntl_dupfd_cloexec(tree, 3)?,
-                    None => detach(source_of(task, *source)?, *access)?,
+                    None => self.detacher.detach(source_of(task, *source)?, *access)?,
                 };
                 attach(&root, CWD, c"/")?;
                 self.root = Some(root);
@@ -193,7 +214,7 @@ impl<'a> Mounts<'a> {
                 make_point(&parent, name, *kind)?;
                 match tree_of(task, number)? {
                     Some(tree) => attach(tree, &parent, name)?,
-                    None => attach(&detach(source, access)?, &parent, name)?,
+                    None => attach(&self.detacher.detach(source, access)?, &parent, name)?,
                 }
             }
         }

@@ -12,8 +12,8 @@ use rustix::process::{DumpableBehavior, Resource as RlimitOf, Rlimit as RustixRl
 use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet};
 
 use crate::init::{Task, Text, drop_capabilities, write_file};
-use crate::protocol::Report;
 use crate::networks::Network;
+use crate::protocol::Report;
 use crate::step::{Place, Resource, Rlimit, Step};
 use crate::twin::OfPayload;
 use crate::{door, facts, landlock, networks, sys};

@@ -41,9 +41,9 @@ impl Carried {
     pub const COUNT: usize = 6;
 }
 
-/// One sandbox to start.
+/// One sandbox to start. `S` is `&[Step]` where it is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Request {
+pub struct Request<S = Vec<Step>> {
     /// The host's user id behind every process of the sandbox. Never 0.
     pub outer_uid: u32,
     /// The host's group id. Never 0.
@@ -53,7 +53,7 @@ pub struct Request {
     /// What the steps' source numbers mean.
     pub sources: Vec<Source>,
     /// What to do, in order.
-    pub steps: Vec<Step>,
+    pub steps: S,
 }
 
 /// Control groups that kiln made for one sandbox, by absolute path.

@@ -18,12 +18,13 @@ use rustix::net::{
 };
 use rustix::process::{PidfdFlags, Resource, Signal};
 
+use crate::ids;
 use crate::init::{self, Task};
+use crate::mounts::{self, Detacher};
 use crate::networks::{Network, Networks};
 use crate::protocol::{Body, Carried, Failure, Group, INLINE, Reply, Request, Source};
 use crate::step::{Net, Step};
 use crate::sys::{self, Birth, Fork};
-use crate::{ids, mounts};
 
 /// Serves the socket on descriptor 0 until the other side closes it. `networks` are kept ready.
 pub fn run(networks: usize) -> ExitCode {
@@ -168,9 +169,10 @@ impl Launcher {
             };
             match step {
                 Step::Detach => {
+                    let mut detacher = Detacher::default();
                     for (index, access) in mounts::accesses(request) {
                         if let Some(source @ Source::Tree { .. }) = request.sources.get(index) {
-                            let tree = mounts::detach(source, access).map_err(|errno| failed(errno, Some(index)))?;
+                            let tree = detacher.detach(source, access).map_err(|errno| failed(errno, Some(index)))?;
                             trees[index] = Some(tree);
                         }
                     }

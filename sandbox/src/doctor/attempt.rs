@@ -127,7 +127,8 @@ impl Attempt {
 impl Attempts {
     /// The one that got furthest of those that differ in `/proc` only.
     pub fn best(&self) -> &Attempt {
-        let reach = |attempt: &&Attempt| LANES.iter().flat_map(|(_, words)| *words).filter(|word| attempt.passed(word)).count();
+        let reach =
+            |attempt: &&Attempt| LANES.iter().flat_map(|(_, words)| *words).filter(|word| attempt.passed(word)).count();
         // Of equals the last is taken: the build's, which has most.
         [&self.bare, &self.strict, &self.build].into_iter().max_by_key(reach).unwrap_or(&self.build)
     }

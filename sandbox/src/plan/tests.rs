@@ -78,8 +78,9 @@ fn in_every_plan_both_processes_have_dropped_everything_before_the_payload_goes_
     watched.watched = [257].into();
     let mut online = build();
     online.network = Network::Host;
-    for (caller, spec) in
-        [Caller::User, Caller::Root].into_iter().flat_map(|c| [&build(), &fake_root, &watched, &online].map(|s| (c, s.clone())))
+    for (caller, spec) in [Caller::User, Caller::Root]
+        .into_iter()
+        .flat_map(|c| [&build(), &fake_root, &watched, &online].map(|s| (c, s.clone())))
     {
         let steps = plan(&spec, &host(caller)).expect("possible").steps;
         let at = |wanted: fn(&Step) -> bool| steps.iter().position(wanted).expect("in the plan");
@@ -94,8 +95,7 @@ fn in_every_plan_both_processes_have_dropped_everything_before_the_payload_goes_
         assert!(matches!(steps[..], [.., Step::Execute { .. }]));
         match spec.network {
             Network::None => {
-                let (made, joined) =
-                    (at(|step| matches!(step, Step::Network)), at(|step| matches!(step, Step::Join)));
+                let (made, joined) = (at(|step| matches!(step, Step::Network)), at(|step| matches!(step, Step::Join)));
                 assert!(made < disarm && joined < reap - 1);
             }
             Network::Host => assert!(!steps.iter().any(|step| matches!(step, Step::Network | Step::Join))),
