@@ -298,6 +298,8 @@ impl Request {
             }
             Output::Talk => Stdio::Log,
         };
+        // Its process gets ready while this one looks at the host.
+        let launcher = Launcher::start()?;
         let plan = plan(&spec, &probe())?;
         let slot = Slot::lease(&slots())?;
         let writable = self.mounts.iter().filter_map(|mount| match &mount.what {
@@ -305,7 +307,6 @@ impl Request {
             What::Host(_) | What::Memory(_) | What::Link(_) => None,
         });
         let lent = tree::Lent::lend(&slot, writable)?;
-        let launcher = Launcher::start()?;
         let ended = launcher.spawn(&plan, &slot, stdio).and_then(|running| {
             running.wait(&mut |bytes| {
                 use std::io::Write as _;
@@ -313,7 +314,7 @@ impl Request {
                 let _ = std::io::stderr().lock().write_all(bytes);
             })
         });
-        drop(launcher);
+        launcher.leave();
         lent.take_back()?;
         ended.map_err(|error| error::explained(error, &spec, &View::of(&self.mounts)))
     }

@@ -7,11 +7,12 @@
 //! Version 1's groups are made at the top of each hierarchy, where the next start finds what a killed kiln left: a
 //! bound that the host puts on kiln's own group does not cover them.
 
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
+
+use crate::probe::kernel_file;
 
 /// The name of the group into which kiln moves itself, since a group of version 2 holds processes or other groups.
 pub(crate) const OWN_LEAF: &str = "kiln-itself";
@@ -63,7 +64,7 @@ const DELEGATE: &str =
 
 /// Looks at this host.
 pub(crate) fn find() -> ControlGroups {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let read = |path: &str| kernel_file(path).unwrap_or_default();
     let (own, mounts) = (read("/proc/self/cgroup"), read("/proc/self/mountinfo"));
     let not_unified = match unified(&own, &mounts) {
         Ok(parent) => return ControlGroups::Unified { parent },
@@ -86,7 +87,7 @@ pub(crate) fn find() -> ControlGroups {
 fn unified(own: &str, mounts: &str) -> Result<PathBuf, String> {
     let directory = own_unified(own, mounts).ok_or("no control groups of version 2 are mounted")?;
     let shown = directory.display().to_string();
-    let words = |file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
+    let words = |file: &str| kernel_file(directory.join(file)).unwrap_or_default();
     let has = |file: &str, word: &str| words(file).split_whitespace().any(|found| found == word);
     for controller in ["memory", "pids"] {
         if !has("cgroup.controllers", controller) {
@@ -142,6 +143,8 @@ fn may_change(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const HYBRID: &str = "\

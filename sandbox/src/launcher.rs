@@ -159,6 +159,15 @@ impl Launcher {
     }
 }
 
+impl Launcher {
+    /// Ends it without waiting for its end, for a caller that ends too: nothing of a sandbox is left by then, since
+    /// every [`Running`] has ended or was killed, and the launcher itself holds nothing that outlives its socket.
+    pub fn leave(mut self) {
+        self.socket = None;
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for Launcher {
     fn drop(&mut self) {
         // The end of the socket ends the launcher, its end kills every pid 1, and with that every payload.

@@ -2,7 +2,8 @@
 //!
 //! Reads a few files; starts nothing, changes nothing.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use crate::control_group::{self, ControlGroups};
@@ -104,7 +105,7 @@ pub fn probe() -> Host {
         caller,
         kernel,
         lacks,
-        proc: proc_mount(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
+        proc: proc_mount(&kernel_file("/proc/self/mountinfo").unwrap_or_default()),
         time_namespace: if Path::new("/proc/self/ns/time").exists() {
             TimeNamespace::Possible
         } else {
@@ -112,9 +113,28 @@ pub fn probe() -> Host {
         },
         control_groups: control_group::find(),
         landlock_abi: kiln_launcher::landlock_abi(),
-        cpus: std::thread::available_parallelism().map_or(1, usize::from),
-        cpuinfo: fs::read_to_string("/proc/cpuinfo").unwrap_or_default(),
+        // Not the standard library's count, which reads a quota in a dozen files: none is needed here.
+        cpus: rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize),
+        cpuinfo: kernel_file("/proc/cpuinfo").unwrap_or_default(),
     }
+}
+
+/// A file of `/proc` or `/sys`, in as few reads as can be: each renders all of it anew, and it has no size to go by.
+pub(crate) fn kernel_file(path: impl AsRef<Path>) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut text = vec![0; 16 << 10];
+    let mut used = 0;
+    loop {
+        match file.read(&mut text[used..])? {
+            0 => break,
+            count => used += count,
+        }
+        if used == text.len() {
+            text.resize(2 * used, 0);
+        }
+    }
+    text.truncate(used);
+    String::from_utf8(text).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 /// Sysctls that forbid user namespaces.
@@ -136,7 +156,7 @@ fn switched_off(caller: Caller) -> Vec<Refusal> {
         .iter()
         .filter(|(path, forbidding, _, concerns)| {
             (*concerns == Caller::Root || caller == Caller::User)
-                && fs::read_to_string(path).is_ok_and(|text| text.trim() == *forbidding)
+                && kernel_file(path).is_ok_and(|text| text.trim() == *forbidding)
         })
         .map(|(path, forbidding, setting, _)| Refusal {
             missing: "permission to make namespaces".into(),
