@@ -6,12 +6,13 @@
 //!  │  one socket, SCM_RIGHTS      its end ends everything
 //!  ▼
 //! launcher                        one thread, static, from a sealed memfd; as root it prepares sources, writes id maps
-//!  │  clone3: user mnt pid net ipc uts cgroup (+ time)
+//!  │  clone3: user mnt pid ipc uts cgroup (+ time)
 //!  ▼
-//! pid 1                           builds the root, drops every right, forks; then reaps, forwards SIGTERM, reports
-//!  │  fork
-//!  ▼
-//! payload                         limits, Landlock, seccomp, execve
+//! pid 1 ── fork ──▶ payload       pid 1 builds the root, while the payload's process makes the network, drops every
+//!  │                   │          right and takes limits and filter
+//!  ├── joins its net ──┤          then pid 1 drops every right too, and only then lets the other go on:
+//!  ▼                   ▼
+//! reaps, reports    Landlock, execve
 //! ```
 //! It refuses rather than weakens: what this host cannot do is a [`Refusal`] that says what is missing, why, and what
 //! to do. It knows Linux; of recipes, stores and digests it knows nothing.
