@@ -1,11 +1,2 @@
-//! Any text is a recipe or an error; a recipe has a digest.
 #![no_main]
-
-use kiln_model::recipe::Recipe;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| {
-    if let Ok(recipe) = Recipe::parse(text) {
-        recipe.pins();
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kiln_fuzz::recipe(bytes));

@@ -47,6 +47,17 @@ pub enum SetupError {
         #[source]
         error: io::Error,
     },
+    /// A range of ids could not be mapped.
+    #[error("mapping a range of ids: {act}: {told}")]
+    Ids {
+        /// The program that was run, or what else was done.
+        act: String,
+        /// What came of it.
+        told: String,
+    },
+    /// The plan needs a range of ids, and the slot has one.
+    #[error("the plan needs a range of ids: lease the slot with `Slot::lease_range`")]
+    SlotWithoutRange,
     /// Talking to the launcher failed, or starting it.
     #[error("sandbox launcher: {act}")]
     Launcher {
@@ -72,7 +83,7 @@ impl SetupError {
             | Self::Source { error, .. }
             | Self::Group { error, .. }
             | Self::Launcher { error, .. } => error.raw_os_error(),
-            Self::Unsupervised | Self::Lost => None,
+            Self::Ids { .. } | Self::SlotWithoutRange | Self::Unsupervised | Self::Lost => None,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::control_group::ControlGroups;
 use crate::error::Refusal;
 use crate::filter;
 use crate::group::Wanted;
+use crate::id_range;
 use crate::limits;
 use crate::probe::{Caller, Host, ProcMount, TimeNamespace};
 use crate::spec::{Aslr, Filter, Ids, Kernel, Limits, Network, ProcMode, Root, Spec};
@@ -100,12 +101,13 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
         Ids::One { uid, gid } => (uid, gid),
         // Not 0: mapping a parent's 0 once more needs CAP_SETFCAP there, which pid 1 has dropped.
         Ids::FakeRoot => FAKE_ROOT_IDS,
+        Ids::Range => (0, 0),
     };
     let net = match spec.network {
         Network::None => Net::Own,
         Network::Host => Net::Host,
     };
-    let group = group(&spec.limits, host);
+    let group = group(spec, host);
     let join = group.iter().map(|group| Step::Group { memory: group.memory, processes: group.processes });
     match host.control_groups {
         ControlGroups::Unified { .. } => {
@@ -117,7 +119,11 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
             steps.extend(join);
         }
     }
-    steps.push(Step::Map { uid, gid });
+    let (map, drop) = match spec.ids {
+        Ids::One { .. } | Ids::FakeRoot => (Step::Map { uid, gid }, Step::Drop),
+        Ids::Range => (Step::Ranges { count: id_range::COUNT }, Step::Keep),
+    };
+    steps.push(map);
     // What needs rights and no ids comes before `Become`, which waits for the launcher to write the maps.
     if let Some(base) = spec.time_offsets {
         steps.push(Step::Clocks { seconds: base.seconds });
@@ -134,7 +140,7 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
         steps.push(Step::FirstPid { pid });
     }
     let allowed = match spec.ids {
-        Ids::One { .. } => 0,
+        Ids::One { .. } | Ids::Range => 0,
         Ids::FakeRoot => 1,
     };
     steps.extend([Step::Nesting { allowed }, Step::Private]);
@@ -144,7 +150,7 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
         steps.push(Step::GroupRoot);
     }
     mounts(spec, host, &mut sources, &mut steps)?;
-    steps.extend([Step::Seal, Step::Pivot, Step::Drop, Step::Fork { program: filter::of_pid_1() }]);
+    steps.extend([Step::Seal, Step::Pivot, drop, Step::Fork { program: filter::of_pid_1() }]);
     payload(spec, &mut steps)?;
 
     let mut namespaces: Vec<String> = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"].map(String::from).into();
@@ -213,8 +219,10 @@ fn agreeable(spec: &Spec, host: &Host) -> Result<(), Refusal> {
         return Err(contradiction("time_offsets are beyond what a clock can show"));
     }
     match (spec.ids, spec.filter) {
-        (Ids::One { .. }, Filter::Build) | (Ids::FakeRoot, Filter::FakeRoot) => {}
-        (Ids::One { .. }, Filter::FakeRoot) => return Err(contradiction("filter FakeRoot needs ids FakeRoot")),
+        (Ids::One { .. } | Ids::Range, Filter::Build) | (Ids::FakeRoot, Filter::FakeRoot) => {}
+        (Ids::One { .. } | Ids::Range, Filter::FakeRoot) => {
+            return Err(contradiction("filter FakeRoot needs ids FakeRoot"));
+        }
         (Ids::FakeRoot, Filter::Build) => return Err(contradiction("ids FakeRoot needs filter FakeRoot")),
     }
     if spec.ids == Ids::FakeRoot && spec.proc_mode == ProcMode::None {
@@ -409,8 +417,11 @@ fn rlimits(limits: &Limits) -> Vec<Rlimit> {
 }
 
 /// Only what a control group alone can hold asks for one: joining costs more than the rest of a sandbox.
-fn group(limits: &Limits, host: &Host) -> Option<Wanted> {
-    if limits.memory_total.is_none() && limits.cpu_total.is_none() {
+fn group(spec: &Spec, host: &Host) -> Option<Wanted> {
+    let limits = &spec.limits;
+    // The kernel counts processes by user, and a range has many: only a group counts them all.
+    let counted = spec.ids == Ids::Range && limits.processes.is_some() && host.control_groups.bound_totals();
+    if limits.memory_total.is_none() && limits.cpu_total.is_none() && !counted {
         return None;
     }
     // Below the rlimit, which would otherwise answer first and unnoticed: it also counts forks that are still under way.

@@ -4,7 +4,7 @@
 //! every process of the sandbox, so after [`Running::wait`] nothing of it is left. Memory does not grow with the log.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -150,6 +150,10 @@ impl Running {
             steps: plan.steps.clone(),
             sources: plan.sources.clone(),
         }
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     /// A handle that kills it.

@@ -117,6 +117,14 @@ pub enum CommandError {
         /// Why.
         why: String,
     },
+    /// With a range of ids, what was the caller's before could not be told from what is to be taken back.
+    #[error("with --uid-range, {} cannot be given with --bind: {why}; make it yours, or give a fresh directory", path.display())]
+    NotWhollyOwn {
+        /// The file that forbids it.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// A variable cannot be set.
     #[error("no variable can be named {name:?}, or its value contains a NUL byte")]
     Variable {
@@ -192,6 +200,7 @@ impl CommandError {
             | Self::Source { .. }
             | Self::NotDirectory { .. }
             | Self::NotLendable { .. }
+            | Self::NotWhollyOwn { .. }
             | Self::Variable { .. }
             | Self::Hostname { .. }
             | Self::FakeRootNeedsProc

@@ -136,7 +136,8 @@ fn perform<'a>(task: &Task<'a>, mounts: &mut Mounts<'a>, step: &'a Step) -> Resu
         // Through the host's /proc, since the sandbox's may lack sys: these files answer for the writer's namespaces.
         Step::FirstPid { pid } => write_number(c"/proc/sys/kernel/ns_last_pid", u64::from(pid.saturating_sub(1))),
         Step::Nesting { allowed } => write_number(c"/proc/sys/user/max_user_namespaces", u64::from(*allowed)),
-        Step::Drop => drop_privileges(),
+        Step::Drop => drop_privileges(CapabilitySet::empty()),
+        Step::Keep => drop_privileges(KEPT),
         other => mounts.perform(task, other),
     }
 }
@@ -185,29 +186,51 @@ fn offset_clocks(seconds: u64) -> Result<(), Errno> {
     write_file(c"/proc/self/timens_offsets", text.bytes())
 }
 
-fn drop_privileges() -> Result<(), Errno> {
+/// What root inside may do where it has users of its own: nothing that could change a mount, a name or the network.
+const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SYS_CHROOT);
+
+/// What pid 1 keeps of that: a deadline's SIGTERM is for every user's processes.
+const KEPT_BY_PID_1: CapabilitySet = CapabilitySet::KILL;
+
+fn drop_privileges(kept: CapabilitySet) -> Result<(), Errno> {
     rustix::thread::set_no_new_privs(true)?;
     rustix::thread::clear_ambient_capability_set()?;
     for number in 0..64 {
-        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
             Ok(()) => {}
             // Beyond the kernel's last capability.
             Err(Errno::INVAL) => break,
             Err(errno) => return Err(errno),
         }
     }
-    rustix::thread::set_capabilities_secure_bits(
-        CapabilitiesSecureBits::NO_ROOT
+    let mut bits = CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    if kept.is_empty() {
+        bits |= CapabilitiesSecureBits::NO_ROOT
             | CapabilitiesSecureBits::NO_ROOT_LOCKED
             | CapabilitiesSecureBits::NO_SETUID_FIXUP
-            | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
-            | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
-            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
-            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED,
-    )?;
-    let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED;
+    }
+    rustix::thread::set_capabilities_secure_bits(bits)?;
+    keep_only(kept)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+fn keep_only(kept: CapabilitySet) -> Result<(), Errno> {
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets)
 }
 
 /// Pid 1 goes on as the reaper, the child as the payload.
@@ -242,7 +265,9 @@ fn reap(task: &Task<'_>, number: usize, awaited: &SigSet, payload: RustixPid) ->
         0..=3 => Ok(()),
         _ => sys::close_range(3, report - 1),
     });
-    if let Err(errno) = closed.and_then(|()| sys::install_filter(&task.own_filter)) {
+    let keeps = task.request.steps.iter().any(|step| matches!(step, Step::Keep));
+    let lessened = || if keeps { keep_only(KEPT_BY_PID_1) } else { Ok(()) };
+    if let Err(errno) = closed.and_then(|()| lessened()).and_then(|()| sys::install_filter(&task.own_filter)) {
         task.fail(number, errno);
     }
     loop {

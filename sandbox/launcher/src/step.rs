@@ -111,6 +111,12 @@ pub enum Step {
         /// Group id inside.
         gid: u32,
     },
+    /// kiln writes the maps, of many ids, and releases pid 1 itself: the programs that may write them gain rights, which
+    /// this process has given up for good.
+    Ranges {
+        /// How many ids there are inside, from 0 on.
+        count: u32,
+    },
     /// Take the mapped ids; die with the launcher.
     Become {
         /// User id inside.
@@ -227,6 +233,8 @@ pub enum Step {
     Pivot,
     /// No capability, no new privilege, not traceable. Before the fork.
     Drop,
+    /// The same, but for what root may do to its own files and users. Pid 1 gives up that, too, after the fork.
+    Keep,
     /// Start the payload's process; pid 1 takes a filter of its own, reaps and reports.
     Fork {
         /// As in [`Step::Filter`]: what reaping needs, and nothing else.
@@ -300,7 +308,9 @@ impl Step {
     /// Who performs it.
     pub fn place(&self) -> Place {
         match self {
-            Self::Detach | Self::Group { .. } | Self::Clone { .. } | Self::Map { .. } => Place::Launcher,
+            Self::Detach | Self::Group { .. } | Self::Clone { .. } | Self::Map { .. } | Self::Ranges { .. } => {
+                Place::Launcher
+            }
             Self::Become { .. }
             | Self::GroupRoot
             | Self::Clocks { .. }
@@ -325,6 +335,7 @@ impl Step {
             | Self::Seal
             | Self::Pivot
             | Self::Drop
+            | Self::Keep
             | Self::Fork { .. } => Place::Init,
             Self::Lock { .. }
             | Self::Session
@@ -359,6 +370,7 @@ impl Step {
             | Self::GroupRoot
             | Self::Door { .. }
             | Self::Map { .. }
+            | Self::Ranges { .. }
             | Self::Become { .. }
             | Self::Clocks { .. }
             | Self::Loopback
@@ -375,6 +387,7 @@ impl Step {
             | Self::Seal
             | Self::Pivot
             | Self::Drop
+            | Self::Keep
             | Self::Fork { .. }
             | Self::Lock { .. }
             | Self::Session
@@ -417,6 +430,7 @@ impl fmt::Display for Step {
             Self::Clone { net: Net::Host } => f.write_str("clone user mnt pid ipc uts cgroup, the host's net"),
             Self::GroupRoot => f.write_str("groups begin here"),
             Self::Map { uid, gid } => write!(f, "map {uid}:{gid}"),
+            Self::Ranges { count } => write!(f, "map 0 to {}, by kiln", count.saturating_sub(1)),
             Self::Become { uid, gid } => write!(f, "become {uid}:{gid}"),
             Self::Clocks { seconds } => write!(f, "clocks {seconds}"),
             Self::Loopback => f.write_str("loopback up"),
@@ -447,6 +461,7 @@ impl fmt::Display for Step {
             Self::Seal => f.write_str("seal root and dev"),
             Self::Pivot => f.write_str("pivot"),
             Self::Drop => f.write_str("drop capabilities, no new privileges, undumpable"),
+            Self::Keep => f.write_str("drop all but rights over own files and users, no new privileges, undumpable"),
             Self::Fork { program } => write!(f, "fork, filter {} instructions", program.len()),
             Self::Lock { uid, gid } => write!(f, "lock mounts, {uid}:{gid} is 0:0 in a second user namespace"),
             Self::Session => f.write_str("session, descriptors 0-2"),
