@@ -3,7 +3,32 @@
 use std::io;
 use std::path::PathBuf;
 
-/// This host cannot do what the [`crate::Spec`] asks, or the `Spec` contradicts itself. Nothing was started.
+/// Why there is no plan. Nothing was started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// No host can do that: the caller's to mend.
+    #[error(transparent)]
+    Spec(#[from] BadSpec),
+    /// This host cannot.
+    #[error(transparent)]
+    Host(#[from] Refusal),
+}
+
+/// A [`crate::Spec`] that no host could satisfy: it contradicts itself, or says something that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}: {problem}; {remedy}")]
+pub struct BadSpec {
+    /// The field, by its path in the spec.
+    pub field: String,
+    /// What is there.
+    pub value: String,
+    /// Why that cannot be.
+    pub problem: String,
+    /// What to put there.
+    pub remedy: String,
+}
+
+/// This host cannot do what the [`crate::Spec`] asks. Nothing was started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this host cannot isolate the build: {missing} is missing ({why}); {remedy}")]
 pub struct Refusal {
@@ -25,6 +50,17 @@ pub enum SetupError {
         step: String,
         /// The host's source, or else the target inside, that it was busy with.
         path: Option<PathBuf>,
+        /// The kernel's answer.
+        #[source]
+        error: io::Error,
+    },
+    /// The same, and this host is known to forbid it.
+    #[error("{refusal}")]
+    Forbidden {
+        /// Why, and what lifts it.
+        refusal: Box<Refusal>,
+        /// The step, as the plan prints it.
+        step: String,
         /// The kernel's answer.
         #[source]
         error: io::Error,
@@ -80,6 +116,7 @@ impl SetupError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Step { error, .. }
+            | Self::Forbidden { error, .. }
             | Self::Source { error, .. }
             | Self::Group { error, .. }
             | Self::Launcher { error, .. } => error.raw_os_error(),

@@ -4,21 +4,21 @@
 //! are dropped, what needs the host's `/proc` before the pivot, the traceable moment before the fork, the filter last.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fmt;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use kiln_launcher::step::{Access, Net, Proc, Resource, Rlimit, Step};
 
 use crate::control_group::ControlGroups;
-use crate::error::Refusal;
+use crate::error::{BadSpec, PlanError, Refusal};
 use crate::filter;
 use crate::group::Wanted;
 use crate::id_range;
 use crate::limits;
 use crate::probe::{Caller, Host, ProcMount, TimeNamespace};
-use crate::spec::{Aslr, Filter, Ids, Kernel, Limits, Network, ProcMode, Root, Spec};
+use crate::sound::{self, Field, absolute, c_strings, target};
+use crate::spec::{Aslr, Ids, Kernel, Limits, Network, ProcMode, Root, Spec};
 use crate::status::Achieved;
 use crate::surface;
 
@@ -86,11 +86,8 @@ const MASKED: [&str; 21] = [
 const FROZEN: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
 /// Turns a spec into steps, or says why this host cannot.
-pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
-    if let Some(lack) = host.lacks.first() {
-        return Err(lack.clone());
-    }
-    agreeable(spec, host)?;
+pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, PlanError> {
+    sound::check(spec)?;
     let mut sources = Sources::default();
     let mut steps = Vec::new();
 
@@ -152,6 +149,8 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
     mounts(spec, host, &mut sources, &mut steps)?;
     steps.extend([Step::Seal, Step::Pivot, drop, Step::Fork { program: filter::of_pid_1() }]);
     payload(spec, &mut steps)?;
+    // Last: what no host could do is told whatever this one lacks.
+    able(spec, host)?;
 
     let mut namespaces: Vec<String> = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"].map(String::from).into();
     if spec.network == Network::Host {
@@ -179,8 +178,11 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
     })
 }
 
-/// What the host must offer for this spec, and what the spec must not contradict.
-fn agreeable(spec: &Spec, host: &Host) -> Result<(), Refusal> {
+/// What the host must offer for this spec.
+fn able(spec: &Spec, host: &Host) -> Result<(), Refusal> {
+    if let Some(lack) = host.lacks.first() {
+        return Err(lack.clone());
+    }
     limits::check(spec, host)?;
     if spec.network == Network::Host && host.landlock_abi < SCOPED {
         return Err(Refusal {
@@ -191,14 +193,6 @@ fn agreeable(spec: &Spec, host: &Host) -> Result<(), Refusal> {
             ),
             remedy: "boot Linux 6.12 or later with `lsm=landlock`, or fetch outside of the sandbox".into(),
         });
-    }
-    if let Some(call) = spec.watched.iter().find(|&&call| call >= filter::BEYOND) {
-        return Err(contradiction(&format!("watched call {call} is unknown to the filter, which answers it ENOSYS")));
-    }
-    if !spec.watched.is_empty() && spec.limits.processes.is_some_and(|count| count < 3) {
-        return Err(contradiction(
-            "watched calls need limits.processes of at least 3, for the one that opens the door",
-        ));
     }
     if let (ProcMode::Strict | ProcMode::Compat, ProcMount::Covered(path)) = (spec.proc_mode, &host.proc) {
         return Err(Refusal {
@@ -214,46 +208,10 @@ fn agreeable(spec: &Spec, host: &Host) -> Result<(), Refusal> {
             remedy: "boot a kernel with CONFIG_TIME_NS, or leave time_offsets out".into(),
         });
     }
-    // KTIME_SEC_MAX / 2, the kernel's own bound on offsets: time_namespaces(7).
-    if spec.time_offsets.is_some_and(|base| base.seconds > 4_611_686_018) {
-        return Err(contradiction("time_offsets are beyond what a clock can show"));
-    }
-    match (spec.ids, spec.filter) {
-        (Ids::One { .. } | Ids::Range, Filter::Build) | (Ids::FakeRoot, Filter::FakeRoot) => {}
-        (Ids::One { .. } | Ids::Range, Filter::FakeRoot) => {
-            return Err(contradiction("filter FakeRoot needs ids FakeRoot"));
-        }
-        (Ids::FakeRoot, Filter::Build) => return Err(contradiction("ids FakeRoot needs filter FakeRoot")),
-    }
-    if spec.ids == Ids::FakeRoot && spec.proc_mode == ProcMode::None {
-        return Err(contradiction("ids FakeRoot needs /proc, to write its second id map"));
-    }
-    for (name, text) in [("hostname", &spec.surface.hostname), ("domain", &spec.surface.domain)] {
-        if text.is_empty() || text.len() > 64 || text.contains('\0') {
-            return Err(contradiction(&format!("surface {name} {text:?} must have 1 to 64 bytes and no NUL")));
-        }
-    }
-    if spec.process.umask & !0o777 != 0 {
-        return Err(contradiction(&format!("process umask {:o} exceeds 777", spec.process.umask)));
-    }
-    if spec.process.affinity.as_ref().is_some_and(Vec::is_empty) {
-        return Err(contradiction("process affinity names no processor"));
-    }
-    if spec.process.first_pid.is_some_and(|pid| pid < 2) {
-        return Err(contradiction("process first_pid must be at least 2, since pid 1 is kiln's"));
-    }
     Ok(())
 }
 
-pub(crate) fn contradiction(what: &str) -> Refusal {
-    Refusal {
-        missing: "a consistent spec".into(),
-        why: what.into(),
-        remedy: "this is a bug in the caller, please report it".into(),
-    }
-}
-
-fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>) -> Result<(), Refusal> {
+fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>) -> Result<(), BadSpec> {
     let cpus = spec.process.affinity.as_ref().map(Vec::len);
     let covers_etc = !matches!(spec.root, Root::Empty);
     match &spec.root {
@@ -277,7 +235,7 @@ fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>
         ProcMode::Strict => steps.push(Step::Proc { proc: Proc::Processes }),
         ProcMode::Compat => {
             steps.push(Step::Proc { proc: Proc::Full });
-            compat_proc(host, cpus, steps)?;
+            compat_proc(host, cpus, steps);
         }
     }
     if let Some(cpus) = cpus {
@@ -286,47 +244,47 @@ fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>
 
     // By path, so that a mount's parent always comes before it.
     let mut by_target: BTreeMap<&Path, Step> = BTreeMap::new();
-    for input in &spec.inputs {
+    for (index, input) in spec.inputs.iter().enumerate() {
         let step = Step::Bind {
             source: sources.number(&input.source),
-            target: target(&input.target, &[])?,
+            target: target(Field::In("inputs", index, "target"), &input.target, &[])?,
             access: Access::ReadOnly,
         };
-        insert(&mut by_target, &input.target, step)?;
+        by_target.insert(&input.target, step);
     }
-    for writable in &spec.writable {
+    for (index, writable) in spec.writable.iter().enumerate() {
         let step = Step::Bind {
             source: sources.number(&writable.source),
-            target: target(&writable.target, &[])?,
+            target: target(Field::In("writable", index, "target"), &writable.target, &[])?,
             access: Access::ReadWrite,
         };
-        insert(&mut by_target, &writable.target, step)?;
+        by_target.insert(&writable.target, step);
     }
-    for tmpfs in &spec.tmpfs {
+    for (index, tmpfs) in spec.tmpfs.iter().enumerate() {
         let step = Step::Tmpfs {
-            target: target(&tmpfs.target, &["dev/shm"])?,
+            target: target(Field::In("tmpfs", index, "target"), &tmpfs.target, &["dev/shm"])?,
             size: tmpfs.size,
             inodes: tmpfs.inodes,
             mode: tmpfs.mode,
         };
-        insert(&mut by_target, &tmpfs.target, step)?;
+        by_target.insert(&tmpfs.target, step);
     }
     steps.extend(by_target.into_values());
-    for (name, bytes) in &spec.surface.etc {
+    for (index, (name, bytes)) in spec.surface.etc.iter().enumerate() {
         let path = Path::new("/etc").join(name);
-        let target = target(&path, &[])?;
+        let target = target(Field::In("surface.etc", index, ""), &path, &[])?;
         let bytes = bytes.clone();
         steps.push(if covers_etc { Step::Cover { target, bytes } } else { Step::File { target, bytes } });
     }
     Ok(())
 }
 
-fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) -> Result<(), Refusal> {
+fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) {
     for path in FROZEN {
-        steps.push(Step::Freeze { target: c_string(path)? });
+        steps.push(Step::Freeze { target: own(path) });
     }
     for path in MASKED {
-        steps.push(Step::Mask { target: c_string(path)? });
+        steps.push(Step::Mask { target: own(path) });
     }
     let mut covers = vec![
         ("proc/loadavg", surface::LOADAVG.to_vec()),
@@ -338,12 +296,11 @@ fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) -> Resul
         covers.push(("proc/cpuinfo", surface::cpuinfo(&host.cpuinfo, cpus)));
     }
     for (path, bytes) in covers {
-        steps.push(Step::Cover { target: c_string(path)?, bytes });
+        steps.push(Step::Cover { target: own(path), bytes });
     }
-    Ok(())
 }
 
-fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
+fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), BadSpec> {
     let process = &spec.process;
     if spec.ids == Ids::FakeRoot {
         let (uid, gid) = FAKE_ROOT_IDS;
@@ -364,18 +321,18 @@ fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
         steps.push(Step::Affinity { cpus });
     }
     steps.push(Step::Umask { mask: process.umask });
-    steps.push(Step::Enter { cwd: absolute(&process.cwd)? });
+    steps.push(Step::Enter { cwd: absolute(Field::Of("process.cwd"), &process.cwd)? });
 
-    let mut writable = vec![c_string("/dev")?];
+    let mut writable = vec![own("/dev")];
     if spec.proc_mode != ProcMode::None {
-        writable.push(c_string("/proc")?);
+        writable.push(own("/proc"));
     }
     match &spec.root {
-        Root::WritableTree(_) => writable = vec![c_string("/")?],
+        Root::WritableTree(_) => writable = vec![own("/")],
         Root::Empty | Root::Tree(_) => {
             let targets = spec.writable.iter().map(|writable| &writable.target);
             for target in targets.chain(spec.tmpfs.iter().map(|tmpfs| &tmpfs.target)) {
-                writable.push(absolute(target)?);
+                writable.push(absolute(Field::Of("a writable target"), target)?);
             }
         }
     }
@@ -386,9 +343,9 @@ fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
     steps.extend([
         Step::Filter { program: filter::program(spec.filter) },
         Step::Execute {
-            program: absolute(&process.program)?,
-            argv: c_strings(&process.argv)?,
-            env: c_strings(&process.env)?,
+            program: absolute(Field::Of("process.program"), &process.program)?,
+            argv: c_strings("process.argv", &process.argv)?,
+            env: c_strings("process.env", &process.env)?,
         },
     ]);
     Ok(())
@@ -450,48 +407,9 @@ impl Sources {
     }
 }
 
-fn insert<'a>(by_target: &mut BTreeMap<&'a Path, Step>, target: &'a Path, step: Step) -> Result<(), Refusal> {
-    match by_target.insert(target, step) {
-        None => Ok(()),
-        Some(_) => Err(contradiction(&format!("two mounts at {}", target.display()))),
-    }
-}
-
-/// A mount target, relative to the root. `/dev` and `/proc` are the sandbox's own, but for `exceptions`.
-fn target(path: &Path, exceptions: &[&str]) -> Result<CString, Refusal> {
-    let absolute = absolute(path)?;
-    let relative = absolute.to_bytes().strip_prefix(b"/").unwrap_or_default();
-    let text = Path::new(OsStr::from_bytes(relative));
-    if relative.is_empty() {
-        return Err(contradiction("a mount at / is the root's to give"));
-    }
-    let taken = ["dev", "proc"].iter().any(|own| text.starts_with(own));
-    if taken && !exceptions.iter().any(|exception| text == Path::new(exception)) {
-        return Err(contradiction(&format!("{} belongs to the sandbox", path.display())));
-    }
-    CString::new(relative).map_err(|_| contradiction("a path contains NUL"))
-}
-
-/// An absolute path without `.` and `..`, normalised.
-fn absolute(path: &Path) -> Result<CString, Refusal> {
-    let plain = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
-    if !path.is_absolute() || !plain {
-        return Err(contradiction(&format!("{} must be absolute and without ..", path.display())));
-    }
-    let normal: PathBuf = path.components().collect();
-    c_string(normal)
-}
-
-fn c_string(text: impl Into<PathBuf>) -> Result<CString, Refusal> {
-    let bytes = text.into().into_os_string().into_vec();
-    CString::new(bytes).map_err(|_| contradiction("a path or argument contains NUL"))
-}
-
-fn c_strings(texts: &[impl AsRef<OsStr>]) -> Result<Vec<CString>, Refusal> {
-    texts
-        .iter()
-        .map(|text| CString::new(text.as_ref().as_bytes()).map_err(|_| contradiction("an argument contains NUL")))
-        .collect()
+/// A path of this file's own.
+fn own(path: &str) -> CString {
+    CString::new(path).expect("a path without NUL")
 }
 
 #[cfg(test)]

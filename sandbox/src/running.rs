@@ -20,6 +20,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use crate::disk::{self, Held};
 use crate::door::Door;
 use crate::error::SetupError;
+use crate::forbidden;
 use crate::group::Group;
 use crate::plan::Plan;
 use crate::spec::{Aslr, Limits};
@@ -388,10 +389,11 @@ pub(crate) fn step_failed(steps: &[Step], sources: &[PathBuf], failure: Failure)
         let target = step?.target()?.to_bytes();
         Some(Path::new("/").join(OsStr::from_bytes(target)))
     };
-    SetupError::Step {
-        step: step.map(|step| shortened(&step.to_string())).unwrap_or_default(),
-        path: source.cloned().or_else(target),
-        error: Errno::from_raw_os_error(failure.errno).into(),
+    let errno = Errno::from_raw_os_error(failure.errno);
+    let shown = step.map(|step| shortened(&step.to_string())).unwrap_or_default();
+    match step.and_then(|step| forbidden::by_host(step, errno)) {
+        Some(refusal) => SetupError::Forbidden { refusal: Box::new(refusal), step: shown, error: errno.into() },
+        None => SetupError::Step { step: shown, path: source.cloned().or_else(target), error: errno.into() },
     }
 }
 

@@ -1,9 +1,9 @@
 //! Why a command was not run. How a command that ran ended is no error.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use kiln_sandbox::{Refusal, SetupError, SlotError, Spec};
+use kiln_sandbox::{BadSpec, PlanError, Refusal, Root, SetupError, SlotError, Spec};
 use rustix::io::Errno;
 
 use super::program::View;
@@ -158,6 +158,18 @@ pub enum CommandError {
         #[source]
         error: SetupError,
     },
+    /// What was looked at is not what is there now.
+    #[error("{} changed while the sandbox was set up: leave it alone until the command runs, and run it again", path.display())]
+    Changed {
+        /// The source, on the host.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        error: SetupError,
+    },
+    /// What is asked for cannot be.
+    #[error("the sandbox that was asked for cannot be")]
+    Spec(#[from] BadSpec),
     /// The host cannot do what is asked.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -205,9 +217,20 @@ impl CommandError {
             | Self::Hostname { .. }
             | Self::FakeRootNeedsProc
             | Self::NoPlace { .. }
+            | Self::Changed { .. }
+            | Self::Spec(_)
             | Self::NoDirectory { .. } => Kind::BadInput,
             Self::Refused(_) | Self::Setup(_) | Self::Slot(_) => Kind::CannotIsolate,
             Self::Io { .. } => Kind::Host,
+        }
+    }
+}
+
+impl From<PlanError> for CommandError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Spec(bad) => Self::Spec(bad),
+            PlanError::Host(refusal) => Self::Refused(refusal),
         }
     }
 }
@@ -231,6 +254,9 @@ pub(super) fn explained(error: SetupError, spec: &Spec, view: &View<'_>) -> Comm
                 _ => CommandError::Program { program, error },
             }
         }
+        ("bind" | "detach" | "root", Some(errno)) if changed(path.as_deref(), spec, errno) => {
+            CommandError::Changed { path: path.clone().unwrap_or_default(), error }
+        }
         ("enter", Some(_)) => CommandError::NoDirectory { path: spec.process.cwd.clone(), error },
         ("bind" | "tmpfs" | "dev" | "proc", Some(Errno::ROFS | Errno::NOTDIR | Errno::LOOP | Errno::EXIST)) => {
             let target = step.split(' ').nth(2).filter(|_| what == "bind" || what == "tmpfs");
@@ -239,4 +265,17 @@ pub(super) fn explained(error: SetupError, spec: &Spec, view: &View<'_>) -> Comm
         }
         _ => CommandError::Setup(error),
     }
+}
+
+/// Whether a source of the host is not what it was when it was looked at: another file, or a symlink, or nothing.
+fn changed(source: Option<&Path>, spec: &Spec, errno: Errno) -> bool {
+    let Some(source) = source.filter(|path| {
+        spec.inputs.iter().any(|input| input.source == *path)
+            || spec.writable.iter().any(|writable| writable.source == *path)
+            || matches!(&spec.root, Root::Tree(root) | Root::WritableTree(root) if root == path)
+    }) else {
+        return false;
+    };
+    let gone = || source.symlink_metadata().map_or(true, |file| file.is_symlink());
+    errno == Errno::STALE || (matches!(errno, Errno::LOOP | Errno::NOENT | Errno::NOTDIR) && gone())
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use kiln_sandbox::{How, Refusal, Stdio, Tmpfs, Which, plan, probe};
+use kiln_sandbox::{How, PlanError, Refusal, Stdio, Tmpfs, Which, plan, probe};
 
 use crate::ground::{Background, FILES, LIMITS, held, not_here, told};
 use crate::harness::bench_of;
@@ -45,11 +45,12 @@ fn e29_memory_of_all_processes_together_is_bounded_or_the_spec_is_refused() {
     let mut spec = bench.spec("touch", &[&(256u64 << 20).to_string()]);
     spec.limits.memory_total = Some(64 << 20);
     match plan(&spec, &probe()) {
-        Err(Refusal { missing, remedy, .. }) => {
+        Err(PlanError::Host(Refusal { missing, remedy, .. })) => {
             assert!(missing.contains("memory") || missing.contains("cgroup"), "{missing}");
-            assert!(!remedy.is_empty());
+            assert!(remedy.contains("systemd-run --user --scope -p Delegate=yes kiln"), "{remedy}");
             not_here("E29 total", "no cgroup of ours bounds the memory of many processes; asking for it is refused");
         }
+        Err(PlanError::Spec(bad)) => panic!("{bad}"),
         Ok(plan) => {
             let running = bench.launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
             let ended = running.wait(&mut |_| {}).unwrap();
