@@ -118,7 +118,7 @@ pub enum CommandError {
         why: String,
     },
     /// With a range of ids, what was the caller's before could not be told from what is to be taken back.
-    #[error("with --uid-range, {} cannot be given with --bind: {why}; make it yours, or give a fresh directory", path.display())]
+    #[error("with --uid-range, {} cannot be given with --bind: {why}; make it wholly yours, or give another directory", path.display())]
     NotWhollyOwn {
         /// The file that forbids it.
         path: PathBuf,
@@ -278,4 +278,52 @@ fn changed(source: Option<&Path>, spec: &Spec, errno: Errno) -> bool {
     };
     let gone = || source.symlink_metadata().map_or(true, |file| file.is_symlink());
     errno == Errno::STALE || (matches!(errno, Errno::LOOP | Errno::NOENT | Errno::NOTDIR) && gone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_sandbox::Input;
+
+    fn failed(step: &str, path: &Path, errno: Errno) -> SetupError {
+        SetupError::Step { step: step.into(), path: Some(path.into()), error: errno.into() }
+    }
+
+    #[test]
+    fn a_source_that_was_swapped_under_us_is_bad_input_that_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/", &link).unwrap();
+        let mut spec = Spec::new("/program");
+        spec.inputs = vec![Input { source: link.clone(), target: "/input".into() }];
+        for (step, errno) in [
+            ("init bind input source 0 ro", Errno::STALE),
+            ("init bind input source 0 ro", Errno::LOOP),
+            ("launcher detach sources", Errno::STALE),
+        ] {
+            let error = explained(failed(step, &link, errno), &spec, &View::of(&[]));
+            assert_eq!(error.kind(), Kind::BadInput, "{step}");
+            assert!(error.to_string().contains("link changed while"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_a_symlink_is_not_taken_for_a_changed_source() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spec = Spec::new("/program");
+        spec.inputs = vec![Input { source: directory.path().into(), target: "/input".into() }];
+        let error =
+            explained(failed("init bind input source 0 ro", directory.path(), Errno::LOOP), &spec, &View::of(&[]));
+        assert!(matches!(error, CommandError::NoPlace { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_spec_that_cannot_be_is_bad_input_and_a_host_that_lacks_something_is_not() {
+        let mut spec = Spec::new("/program");
+        spec.process.env = vec!["A=\0".into()];
+        let bad = kiln_sandbox::plan(&spec, &kiln_sandbox::probe()).unwrap_err();
+        assert_eq!(CommandError::from(bad).kind().code(), 2);
+        let refusal = Refusal { missing: "all".into(), why: "so".into(), remedy: "none".into() };
+        assert_eq!(CommandError::from(PlanError::Host(refusal)).kind().code(), 3);
+    }
 }

@@ -4,10 +4,14 @@
 //! files of many owners. Only a tree that is wholly the caller's own is lent then: what changed hands could not be told from
 //! what had another owner before. What a range left when kiln was killed is taken back first.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use kiln_sandbox::{Ids, Slot};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use super::CommandError;
 
@@ -15,6 +19,8 @@ use super::CommandError;
 pub(super) struct Lent<'s> {
     slot: &'s Slot,
     trees: Vec<PathBuf>,
+    /// Where there is a range: nobody else's may be in the same trees meanwhile, or one would take back the other's files.
+    locks: BTreeMap<(u64, u64), File>,
 }
 
 impl<'s> Lent<'s> {
@@ -24,12 +30,13 @@ impl<'s> Lent<'s> {
         ids: Ids,
         trees: impl Iterator<Item = &'p Path>,
     ) -> Result<Self, CommandError> {
-        let mut lent = Self { slot, trees: Vec::new() };
+        let mut lent = Self { slot, trees: Vec::new(), locks: BTreeMap::new() };
         let trees: Vec<PathBuf> = trees.map(Path::to_owned).collect();
         match (rustix::process::geteuid().is_root(), ids) {
             (true, _) => trees.iter().try_for_each(|tree| check(tree))?,
             (false, Ids::Range) => {
                 for tree in &trees {
+                    lent.lock(tree)?;
                     if let Owners::OfRange = owners(tree, slot)? {
                         slot.reclaim_tree(tree)?;
                         owners(tree, slot)?;
@@ -43,6 +50,25 @@ impl<'s> Lent<'s> {
             slot.adopt_tree(&tree)?;
         }
         Ok(lent)
+    }
+
+    fn lock(&mut self, tree: &Path) -> Result<(), CommandError> {
+        let unreadable = |error| CommandError::Source { path: tree.to_owned(), error };
+        let directory = File::open(tree).map_err(unreadable)?;
+        let found = directory.metadata().map_err(unreadable)?;
+        let identity = (found.dev(), found.ino());
+        if self.locks.contains_key(&identity) {
+            return Ok(());
+        }
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => drop(self.locks.insert(identity, directory)),
+            Err(Errno::WOULDBLOCK) => {
+                let why = "another sandbox with a range of ids uses it".to_owned();
+                return Err(CommandError::NotWhollyOwn { path: tree.to_owned(), why });
+            }
+            Err(errno) => return Err(unreadable(errno.into())),
+        }
+        Ok(())
     }
 
     /// Gives them all back to the caller.

@@ -214,11 +214,11 @@ fn drop_privileges(kept: CapabilitySet) -> Result<(), Errno> {
             Err(errno) => return Err(errno),
         }
     }
-    let mut bits = CapabilitiesSecureBits::KEEP_CAPS_LOCKED
-        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
-        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    let mut bits = CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    // What root inside keeps it may also pass on when it becomes someone else: setpriv(1) asks for that first of all.
     if kept.is_empty() {
-        bits |= CapabilitiesSecureBits::NO_ROOT
+        bits |= CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+            | CapabilitiesSecureBits::NO_ROOT
             | CapabilitiesSecureBits::NO_ROOT_LOCKED
             | CapabilitiesSecureBits::NO_SETUID_FIXUP
             | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED;
