@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use kiln_model::contract::ContractError;
 use kiln_model::derivation::DerivationError;
 use kiln_model::store_path::StorePath;
-use kiln_sandbox::{Host, Launcher, Refusal, SetupError, SlotError};
+use kiln_sandbox::{BadSpec, Host, Launcher, PlanError, Refusal, SetupError, SlotError};
 
 use crate::environment::EnvironmentError;
 use crate::event::Events;
@@ -177,6 +177,9 @@ pub enum BuildError {
     /// What was built cannot be read back.
     #[error(transparent)]
     Dump(#[from] crate::nix::DumpError),
+    /// No sandbox can be what the derivation asks for.
+    #[error("the sandbox that the derivation asks for cannot be")]
+    Spec(#[from] BadSpec),
     /// This host cannot isolate.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -211,11 +214,23 @@ impl BuildError {
             | Self::NoInput { .. }
             | Self::NoEnvironment { .. }
             | Self::Contract { .. }
-            | Self::Resolve { .. } => Kind::BadInput,
+            | Self::Resolve { .. }
+            | Self::Spec(_) => Kind::BadInput,
             Self::Needs { .. } => Kind::BuildFailed,
             Self::Input { source, .. } => source.kind(),
-            Self::Refused(_) => Kind::CannotIsolate,
+            Self::Refused(_) | Self::Setup(SetupError::Forbidden { .. }) | Self::Slot(SlotError::Range(_)) => {
+                Kind::CannotIsolate
+            }
             Self::Setup(_) | Self::Slot(_) | Self::Dump(_) | Self::Io { .. } => Kind::Host,
+        }
+    }
+}
+
+impl From<PlanError> for BuildError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Spec(bad) => Self::Spec(bad),
+            PlanError::Host(refusal) => Self::Refused(refusal),
         }
     }
 }

@@ -124,7 +124,7 @@ impl Request {
         spec.ids = self.ids;
         spec.filter = match self.ids {
             Ids::FakeRoot => Filter::FakeRoot,
-            _ => Filter::Build,
+            Ids::One { .. } | Ids::Range => Filter::Build,
         };
         spec.network = self.network;
         spec.proc_mode = self.proc_mode;
@@ -279,7 +279,8 @@ impl Request {
         }
     }
 
-    /// Runs it to its end. As root the writable directories change hands for that time.
+    /// Runs it to its end. As root the writable directories change hands for that time; where there is a range of ids, all
+    /// that it leaves in them is the caller's afterwards.
     pub fn run(&self, output: Output) -> Result<Ended, CommandError> {
         let private = match self.mounts.iter().any(|mount| matches!(mount.what, What::Link(_))) {
             true => Some(tempfile::Builder::new().prefix("kiln-").tempdir().map_err(|error| CommandError::Io {
@@ -301,12 +302,15 @@ impl Request {
         // Its process gets ready while this one looks at the host.
         let launcher = Launcher::start()?;
         let plan = plan(&spec, &probe())?;
-        let slot = Slot::lease(&slots())?;
+        let slot = match self.ids {
+            Ids::One { .. } | Ids::FakeRoot => Slot::lease(&slots())?,
+            Ids::Range => Slot::lease_range(&slots())?,
+        };
         let writable = self.mounts.iter().filter_map(|mount| match &mount.what {
             What::Writable(source) => Some(source.as_path()),
             What::Host(_) | What::Memory(_) | What::Link(_) => None,
         });
-        let lent = tree::Lent::lend(&slot, writable)?;
+        let lent = tree::Lent::lend(&slot, self.ids, writable)?;
         let ended = launcher.spawn(&plan, &slot, stdio).and_then(|running| {
             running.wait(&mut |bytes| {
                 use std::io::Write as _;

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kiln_model::lock::LockedPackage;
+use kiln_sandbox::{PlanError, SetupError};
 
 use crate::exit::Kind;
 
@@ -211,6 +212,12 @@ pub enum EnvironmentError {
     },
 }
 
+/// Whether this host cannot isolate, or is known to forbid it.
+fn forbidden(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(PlanError::Host(_)))
+        || matches!(error.downcast_ref(), Some(SetupError::Forbidden { .. }))
+}
+
 impl EnvironmentError {
     /// What sort of error it is. A package whose digest is the locked one and that is no sound package was locked so:
     /// whoever served it first meant harm or was harmed.
@@ -219,7 +226,7 @@ impl EnvironmentError {
             Self::Deb(DebError::Read { .. }) => Kind::Host,
             Self::Deb(_) | Self::Control { .. } => Kind::Tampered,
             Self::Conflict { .. } | Self::Script { .. } => Kind::BuildFailed,
-            Self::Sandbox(source) if source.is::<kiln_sandbox::Refusal>() => Kind::CannotIsolate,
+            Self::Sandbox(source) if forbidden(&**source) => Kind::CannotIsolate,
             Self::Sandbox(_)
             | Self::Database { .. }
             | Self::Unpack { .. }

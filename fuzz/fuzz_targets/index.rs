@@ -1,10 +1,4 @@
-//! Any text is an index of packages and of sources, or an error.
+//! Hands what the fuzzer makes up to [`kiln_fuzz::index`].
 #![no_main]
 
-use kiln_model::format::{packages, sources};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| {
-    let _ = packages::read::<packages::IndexError>(text, |_| Ok(()));
-    let _ = sources::read::<packages::IndexError>(text, |_| true, |_| Ok(()));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kiln_fuzz::index(bytes));

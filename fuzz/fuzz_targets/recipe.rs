@@ -1,11 +1,4 @@
-//! Any text is a recipe or an error; a recipe has a digest.
+//! Hands what the fuzzer makes up to [`kiln_fuzz::recipe`].
 #![no_main]
 
-use kiln_model::recipe::Recipe;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| {
-    if let Ok(recipe) = Recipe::parse(text) {
-        recipe.pins();
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kiln_fuzz::recipe(bytes));

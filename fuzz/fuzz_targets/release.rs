@@ -1,9 +1,4 @@
-//! Any text is the signed part of an InRelease or an error.
+//! Hands what the fuzzer makes up to [`kiln_fuzz::release`].
 #![no_main]
 
-use kiln_model::format::release::Release;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| {
-    let _ = Release::parse(text);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kiln_fuzz::release(bytes));

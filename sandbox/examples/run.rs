@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kiln_sandbox::{How, Launcher, Root, Slot, Spec, Stdio, plan, probe};
+use kiln_sandbox::{How, Launcher, PlanError, Root, Slot, Spec, Stdio, plan, probe};
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -22,7 +22,11 @@ fn main() -> ExitCode {
 
     let plan = match plan(&spec, &probe()) {
         Ok(plan) => plan,
-        Err(refusal) => {
+        Err(PlanError::Spec(bad)) => {
+            eprintln!("{bad}");
+            return ExitCode::from(2);
+        }
+        Err(PlanError::Host(refusal)) => {
             eprintln!("{refusal}");
             return ExitCode::from(3);
         }

@@ -3,7 +3,32 @@
 use std::io;
 use std::path::PathBuf;
 
-/// This host cannot do what the [`crate::Spec`] asks, or the `Spec` contradicts itself. Nothing was started.
+/// Why there is no plan. Nothing was started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// No host can do that: the caller's to mend.
+    #[error(transparent)]
+    Spec(#[from] BadSpec),
+    /// This host cannot.
+    #[error(transparent)]
+    Host(#[from] Refusal),
+}
+
+/// A [`crate::Spec`] that no host could satisfy: it contradicts itself, or says something that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}: {problem}; {remedy}")]
+pub struct BadSpec {
+    /// The field, by its path in the spec.
+    pub field: String,
+    /// What is there.
+    pub value: String,
+    /// Why that cannot be.
+    pub problem: String,
+    /// What to put there.
+    pub remedy: String,
+}
+
+/// This host cannot do what the [`crate::Spec`] asks. Nothing was started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this host cannot isolate the build: {missing} is missing ({why}); {remedy}")]
 pub struct Refusal {
@@ -29,6 +54,17 @@ pub enum SetupError {
         #[source]
         error: io::Error,
     },
+    /// The same, and this host is known to forbid it.
+    #[error("{refusal}")]
+    Forbidden {
+        /// Why, and what lifts it.
+        refusal: Box<Refusal>,
+        /// The step, as the plan prints it.
+        step: String,
+        /// The kernel's answer.
+        #[source]
+        error: io::Error,
+    },
     /// A source of the plan cannot be examined.
     #[error("looking at sandbox source {path}", path = .path.display())]
     Source {
@@ -47,6 +83,17 @@ pub enum SetupError {
         #[source]
         error: io::Error,
     },
+    /// A range of ids could not be mapped.
+    #[error("mapping a range of ids: {act}: {told}")]
+    Ids {
+        /// The program that was run, or what else was done.
+        act: String,
+        /// What came of it.
+        told: String,
+    },
+    /// The plan needs a range of ids, and the slot has one.
+    #[error("the plan needs a range of ids: lease the slot with `Slot::lease_range`")]
+    SlotWithoutRange,
     /// Talking to the launcher failed, or starting it.
     #[error("sandbox launcher: {act}")]
     Launcher {
@@ -69,10 +116,11 @@ impl SetupError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Step { error, .. }
+            | Self::Forbidden { error, .. }
             | Self::Source { error, .. }
             | Self::Group { error, .. }
             | Self::Launcher { error, .. } => error.raw_os_error(),
-            Self::Unsupervised | Self::Lost => None,
+            Self::Ids { .. } | Self::SlotWithoutRange | Self::Unsupervised | Self::Lost => None,
         }
     }
 }

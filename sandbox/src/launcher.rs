@@ -34,7 +34,7 @@ use crate::plan::Plan;
 use crate::running::{Disk, Prepared, Reports, Running, step_failed};
 use crate::slot::Slot;
 
-static BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kiln-launcher"));
+pub(crate) static BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kiln-launcher"));
 
 /// Where the payload's stdout and stderr go. Its stdin is `/dev/null` unless inherited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +106,12 @@ impl Launcher {
         let has_door = plan.steps.iter().any(|step| matches!(step, Step::Door { .. }));
         let door = has_door.then(seqpacket).transpose().map_err(launcher("making a door"))?;
         carried.extend(door.iter().map(|(_, theirs)| theirs.as_fd()));
+        let range = match plan.steps.iter().any(|step| matches!(step, Step::Ranges { .. })) {
+            true => Some(slot.range().ok_or(SetupError::SlotWithoutRange)?),
+            false => None,
+        };
+        let release = range.map(|_| pipe_with(PipeFlags::CLOEXEC)).transpose().map_err(launcher("making a pipe"))?;
+        carried.extend(release.iter().map(|(released, _)| released.as_fd()));
         carried.extend(memory.iter().map(AsFd::as_fd));
         let packet = match memory {
             None => [IoSlice::new(&[Body::Inline as u8]), IoSlice::new(&body)],
@@ -116,7 +122,14 @@ impl Launcher {
         let door = door.map(|(ours, _)| Door::new(ours));
         let prepared = Prepared { started, reports, log, group, door, disk };
         match (reply, pidfd) {
-            (Reply::Started, Some(pidfd)) => Ok(Running::new(plan, prepared, pidfd)),
+            (Reply::Started, Some(pidfd)) => {
+                let running = Running::new(plan, prepared, pidfd);
+                if let (Some(range), Some((_, release))) = (range, &release) {
+                    range.write_of(running.pidfd())?;
+                    rustix::io::write(release, &[1]).map_err(launcher("releasing a sandbox"))?;
+                }
+                Ok(running)
+            }
             (Reply::Started, None) => Err(launcher("taking over a sandbox")(Errno::BADMSG)),
             (Reply::Failed(failure), _) => Err(step_failed(&plan.steps, &plan.sources, failure)),
         }
@@ -180,8 +193,13 @@ fn seqpacket() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
+/// Two ends of one stream.
+pub(crate) fn stream() -> Result<(OwnedFd, OwnedFd), Errno> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+}
+
 /// A memfd that can never change again.
-fn sealed(name: &std::ffi::CStr, bytes: &[u8], kind: MemfdFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn sealed(name: &std::ffi::CStr, bytes: &[u8], kind: MemfdFlags) -> Result<OwnedFd, Errno> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory = match rustix::fs::memfd_create(name, flags | kind) {
         // MFD_EXEC is known since Linux 6.3; before, every memfd could be executed.

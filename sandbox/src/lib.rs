@@ -56,13 +56,17 @@ pub mod doctor;
 pub mod door;
 pub mod error;
 mod filter;
+mod forbidden;
 mod group;
+mod id_range;
 pub mod launcher;
-pub mod limits;
+mod limits;
 pub mod plan;
 pub mod probe;
+mod reclaim;
 pub mod running;
 pub mod slot;
+mod sound;
 pub mod spec;
 pub mod status;
 mod surface;
@@ -70,12 +74,13 @@ mod sys;
 
 pub use control_group::ControlGroups;
 pub use door::{Answer, Call, Door, Doorway};
-pub use error::{Refusal, SetupError};
+pub use error::{BadSpec, PlanError, Refusal, SetupError};
 pub use launcher::{Launcher, Stdio};
 pub use plan::{Plan, plan};
 pub use probe::{Host, probe};
 pub use running::{Canceller, Running};
 pub use slot::{Slot, SlotError};
+pub use sound::MOST_INPUTS;
 pub use spec::{
     Aslr, Filter, Ids, Input, Kernel, Limits, Network, ProcMode, Process, Root, Spec, Surface, TimeBase, Tmpfs,
     Writable,

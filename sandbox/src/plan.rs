@@ -5,21 +5,22 @@
 //! run side by side until [`Step::Await`], which no foreign code precedes.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fmt;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_launcher::step::{Access, Net, Proc, Resource, Rlimit, Step};
+use kiln_launcher::step::{Access, Net, Proc, Resource, Rights, Rlimit, Step};
 
 use crate::control_group::ControlGroups;
-use crate::error::Refusal;
+use crate::error::{BadSpec, PlanError, Refusal};
 use crate::filter;
 use crate::group::Wanted;
+use crate::id_range;
 use crate::limits;
 use crate::probe::{Caller, Host, ProcMount, TimeNamespace};
-use crate::spec::{Aslr, Filter, Ids, Kernel, Limits, Network, ProcMode, Root, Spec};
+use crate::sound::{self, Field, absolute, c_strings, target};
+use crate::spec::{Aslr, Ids, Kernel, Limits, Network, ProcMode, Root, Spec};
 use crate::status::Achieved;
 use crate::surface;
 
@@ -87,11 +88,8 @@ const MASKED: [&str; 21] = [
 const FROZEN: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
 /// Turns a spec into steps, or says why this host cannot.
-pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
-    if let Some(lack) = host.lacks.first() {
-        return Err(lack.clone());
-    }
-    agreeable(spec, host)?;
+pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, PlanError> {
+    sound::check(spec)?;
     let mut sources = Sources::default();
     let mut steps = Vec::new();
 
@@ -102,12 +100,13 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
         Ids::One { uid, gid } => (uid, gid),
         // Not 0: mapping a parent's 0 once more needs CAP_SETFCAP there, which pid 1 has dropped.
         Ids::FakeRoot => FAKE_ROOT_IDS,
+        Ids::Range => (0, 0),
     };
     let net = match spec.network {
         Network::None => Net::Own,
         Network::Host => Net::Host,
     };
-    let group = group(&spec.limits, host);
+    let group = group(spec, host);
     let join = group.iter().map(|group| Step::Group { memory: group.memory, processes: group.processes });
     match host.control_groups {
         ControlGroups::Unified { .. } => {
@@ -119,7 +118,10 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
             steps.extend(join);
         }
     }
-    steps.push(Step::Map { uid, gid });
+    steps.push(match spec.ids {
+        Ids::One { .. } | Ids::FakeRoot => Step::Map { uid, gid },
+        Ids::Range => Step::Ranges { count: id_range::COUNT },
+    });
     // What needs rights and no ids comes before `Become`, which waits for the launcher to write the maps.
     if let Some(base) = spec.time_offsets {
         steps.push(Step::Clocks { seconds: base.seconds });
@@ -132,7 +134,7 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
         steps.push(Step::FirstPid { pid });
     }
     let allowed = match spec.ids {
-        Ids::One { .. } => 0,
+        Ids::One { .. } | Ids::Range => 0,
         Ids::FakeRoot => 1,
     };
     steps.push(Step::Private);
@@ -147,8 +149,10 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
     if spec.network == Network::None {
         steps.push(Step::Join);
     }
-    steps.extend([Step::Drop, Step::Reap { program: filter::of_pid_1() }]);
+    steps.extend([Step::Drop { rights: rights(spec.ids) }, Step::Reap { program: filter::of_pid_1() }]);
     payload(spec, &mut steps)?;
+    // Last: what no host could do is told whatever this one lacks.
+    able(spec, host)?;
 
     let mut namespaces: Vec<String> = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"].map(String::from).into();
     if spec.network == Network::Host {
@@ -176,8 +180,11 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, Refusal> {
     })
 }
 
-/// What the host must offer for this spec, and what the spec must not contradict.
-fn agreeable(spec: &Spec, host: &Host) -> Result<(), Refusal> {
+/// What the host must offer for this spec.
+fn able(spec: &Spec, host: &Host) -> Result<(), Refusal> {
+    if let Some(lack) = host.lacks.first() {
+        return Err(lack.clone());
+    }
     limits::check(spec, host)?;
     if spec.network == Network::Host && host.landlock_abi < SCOPED {
         return Err(Refusal {
@@ -188,14 +195,6 @@ fn agreeable(spec: &Spec, host: &Host) -> Result<(), Refusal> {
             ),
             remedy: "boot Linux 6.12 or later with `lsm=landlock`, or fetch outside of the sandbox".into(),
         });
-    }
-    if let Some(call) = spec.watched.iter().find(|&&call| call >= filter::BEYOND) {
-        return Err(contradiction(&format!("watched call {call} is unknown to the filter, which answers it ENOSYS")));
-    }
-    if !spec.watched.is_empty() && spec.limits.processes.is_some_and(|count| count < 3) {
-        return Err(contradiction(
-            "watched calls need limits.processes of at least 3, for the one that opens the door",
-        ));
     }
     if let (ProcMode::Strict | ProcMode::Compat, ProcMount::Covered(path)) = (spec.proc_mode, &host.proc) {
         return Err(Refusal {
@@ -211,44 +210,10 @@ fn agreeable(spec: &Spec, host: &Host) -> Result<(), Refusal> {
             remedy: "boot a kernel with CONFIG_TIME_NS, or leave time_offsets out".into(),
         });
     }
-    // KTIME_SEC_MAX / 2, the kernel's own bound on offsets: time_namespaces(7).
-    if spec.time_offsets.is_some_and(|base| base.seconds > 4_611_686_018) {
-        return Err(contradiction("time_offsets are beyond what a clock can show"));
-    }
-    match (spec.ids, spec.filter) {
-        (Ids::One { .. }, Filter::Build) | (Ids::FakeRoot, Filter::FakeRoot) => {}
-        (Ids::One { .. }, Filter::FakeRoot) => return Err(contradiction("filter FakeRoot needs ids FakeRoot")),
-        (Ids::FakeRoot, Filter::Build) => return Err(contradiction("ids FakeRoot needs filter FakeRoot")),
-    }
-    if spec.ids == Ids::FakeRoot && spec.proc_mode == ProcMode::None {
-        return Err(contradiction("ids FakeRoot needs /proc, to write its second id map"));
-    }
-    for (name, text) in [("hostname", &spec.surface.hostname), ("domain", &spec.surface.domain)] {
-        if text.is_empty() || text.len() > 64 || text.contains('\0') {
-            return Err(contradiction(&format!("surface {name} {text:?} must have 1 to 64 bytes and no NUL")));
-        }
-    }
-    if spec.process.umask & !0o777 != 0 {
-        return Err(contradiction(&format!("process umask {:o} exceeds 777", spec.process.umask)));
-    }
-    if spec.process.affinity.as_ref().is_some_and(Vec::is_empty) {
-        return Err(contradiction("process affinity names no processor"));
-    }
-    if spec.process.first_pid.is_some_and(|pid| pid < 2) {
-        return Err(contradiction("process first_pid must be at least 2, since pid 1 is kiln's"));
-    }
     Ok(())
 }
 
-pub(crate) fn contradiction(what: &str) -> Refusal {
-    Refusal {
-        missing: "a consistent spec".into(),
-        why: what.into(),
-        remedy: "this is a bug in the caller, please report it".into(),
-    }
-}
-
-fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>) -> Result<(), Refusal> {
+fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>) -> Result<(), BadSpec> {
     let cpus = spec.process.affinity.as_ref().map(Vec::len);
     let covers_etc = !matches!(spec.root, Root::Empty);
     match &spec.root {
@@ -272,7 +237,7 @@ fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>
         ProcMode::Strict => steps.push(Step::Proc { proc: Proc::Processes }),
         ProcMode::Compat => {
             steps.push(Step::Proc { proc: Proc::Full });
-            compat_proc(host, cpus, steps)?;
+            compat_proc(host, cpus, steps);
         }
     }
     if let Some(cpus) = cpus {
@@ -281,47 +246,47 @@ fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>
 
     // By path, so that a mount's parent always comes before it.
     let mut by_target: BTreeMap<&Path, Step> = BTreeMap::new();
-    for input in &spec.inputs {
+    for (index, input) in spec.inputs.iter().enumerate() {
         let step = Step::Bind {
             source: sources.number(&input.source),
-            target: target(&input.target, &[])?,
+            target: target(Field::In("inputs", index, "target"), &input.target, &[])?,
             access: Access::ReadOnly,
         };
-        insert(&mut by_target, &input.target, step)?;
+        by_target.insert(&input.target, step);
     }
-    for writable in &spec.writable {
+    for (index, writable) in spec.writable.iter().enumerate() {
         let step = Step::Bind {
             source: sources.number(&writable.source),
-            target: target(&writable.target, &[])?,
+            target: target(Field::In("writable", index, "target"), &writable.target, &[])?,
             access: Access::ReadWrite,
         };
-        insert(&mut by_target, &writable.target, step)?;
+        by_target.insert(&writable.target, step);
     }
-    for tmpfs in &spec.tmpfs {
+    for (index, tmpfs) in spec.tmpfs.iter().enumerate() {
         let step = Step::Tmpfs {
-            target: target(&tmpfs.target, &["dev/shm"])?,
+            target: target(Field::In("tmpfs", index, "target"), &tmpfs.target, &["dev/shm"])?,
             size: tmpfs.size,
             inodes: tmpfs.inodes,
             mode: tmpfs.mode,
         };
-        insert(&mut by_target, &tmpfs.target, step)?;
+        by_target.insert(&tmpfs.target, step);
     }
     steps.extend(by_target.into_values());
-    for (name, bytes) in &spec.surface.etc {
+    for (index, (name, bytes)) in spec.surface.etc.iter().enumerate() {
         let path = Path::new("/etc").join(name);
-        let target = target(&path, &[])?;
+        let target = target(Field::In("surface.etc", index, ""), &path, &[])?;
         let bytes = bytes.clone();
         steps.push(if covers_etc { Step::Cover { target, bytes } } else { Step::File { target, bytes } });
     }
     Ok(())
 }
 
-fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) -> Result<(), Refusal> {
+fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) {
     for path in FROZEN {
-        steps.push(Step::Freeze { target: c_string(path)? });
+        steps.push(Step::Freeze { target: own(path) });
     }
     for path in MASKED {
-        steps.push(Step::Mask { target: c_string(path)? });
+        steps.push(Step::Mask { target: own(path) });
     }
     let mut covers = vec![
         ("proc/loadavg", surface::LOADAVG.to_vec()),
@@ -333,17 +298,24 @@ fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) -> Resul
         covers.push(("proc/cpuinfo", surface::cpuinfo(&host.cpuinfo, cpus)));
     }
     for (path, bytes) in covers {
-        steps.push(Step::Cover { target: c_string(path)?, bytes });
+        steps.push(Step::Cover { target: own(path), bytes });
     }
-    Ok(())
 }
 
-fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
+/// What pid 1 and the payload keep.
+fn rights(ids: Ids) -> Rights {
+    match ids {
+        Ids::One { .. } | Ids::FakeRoot => Rights::None,
+        Ids::Range => Rights::OverOwn,
+    }
+}
+
+fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), BadSpec> {
     let process = &spec.process;
     if spec.network == Network::None {
         steps.push(Step::Network);
     }
-    steps.push(Step::Disarm);
+    steps.push(Step::Disarm { rights: rights(spec.ids) });
     let filter = Step::Filter { program: filter::program(spec.filter) };
     // A fake root's limits count in its second user namespace, which it makes once the mounts are there to be locked;
     // and a filter that watches calls may stop any call after it.
@@ -374,18 +346,18 @@ fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
     if let Some(filter) = early {
         steps.extend([filter, Step::Await]);
     }
-    steps.extend([Step::Streams, Step::Enter { cwd: absolute(&process.cwd)? }]);
+    steps.extend([Step::Streams, Step::Enter { cwd: absolute(Field::Of("process.cwd"), &process.cwd)? }]);
 
-    let mut writable = vec![c_string("/dev")?];
+    let mut writable = vec![own("/dev")];
     if spec.proc_mode != ProcMode::None {
-        writable.push(c_string("/proc")?);
+        writable.push(own("/proc"));
     }
     match &spec.root {
-        Root::WritableTree(_) => writable = vec![c_string("/")?],
+        Root::WritableTree(_) => writable = vec![own("/")],
         Root::Empty | Root::Tree(_) => {
             let targets = spec.writable.iter().map(|writable| &writable.target);
             for target in targets.chain(spec.tmpfs.iter().map(|tmpfs| &tmpfs.target)) {
-                writable.push(absolute(target)?);
+                writable.push(absolute(Field::Of("a writable target"), target)?);
             }
         }
     }
@@ -395,9 +367,9 @@ fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), Refusal> {
     }
     steps.extend(late);
     steps.push(Step::Execute {
-        program: absolute(&process.program)?,
-        argv: c_strings(&process.argv)?,
-        env: c_strings(&process.env)?,
+        program: absolute(Field::Of("process.program"), &process.program)?,
+        argv: c_strings("process.argv", &process.argv)?,
+        env: c_strings("process.env", &process.env)?,
     });
     Ok(())
 }
@@ -425,8 +397,11 @@ fn rlimits(limits: &Limits) -> Vec<Rlimit> {
 }
 
 /// Only what a control group alone can hold asks for one: joining costs more than the rest of a sandbox.
-fn group(limits: &Limits, host: &Host) -> Option<Wanted> {
-    if limits.memory_total.is_none() && limits.cpu_total.is_none() {
+fn group(spec: &Spec, host: &Host) -> Option<Wanted> {
+    let limits = &spec.limits;
+    // The kernel counts processes by user, and a range has many: only a group counts them all.
+    let counted = spec.ids == Ids::Range && limits.processes.is_some() && host.control_groups.bound_totals();
+    if limits.memory_total.is_none() && limits.cpu_total.is_none() && !counted {
         return None;
     }
     // Below the rlimit, which would otherwise answer first and unnoticed: it also counts forks that are still under way.
@@ -455,48 +430,9 @@ impl Sources {
     }
 }
 
-fn insert<'a>(by_target: &mut BTreeMap<&'a Path, Step>, target: &'a Path, step: Step) -> Result<(), Refusal> {
-    match by_target.insert(target, step) {
-        None => Ok(()),
-        Some(_) => Err(contradiction(&format!("two mounts at {}", target.display()))),
-    }
-}
-
-/// A mount target, relative to the root. `/dev` and `/proc` are the sandbox's own, but for `exceptions`.
-fn target(path: &Path, exceptions: &[&str]) -> Result<CString, Refusal> {
-    let absolute = absolute(path)?;
-    let relative = absolute.to_bytes().strip_prefix(b"/").unwrap_or_default();
-    let text = Path::new(OsStr::from_bytes(relative));
-    if relative.is_empty() {
-        return Err(contradiction("a mount at / is the root's to give"));
-    }
-    let taken = ["dev", "proc"].iter().any(|own| text.starts_with(own));
-    if taken && !exceptions.iter().any(|exception| text == Path::new(exception)) {
-        return Err(contradiction(&format!("{} belongs to the sandbox", path.display())));
-    }
-    CString::new(relative).map_err(|_| contradiction("a path contains NUL"))
-}
-
-/// An absolute path without `.` and `..`, normalised.
-fn absolute(path: &Path) -> Result<CString, Refusal> {
-    let plain = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
-    if !path.is_absolute() || !plain {
-        return Err(contradiction(&format!("{} must be absolute and without ..", path.display())));
-    }
-    let normal: PathBuf = path.components().collect();
-    c_string(normal)
-}
-
-fn c_string(text: impl Into<PathBuf>) -> Result<CString, Refusal> {
-    let bytes = text.into().into_os_string().into_vec();
-    CString::new(bytes).map_err(|_| contradiction("a path or argument contains NUL"))
-}
-
-fn c_strings(texts: &[impl AsRef<OsStr>]) -> Result<Vec<CString>, Refusal> {
-    texts
-        .iter()
-        .map(|text| CString::new(text.as_ref().as_bytes()).map_err(|_| contradiction("an argument contains NUL")))
-        .collect()
+/// A path of this file's own.
+fn own(path: &str) -> CString {
+    CString::new(path).expect("a path without NUL")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! every process of the sandbox, so after [`Running::wait`] nothing of it is left. Memory does not grow with the log.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use crate::disk::{self, Held};
 use crate::door::Door;
 use crate::error::SetupError;
+use crate::forbidden;
 use crate::group::Group;
 use crate::plan::Plan;
 use crate::spec::{Aslr, Limits};
@@ -183,6 +184,10 @@ impl Running {
             steps: Arc::clone(&plan.steps),
             sources: Arc::clone(&plan.sources),
         }
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     /// A handle that kills it.
@@ -417,10 +422,11 @@ pub(crate) fn step_failed(steps: &[Step], sources: &[PathBuf], failure: Failure)
         let target = step?.target()?.to_bytes();
         Some(Path::new("/").join(OsStr::from_bytes(target)))
     };
-    SetupError::Step {
-        step: step.map(|step| shortened(&step.to_string())).unwrap_or_default(),
-        path: source.cloned().or_else(target),
-        error: Errno::from_raw_os_error(failure.errno).into(),
+    let errno = Errno::from_raw_os_error(failure.errno);
+    let shown = step.map(|step| shortened(&step.to_string())).unwrap_or_default();
+    match step.and_then(|step| forbidden::by_host(step, errno)) {
+        Some(refusal) => SetupError::Forbidden { refusal: Box::new(refusal), step: shown, error: errno.into() },
+        None => SetupError::Step { step: shown, path: source.cloned().or_else(target), error: errno.into() },
     }
 }
 

@@ -1,18 +1,22 @@
 //! Who a sandbox is outside: the caller, or for root a leased user that owns nothing else.
 //!
+//! A slot may also hold a range of further ids, for [`crate::Ids::Range`].
+//!
 //! Root's sandboxes never run as the host's root. Two sandboxes never share a leased user while both run, so neither
 //! can signal, trace or open the other's processes and files. Trees are handed over and taken back by descriptor and
 //! without following symlinks, since their content is the payload's.
 
-use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Uid};
+use kiln_launcher::owner;
+use rustix::fs::{FlockOperation, Gid, Uid};
 use rustix::io::Errno;
+
+use crate::error::{Refusal, SetupError};
+use crate::id_range::{self, COUNT, IdRange};
+use crate::reclaim;
 
 /// First of root's outer ids. systemd's table of uid ranges leaves 1 879 048 192 to 2 147 483 647 to no one.
 const FIRST: u32 = 2_070_478_848;
@@ -20,6 +24,10 @@ const FIRST: u32 = 2_070_478_848;
 const FIRST_IN_CONTAINER: u32 = 30_000;
 /// How many sandboxes root can run at once.
 const SLOTS: u32 = 256;
+/// First of root's ranges where /etc/subuid gives it none: the next whole one after the slots.
+const FIRST_RANGE: u32 = FIRST + COUNT;
+/// How many of those there are.
+const RANGES: u32 = 64;
 
 /// No outer identity, or a tree could not change hands.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +50,20 @@ pub enum SlotError {
     /// No user id is free to become a slot.
     #[error("no user ids from {FIRST} or {FIRST_IN_CONTAINER} on are mapped here; kiln as root needs {SLOTS} of them")]
     NoIds,
+    /// Every range of root's is taken.
+    #[error(
+        "all {count} ranges of ids for sandboxes are in use; wait for others, or give root more (`usermod --add-subuids`)"
+    )]
+    NoRange {
+        /// How many there are.
+        count: u32,
+    },
+    /// There is no range of ids.
+    #[error(transparent)]
+    Range(#[from] Refusal),
+    /// What a sandbox with a range left could not be taken back.
+    #[error("taking back files of a range of ids")]
+    Reclaim(#[source] SetupError),
     /// A tree could not change hands.
     #[error("changing the owner of {path}", path = .path.display())]
     Owner {
@@ -59,6 +81,7 @@ pub struct Slot {
     uid: u32,
     gid: u32,
     lock: Option<File>,
+    range: Option<IdRange>,
 }
 
 impl Slot {
@@ -66,33 +89,50 @@ impl Slot {
     pub fn lease(directory: &Path) -> Result<Self, SlotError> {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         if !uid.is_root() {
-            return Ok(Self { uid: uid.as_raw(), gid: gid.as_raw(), lock: None });
+            return Ok(Self { uid: uid.as_raw(), gid: gid.as_raw(), lock: None, range: None });
         }
-        let map = |file| std::fs::read_to_string(file).unwrap_or_default();
-        let (uids, gids) = (map("/proc/self/uid_map"), map("/proc/self/gid_map"));
-        let first = [FIRST, FIRST_IN_CONTAINER]
-            .into_iter()
-            .find(|&first| mapped(&uids, first) && mapped(&gids, first))
-            .ok_or(SlotError::NoIds)?;
-        let failed = |path: &Path, error: io::Error| SlotError::Lock { path: path.to_owned(), error };
-        std::fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
-        for number in 0..SLOTS {
-            let path = directory.join(format!("slot-{number}"));
-            let lock = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(|error| failed(&path, error))?;
-            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {
-                    return Ok(Self { uid: first + number, gid: first + number, lock: Some(lock) });
-                }
-                Err(Errno::WOULDBLOCK) => {}
-                Err(errno) => return Err(failed(&path, errno.into())),
+        let (uids, gids) = own_maps();
+        let covered = |first: u32| mapped(&uids, first, SLOTS) && mapped(&gids, first, SLOTS);
+        let first = [FIRST, FIRST_IN_CONTAINER].into_iter().find(|&first| covered(first)).ok_or(SlotError::NoIds)?;
+        match lock_one(directory, "slot", SLOTS)? {
+            Some((number, lock)) => {
+                Ok(Self { uid: first + number, gid: first + number, lock: Some(lock), range: None })
             }
+            None => Err(SlotError::Full { directory: directory.to_owned() }),
         }
-        Err(SlotError::Full { directory: directory.to_owned() })
+    }
+
+    /// The same with a range of ids for [`crate::Ids::Range`]: of /etc/subuid and /etc/subgid, or for root, if they give it
+    /// none, of ids that nobody has.
+    pub fn lease_range(directory: &Path) -> Result<Self, SlotError> {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        if !uid.is_root() {
+            let (uid, gid) = (uid.as_raw(), gid.as_raw());
+            return Ok(Self { uid, gid, lock: None, range: Some(IdRange::of_user(uid, gid)?) });
+        }
+        let (first_uid, first_gid, count) = root_s_ranges()?;
+        match lock_one(directory, "range", count)? {
+            Some((number, lock)) => {
+                let (uid, gid) = (first_uid + number * COUNT, first_gid + number * COUNT);
+                Ok(Self { uid, gid, lock: Some(lock), range: Some(IdRange::of_root(uid, gid)) })
+            }
+            None => Err(SlotError::NoRange { count }),
+        }
+    }
+
+    /// The range that it holds.
+    pub(crate) fn range(&self) -> Option<&IdRange> {
+        self.range.as_ref()
+    }
+
+    /// Whether a user of the host is one of its range, and not the slot's own.
+    pub fn has_in_range(&self, uid: u32) -> bool {
+        self.range.as_ref().is_some_and(|range| range.uids.hold(uid))
+    }
+
+    /// The same of a group.
+    pub fn has_group_in_range(&self, gid: u32) -> bool {
+        self.range.as_ref().is_some_and(|range| range.gids.hold(gid))
     }
 
     /// The host's user id of the payload.
@@ -105,121 +145,108 @@ impl Slot {
         self.gid
     }
 
-    /// Makes the slot the owner of a tree, before a payload may write to it. For a user nothing is to be done.
+    /// Makes the slot the owner of a tree, before a payload may write to it. For a user, who is the slot, nothing is to be
+    /// done.
     pub fn adopt_tree(&self, directory: &Path) -> Result<(), SlotError> {
         self.give(directory, self.uid, self.gid)
     }
 
-    /// Makes the caller the owner again, after the sandbox has ended. For a user nothing is to be done.
+    /// Makes the caller the owner again of all that is there, after the sandbox has ended. For a user that concerns files of
+    /// the slot's range, if it has one; else nothing is to be done.
     pub fn reclaim_tree(&self, directory: &Path) -> Result<(), SlotError> {
-        self.give(directory, 0, 0)
+        match (&self.range, &self.lock) {
+            (Some(range), None) => reclaim::tree(range, directory).map_err(SlotError::Reclaim),
+            (Some(_) | None, _) => self.give(directory, 0, 0),
+        }
     }
 
     fn give(&self, directory: &Path, uid: u32, gid: u32) -> Result<(), SlotError> {
         if self.lock.is_none() {
             return Ok(());
         }
-        change_owner(directory, Uid::from_raw(uid), Gid::from_raw(gid))
+        owner::change(directory, Uid::from_raw(uid), Gid::from_raw(gid))
             .map_err(|(path, errno)| SlotError::Owner { path, error: errno.into() })
     }
 }
 
-/// Whether a map of /proc covers all slots from `first` on: lines of (inside, outside, count).
-fn mapped(map: &str, first: u32) -> bool {
+/// The caller's own maps, of users and of groups.
+fn own_maps() -> (String, String) {
+    let map = |file| std::fs::read_to_string(file).unwrap_or_default();
+    (map("/proc/self/uid_map"), map("/proc/self/gid_map"))
+}
+
+/// Root's ranges: first user, first group, how many there are one after the other.
+fn root_s_ranges() -> Result<(u32, u32, u32), SlotError> {
+    let (uids, gids) = own_maps();
+    let given = |file| id_range::ranges(&std::fs::read_to_string(file).unwrap_or_default(), "root", 0);
+    let (users, groups) = (given("/etc/subuid"), given("/etc/subgid"));
+    let (first_uid, first_gid, count) = if users.is_empty() && groups.is_empty() {
+        (FIRST_RANGE, FIRST_RANGE, RANGES)
+    } else {
+        let whole = |ranges: &[(u32, u32)], file, option| {
+            let found = ranges.iter().find(|(_, count)| *count >= COUNT).copied();
+            found.ok_or_else(|| id_range::no_line(file, option, "root", COUNT))
+        };
+        let (uid, users) = whole(&users, "/etc/subuid", "--add-subuids")?;
+        let (gid, groups) = whole(&groups, "/etc/subgid", "--add-subgids")?;
+        (uid, gid, users.min(groups) / COUNT)
+    };
+    if !mapped(&uids, first_uid, count * COUNT) || !mapped(&gids, first_gid, count * COUNT) {
+        return Err(SlotError::Range(Refusal {
+            missing: format!("ids {first_uid} to {} here", u64::from(first_uid) + u64::from(count * COUNT) - 1),
+            why: "root's ranges of ids are not mapped in this container".into(),
+            remedy: "map more ids into the container, or give its root some of those that are mapped: \
+                     `usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST root`, 65536 of them"
+                .into(),
+        }));
+    }
+    Ok((first_uid, first_gid, count))
+}
+
+/// Takes the first lock file that nobody has, of so many.
+fn lock_one(directory: &Path, name: &str, count: u32) -> Result<Option<(u32, File)>, SlotError> {
+    let failed = |path: &Path, error: io::Error| SlotError::Lock { path: path.to_owned(), error };
+    std::fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
+    for number in 0..count {
+        let path = directory.join(format!("{name}-{number}"));
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|error| failed(&path, error))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some((number, lock))),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(errno) => return Err(failed(&path, errno.into())),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a map of /proc covers `count` ids from `first` on: lines of (inside, outside, count).
+fn mapped(map: &str, first: u32, wanted: u32) -> bool {
     map.lines().any(|line| {
         let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
         let (inside, _, count) = (numbers.next(), numbers.next(), numbers.next());
         let (inside, count) = (inside.unwrap_or(0), count.unwrap_or(0));
-        inside <= u64::from(first) && u64::from(first + SLOTS) <= inside + count
+        inside <= u64::from(first) && u64::from(first) + u64::from(wanted) <= inside + count
     })
-}
-
-/// A directory on the way: its identity, to be checked when coming back up, and what is left to enter.
-struct Level {
-    identity: (u64, u64),
-    name: CString,
-    left: Vec<CString>,
-}
-
-/// Walks without recursion and with two descriptors, however deep the payload made it.
-fn change_owner(top: &Path, uid: Uid, gid: Gid) -> Result<(), (PathBuf, Errno)> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let whole = |errno| (top.to_owned(), errno);
-    let mut at = rustix::fs::openat(CWD, top, flags, Mode::empty()).map_err(whole)?;
-    rustix::fs::fchown(&at, Some(uid), Some(gid)).map_err(whole)?;
-    let mut levels: Vec<Level> = Vec::new();
-    let mut level = enter(&at, CString::default(), uid, gid).map_err(|(name, errno)| (top.join(name), errno))?;
-    loop {
-        let here = |levels: &[Level], level: &Level| {
-            let mut path = top.to_owned();
-            for name in levels.iter().map(|level| &level.name).chain([&level.name]) {
-                path.push(OsString::from_vec(name.to_bytes().to_vec()));
-            }
-            path
-        };
-        if let Some(name) = level.left.pop() {
-            let below =
-                rustix::fs::openat(&at, &name, flags, Mode::empty()).map_err(|errno| (here(&levels, &level), errno))?;
-            let next =
-                enter(&below, name, uid, gid).map_err(|(name, errno)| (here(&levels, &level).join(name), errno))?;
-            levels.push(std::mem::replace(&mut level, next));
-            at = below;
-        } else if let Some(above) = levels.pop() {
-            let up =
-                rustix::fs::openat(&at, c"..", flags, Mode::empty()).map_err(|errno| (here(&levels, &above), errno))?;
-            // Nobody can have moved it, since the payload does not run; if somebody did, stop.
-            if identity(&up).map_err(|errno| (here(&levels, &above), errno))? != above.identity {
-                return Err((here(&levels, &above), Errno::STALE));
-            }
-            at = up;
-            level = above;
-        } else {
-            return Ok(());
-        }
-    }
-}
-
-fn enter(at: &OwnedFd, name: CString, uid: Uid, gid: Gid) -> Result<Level, (PathBuf, Errno)> {
-    let mut left = Vec::new();
-    let failed = |errno| (PathBuf::new(), errno);
-    let mut entries = Dir::read_from(at).map_err(failed)?;
-    while let Some(entry) = entries.read() {
-        let entry = entry.map_err(failed)?;
-        let child = entry.file_name();
-        if child == c"." || child == c".." {
-            continue;
-        }
-        let named = |errno| (PathBuf::from(OsString::from_vec(child.to_bytes().to_vec())), errno);
-        rustix::fs::chownat(at, child, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(named)?;
-        let kind = match entry.file_type() {
-            FileType::Unknown => {
-                let stat = rustix::fs::statat(at, child, AtFlags::SYMLINK_NOFOLLOW).map_err(named)?;
-                FileType::from_raw_mode(stat.st_mode)
-            }
-            known => known,
-        };
-        if kind == FileType::Directory {
-            left.push(child.to_owned());
-        }
-    }
-    Ok(Level { identity: identity(at).map_err(failed)?, name, left })
-}
-
-fn identity(at: &OwnedFd) -> Result<(u64, u64), Errno> {
-    rustix::fs::fstat(at).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, Mode, OFlags};
 
     #[test]
     fn slots_need_ids_that_are_all_mapped() {
-        assert!(mapped("         0          0 4294967295\n", FIRST));
+        assert!(mapped("         0          0 4294967295\n", FIRST, SLOTS));
+        assert!(mapped("         0          0 4294967295\n", FIRST_RANGE, RANGES * COUNT));
         let container = "0 100000 65536\n";
-        assert!(!mapped(container, FIRST));
-        assert!(mapped(container, FIRST_IN_CONTAINER));
-        assert!(!mapped("0 1000 1\n", FIRST_IN_CONTAINER));
+        assert!(!mapped(container, FIRST, SLOTS));
+        assert!(mapped(container, FIRST_IN_CONTAINER, SLOTS) && !mapped(container, FIRST_IN_CONTAINER, COUNT));
+        assert!(!mapped("0 1000 1\n", FIRST_IN_CONTAINER, SLOTS));
     }
 
     #[test]

@@ -5,6 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod harness;
+#[path = "harness/here.rs"]
+mod here;
+#[path = "isolate/range.rs"]
+mod range;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

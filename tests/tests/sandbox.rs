@@ -188,7 +188,7 @@ fn root_lends_only_what_is_wholly_its_own() {
 
 #[test]
 fn what_cannot_be_is_told_before_anything_runs() {
-    let cases: [(&[&str], i32, &[&str]); 17] = [
+    let cases: [(&[&str], i32, &[&str]); 19] = [
         (&["--ro-bind", "/no/such/input", "/mnt"], 2, &["/no/such/input", "No such file"]),
         (&["--ro-bind", "/usr", "relative"], 2, &["relative", "absolute path"]),
         (&["--ro-bind", "/usr", "/a/../b"], 2, &["/a/../b", "absolute path"]),
@@ -206,6 +206,8 @@ fn what_cannot_be_is_told_before_anything_runs() {
         (&["--uid", "0"], 2, &["--uid"]),
         (&["--proc", "none"], 2, &["the host's processes"]),
         (&["--hostname", ""], 2, &["--hostname"]),
+        (&["--uid-range", "--uid", "5"], 2, &["--uid-range", "cannot be used with"]),
+        (&["--uid-range", "--fake-root"], 2, &["--fake-root", "cannot be used with"]),
     ];
     let (_guard, own) = own();
     for (options, code, words) in cases {
@@ -232,6 +234,122 @@ fn a_place_that_the_root_does_not_have_is_told_and_is_no_fault_of_the_host() {
     shell(name, &["--chdir", "/no/such/place"], "true").unwrap().exits(2).says(&["--chdir /no/such/place"]);
     let Some(ran) = sandbox(name, &["--host-root", "--", "no-such-command"]) else { return };
     ran.exits(2).says(&["no-such-command is not in the sandbox's root"]);
+}
+
+#[test]
+fn a_bound_on_all_memory_is_refused_with_the_command_that_brings_it_where_no_group_can_hold_it() {
+    let name = "a_bound_on_all_memory_is_refused_with_the_command_that_brings_it_where_no_group_can_hold_it";
+    let Some(ran) = shell(name, &["--memory", "256M"], "echo ran") else { return };
+    match kiln_sandbox::probe().control_groups {
+        kiln_sandbox::ControlGroups::Absent { .. } => {
+            let ran = ran.exits(3).says(&["total memory", "systemd-run --user --scope -p Delegate=yes kiln"]);
+            assert_eq!(ran.stdout, "");
+        }
+        kiln_sandbox::ControlGroups::Unified { .. } | kiln_sandbox::ControlGroups::Legacy { .. } => {
+            assert_eq!(ran.succeeded().stdout, "ran\n");
+        }
+    }
+}
+
+/// Runs a shell command as root of a range of ids; None, noted, where there is none.
+fn ranged(test: &str, options: &[&str], script: &str) -> Option<Ran> {
+    let options: Vec<&str> = ["--uid-range"].iter().chain(options).copied().collect();
+    let ran = shell(test, &options, script)?;
+    if ran.code() == Some(3) && !ground::is_root() {
+        ground::skipped(test, ran.stderr.trim());
+        return None;
+    }
+    Some(ran)
+}
+
+/// Everybody who owns something there.
+fn owners(directory: &Path) -> std::collections::BTreeSet<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut found = std::collections::BTreeSet::new();
+    let mut left = vec![directory.to_owned()];
+    while let Some(path) = left.pop() {
+        let file = path.symlink_metadata().unwrap();
+        found.insert((file.uid(), file.gid()));
+        if file.is_dir()
+            && let Ok(entries) = path.read_dir()
+        {
+            left.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+    }
+    found
+}
+
+fn caller() -> std::collections::BTreeSet<(u32, u32)> {
+    [(nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())].into()
+}
+
+#[test]
+fn with_a_range_of_ids_users_inside_are_real_and_what_they_leave_is_the_caller_s() {
+    let name = "with_a_range_of_ids_users_inside_are_real_and_what_they_leave_is_the_caller_s";
+    let (_guard, own) = own();
+    let script = "set -e; id -u; chmod 755 /mnt; mkdir -m 777 /mnt/all; echo secret >/mnt/secret; chmod 600 /mnt/secret
+        setpriv --reuid=33 --regid=34 --clear-groups sh -c 'id -u; id -g; echo made >/mnt/all/file; mkdir -m 700 /mnt/all/deep
+            echo more >/mnt/all/deep/file; ! cat /mnt/secret 2>/dev/null'
+        chown 65534:65534 /mnt/secret; stat -c %u:%g /mnt/all/file /mnt/secret";
+    let Some(ran) = ranged(name, &["--bind", text(&own), "/mnt"], script) else { return };
+    assert_eq!(ran.succeeded().stdout, "0\n33\n34\n33:34\n65534:65534\n");
+    assert_eq!(owners(&own), caller());
+    assert_eq!(std::fs::read_to_string(own.join("all/deep/file")).unwrap(), "more\n");
+    std::fs::remove_dir_all(&own).unwrap();
+}
+
+#[test]
+fn a_range_of_ids_cannot_be_left_behind_by_a_kiln_that_was_killed() {
+    let name = "a_range_of_ids_cannot_be_left_behind_by_a_kiln_that_was_killed";
+    if ground::is_root() {
+        // Root may remove what any id owns, and a directory of another owner is refused by name.
+        return;
+    }
+    let (_guard, own) = own();
+    let Some(ran) = ranged(name, &["--bind", text(&own), "/mnt"], "true") else { return };
+    ran.succeeded();
+    let kiln = Kiln::fresh(Ground::Disk);
+    let script =
+        "mkdir -m 700 /mnt/closed && echo x >/mnt/closed/file && chown -R 33:33 /mnt/closed && touch /mnt/ready
+        sleep 600";
+    let words = ["sandbox", "--host-root", "--uid-range", "--bind", text(&own), "/mnt", "--", "sh", "-c", script];
+    let running = kiln.start(words);
+    while !own.join("ready").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(owners(&own).len() > 1);
+    let beside = ranged(name, &["--bind", text(&own), "/mnt"], "true").unwrap();
+    beside.exits(2).says(&["another sandbox with a range of ids uses it"]);
+    nix::sys::signal::kill(running.pid(), nix::sys::signal::Signal::SIGKILL).unwrap();
+    running.end();
+    assert!(std::fs::remove_dir_all(own.join("closed")).is_err(), "the caller cannot even look into it");
+    // The next start with that directory takes back what the last one left.
+    ranged(name, &["--bind", text(&own), "/mnt"], "cat /mnt/closed/file").unwrap().succeeded();
+    assert_eq!(owners(&own), caller());
+    std::fs::remove_dir_all(&own).unwrap();
+}
+
+#[test]
+fn a_program_that_maps_no_ids_is_told_and_nothing_runs() {
+    let name = "a_program_that_maps_no_ids_is_told_and_nothing_runs";
+    if ground::is_root() {
+        // Root maps ids itself.
+        return;
+    }
+    let Some(ran) = ranged(name, &[], "true") else { return };
+    ran.succeeded();
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_guard, own) = own();
+    let program = own.join("newuidmap");
+    std::fs::write(&program, "#!/bin/sh\necho newuidmap: this will not do >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let kiln = Kiln::fresh(Ground::Disk).env("PATH", format!("{}:/usr/bin:/bin", own.display()));
+    let ran = kiln.run(["sandbox", "--host-root", "--uid-range", "--", "sh", "-c", "echo ran"]);
+    assert_eq!(ran.exits(3).says(&["mapping a range of ids", "this will not do"]).stdout, "");
+    // One that lies is found out.
+    std::fs::write(&program, "#!/bin/sh\nexit 0\n").unwrap();
+    let ran = kiln.run(["sandbox", "--host-root", "--uid-range", "--", "sh", "-c", "echo ran"]);
+    assert_eq!(ran.exits(3).says(&["uid_map is not what was written"]).stdout, "");
 }
 
 #[test]

@@ -125,6 +125,10 @@ struct Process {
     /// Be root inside, as far as installing packages needs it; changes of owner are only pretended
     #[arg(long, conflicts_with_all = ["uid", "gid"])]
     fake_root: bool,
+    /// Be root inside over 65536 users that are really distinct, from /etc/subuid and /etc/subgid; what they leave in --bind
+    /// directories is yours afterwards
+    #[arg(long, conflicts_with_all = ["uid", "gid", "fake_root"])]
+    uid_range: bool,
     /// File mode creation mask
     #[arg(long, default_value = "022", value_parser = octal, value_name = "MASK")]
     umask: u32,
@@ -285,9 +289,10 @@ impl Sandbox {
         request.cwd = process.chdir;
         request.hostname = process.hostname;
         request.umask = process.umask;
-        request.ids = match process.fake_root {
-            true => Ids::FakeRoot,
-            false => Ids::One { uid: process.uid, gid: process.gid },
+        request.ids = match (process.fake_root, process.uid_range) {
+            (true, _) => Ids::FakeRoot,
+            (false, true) => Ids::Range,
+            (false, false) => Ids::One { uid: process.uid, gid: process.gid },
         };
         request.network = match process.network {
             Network::None => kiln_sandbox::Network::None,

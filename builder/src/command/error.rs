@@ -1,9 +1,9 @@
 //! Why a command was not run. How a command that ran ended is no error.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use kiln_sandbox::{Refusal, SetupError, SlotError, Spec};
+use kiln_sandbox::{BadSpec, PlanError, Refusal, Root, SetupError, SlotError, Spec};
 use rustix::io::Errno;
 
 use super::program::View;
@@ -117,6 +117,14 @@ pub enum CommandError {
         /// Why.
         why: String,
     },
+    /// With a range of ids, what was the caller's before could not be told from what is to be taken back.
+    #[error("with --uid-range, {} cannot be given with --bind: {why}; make it wholly yours, or give another directory", path.display())]
+    NotWhollyOwn {
+        /// The file that forbids it.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// A variable cannot be set.
     #[error("no variable can be named {name:?}, or its value contains a NUL byte")]
     Variable {
@@ -150,6 +158,18 @@ pub enum CommandError {
         #[source]
         error: SetupError,
     },
+    /// What was looked at is not what is there now.
+    #[error("{} changed while the sandbox was set up: leave it alone until the command runs, and run it again", path.display())]
+    Changed {
+        /// The source, on the host.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        error: SetupError,
+    },
+    /// What is asked for cannot be.
+    #[error("the sandbox that was asked for cannot be")]
+    Spec(#[from] BadSpec),
     /// The host cannot do what is asked.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -192,13 +212,25 @@ impl CommandError {
             | Self::Source { .. }
             | Self::NotDirectory { .. }
             | Self::NotLendable { .. }
+            | Self::NotWhollyOwn { .. }
             | Self::Variable { .. }
             | Self::Hostname { .. }
             | Self::FakeRootNeedsProc
             | Self::NoPlace { .. }
+            | Self::Changed { .. }
+            | Self::Spec(_)
             | Self::NoDirectory { .. } => Kind::BadInput,
             Self::Refused(_) | Self::Setup(_) | Self::Slot(_) => Kind::CannotIsolate,
             Self::Io { .. } => Kind::Host,
+        }
+    }
+}
+
+impl From<PlanError> for CommandError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Spec(bad) => Self::Spec(bad),
+            PlanError::Host(refusal) => Self::Refused(refusal),
         }
     }
 }
@@ -222,6 +254,9 @@ pub(super) fn explained(error: SetupError, spec: &Spec, view: &View<'_>) -> Comm
                 _ => CommandError::Program { program, error },
             }
         }
+        ("bind" | "detach" | "root", Some(errno)) if changed(path.as_deref(), spec, errno) => {
+            CommandError::Changed { path: path.clone().unwrap_or_default(), error }
+        }
         ("enter", Some(_)) => CommandError::NoDirectory { path: spec.process.cwd.clone(), error },
         ("bind" | "tmpfs" | "dev" | "proc", Some(Errno::ROFS | Errno::NOTDIR | Errno::LOOP | Errno::EXIST)) => {
             let target = step.split(' ').nth(2).filter(|_| what == "bind" || what == "tmpfs");
@@ -229,5 +264,66 @@ pub(super) fn explained(error: SetupError, spec: &Spec, view: &View<'_>) -> Comm
             CommandError::NoPlace { target: target.unwrap_or_else(|| PathBuf::from("/").join(what)), error }
         }
         _ => CommandError::Setup(error),
+    }
+}
+
+/// Whether a source of the host is not what it was when it was looked at: another file, or a symlink, or nothing.
+fn changed(source: Option<&Path>, spec: &Spec, errno: Errno) -> bool {
+    let Some(source) = source.filter(|path| {
+        spec.inputs.iter().any(|input| input.source == *path)
+            || spec.writable.iter().any(|writable| writable.source == *path)
+            || matches!(&spec.root, Root::Tree(root) | Root::WritableTree(root) if root == path)
+    }) else {
+        return false;
+    };
+    let gone = || source.symlink_metadata().map_or(true, |file| file.is_symlink());
+    errno == Errno::STALE || (matches!(errno, Errno::LOOP | Errno::NOENT | Errno::NOTDIR) && gone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_sandbox::Input;
+
+    fn failed(step: &str, path: &Path, errno: Errno) -> SetupError {
+        SetupError::Step { step: step.into(), path: Some(path.into()), error: errno.into() }
+    }
+
+    #[test]
+    fn a_source_that_was_swapped_under_us_is_bad_input_that_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/", &link).unwrap();
+        let mut spec = Spec::new("/program");
+        spec.inputs = vec![Input { source: link.clone(), target: "/input".into() }];
+        for (step, errno) in [
+            ("init bind input source 0 ro", Errno::STALE),
+            ("init bind input source 0 ro", Errno::LOOP),
+            ("launcher detach sources", Errno::STALE),
+        ] {
+            let error = explained(failed(step, &link, errno), &spec, &View::of(&[]));
+            assert_eq!(error.kind(), Kind::BadInput, "{step}");
+            assert!(error.to_string().contains("link changed while"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_a_symlink_is_not_taken_for_a_changed_source() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spec = Spec::new("/program");
+        spec.inputs = vec![Input { source: directory.path().into(), target: "/input".into() }];
+        let error =
+            explained(failed("init bind input source 0 ro", directory.path(), Errno::LOOP), &spec, &View::of(&[]));
+        assert!(matches!(error, CommandError::NoPlace { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_spec_that_cannot_be_is_bad_input_and_a_host_that_lacks_something_is_not() {
+        let mut spec = Spec::new("/program");
+        spec.process.env = vec!["A=\0".into()];
+        let bad = kiln_sandbox::plan(&spec, &kiln_sandbox::probe()).unwrap_err();
+        assert_eq!(CommandError::from(bad).kind().code(), 2);
+        let refusal = Refusal { missing: "all".into(), why: "so".into(), remedy: "none".into() };
+        assert_eq!(CommandError::from(PlanError::Host(refusal)).kind().code(), 3);
     }
 }

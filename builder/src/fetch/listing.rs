@@ -62,11 +62,14 @@ impl Default for Yanked {
 /// The files of a listing, or what is wrong with it.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Listed>, String> {
     let text = String::from_utf8_lossy(bytes);
-    match text.trim_start().chars().next() {
-        Some('{') => json(&text),
-        Some('<') => Ok(html(&text)),
-        _ => Err("is neither JSON nor HTML; expected a project's page of a simple index".into()),
-    }
+    let mut listed = match text.trim_start().chars().next() {
+        Some('{') => json(&text)?,
+        Some('<') => html(&text),
+        _ => return Err("is neither JSON nor HTML; expected a project's page of a simple index".into()),
+    };
+    // An empty address would be the listing's own.
+    listed.retain(|file| !file.name.is_empty() && !file.url.is_empty());
+    Ok(listed)
 }
 
 /// The JSON listing of files that lie in a directory.
@@ -146,7 +149,7 @@ fn html(text: &str) -> Vec<Listed> {
         }
         let attributes = attributes(&tag[2..]);
         let name = unescaped(rest[..rest.find('<').unwrap_or(rest.len())].trim_start_matches('>').trim());
-        let Some(href) = attributes.get("href").filter(|_| !name.is_empty()) else { continue };
+        let Some(href) = attributes.get("href") else { continue };
         let (url, fragment) = href.split_once('#').unwrap_or((href, ""));
         listed.push(Listed {
             name,
@@ -211,6 +214,18 @@ mod tests {
     use super::*;
 
     const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    /// Found by fuzzing: the address of such an entry was taken for the listing's own.
+    #[test]
+    fn entries_without_a_name_or_an_address_are_left_out_of_both_forms() {
+        for page in [
+            r##"{"files": [{"filename": "", "url": "x"}, {"filename": "x-1.tar.gz", "url": ""}, {"filename": "a", "url": "b"}]}"##,
+            "<a href=x></a><a href=''>x-1.tar.gz</a><a href='#sha256=00'>x-1.tar.gz</a><a href=b>a</a>",
+        ] {
+            let listed = parse(page.as_bytes()).unwrap();
+            assert_eq!(listed.iter().map(|file| (&*file.name, &*file.url)).collect::<Vec<_>>(), [("a", "b")], "{page}");
+        }
+    }
 
     #[test]
     fn both_forms_say_the_same() {

@@ -21,7 +21,7 @@ use crate::mounts::Mounts;
 use crate::networks::Network;
 use crate::payload;
 use crate::protocol::{Carried, End, Failure, PACKET, Report, Request, Status};
-use crate::step::{Place, Step};
+use crate::step::{Place, Rights, Step};
 use crate::sys::{self, Program, StringArray};
 use crate::twin::{self, Side, Twin};
 
@@ -139,7 +139,7 @@ fn perform<'a>(task: &Task<'a>, mounts: &mut Mounts<'a>, step: &'a Step) -> Resu
         // Through the host's /proc, since the sandbox's may lack sys: these files answer for the writer's namespaces.
         Step::FirstPid { pid } => write_number(c"/proc/sys/kernel/ns_last_pid", u64::from(pid.saturating_sub(1))),
         Step::Nesting { allowed } => write_number(c"/proc/sys/user/max_user_namespaces", u64::from(*allowed)),
-        Step::Drop => drop_privileges(),
+        Step::Drop { rights } => drop_privileges(*rights),
         other => mounts.perform(task, other),
     }
 }
@@ -188,34 +188,64 @@ fn offset_clocks(seconds: u64) -> Result<(), Errno> {
     write_file(c"/proc/self/timens_offsets", text.bytes())
 }
 
-fn drop_privileges() -> Result<(), Errno> {
-    drop_capabilities()?;
+/// What root inside may do where it has users of its own: nothing that could change a mount, a name or the network.
+const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SYS_CHROOT);
+
+/// What pid 1 keeps of that: a deadline's SIGTERM is for every user's processes.
+const KEPT_BY_PID_1: CapabilitySet = CapabilitySet::KILL;
+
+fn drop_privileges(rights: Rights) -> Result<(), Errno> {
+    let kept = match rights {
+        Rights::None => CapabilitySet::empty(),
+        Rights::OverOwn => KEPT_BY_PID_1,
+    };
+    drop_capabilities(rights, kept)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
-/// No capability, and no way to another.
-pub(crate) fn drop_capabilities() -> Result<(), Errno> {
+/// The payload's process: no capability but these, and no way to another.
+pub(crate) fn disarm(rights: Rights) -> Result<(), Errno> {
+    let kept = match rights {
+        Rights::None => CapabilitySet::empty(),
+        Rights::OverOwn => KEPT,
+    };
+    drop_capabilities(rights, kept)
+}
+
+fn drop_capabilities(rights: Rights, kept: CapabilitySet) -> Result<(), Errno> {
     rustix::thread::set_no_new_privs(true)?;
     rustix::thread::clear_ambient_capability_set()?;
     for number in 0..64 {
-        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
             Ok(()) => {}
             // Beyond the kernel's last capability.
             Err(Errno::INVAL) => break,
             Err(errno) => return Err(errno),
         }
     }
-    rustix::thread::set_capabilities_secure_bits(
-        CapabilitiesSecureBits::NO_ROOT
+    let mut bits = CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    // What root inside keeps it may also pass on when it becomes someone else: setpriv(1) asks for that first of all.
+    if rights == Rights::None {
+        bits |= CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+            | CapabilitiesSecureBits::NO_ROOT
             | CapabilitiesSecureBits::NO_ROOT_LOCKED
             | CapabilitiesSecureBits::NO_SETUID_FIXUP
-            | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
-            | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
-            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
-            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED,
-    )?;
-    let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED;
+    }
+    rustix::thread::set_capabilities_secure_bits(bits)?;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets)
 }
 
 /// The signals that pid 1 waits for while it reaps.

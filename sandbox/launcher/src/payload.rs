@@ -11,7 +11,7 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{DumpableBehavior, Resource as RlimitOf, Rlimit as RustixRlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet};
 
-use crate::init::{Task, Text, drop_capabilities, write_file};
+use crate::init::{Task, Text, disarm, write_file};
 use crate::networks::Network;
 use crate::protocol::Report;
 use crate::step::{Place, Resource, Rlimit, Step};
@@ -40,7 +40,7 @@ fn perform(task: &Task<'_>, twin: &OfPayload, step: &Step) -> Result<(), Errno> 
             }
             twin.tell()
         }
-        Step::Disarm => drop_capabilities(),
+        Step::Disarm { rights } => disarm(*rights),
         Step::Await => {
             twin.wait();
             Ok(())

@@ -35,10 +35,11 @@ impl Carried {
     /// Write end of the report pipe.
     pub const REPORT: usize = 0;
     /// The payload's streams: one descriptor for 1 and 2, with the sandbox's own `/dev/null` for 0, or one for each.
-    /// Behind them, where the steps have a [`Step::Door`], the socket that its listener leaves by.
+    /// Behind them, where the steps have a [`Step::Door`], the socket that its listener leaves by; then, where they have
+    /// [`Step::Ranges`], the pipe through which kiln says that the maps are written.
     pub const STREAMS: usize = 1;
     /// How many there are at most, with the memfd of [`Body::Memory`].
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
 }
 
 /// One sandbox to start. `S` is `&[Step]` where it is written.

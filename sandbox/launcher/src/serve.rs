@@ -159,6 +159,13 @@ impl Launcher {
             .map(|(read, write)| (write, read))
             .map_err(refused)?;
 
+        // Where kiln writes the maps, it also says when: its pipe is the last that came along.
+        let by_kiln = request.steps.iter().any(|step| matches!(step, Step::Ranges { .. }));
+        let (carried, released) = match carried.split_last() {
+            Some((theirs, others)) if by_kiln => (others, theirs),
+            Some(_) | None => (carried, &released),
+        };
+
         let mut trees: Vec<Option<OwnedFd>> = request.sources.iter().map(|_| None).collect();
         let (mut child, mut group) = (None, None);
         for (number, step) in request.steps.iter().enumerate() {
@@ -198,7 +205,7 @@ impl Launcher {
                         Net::Host => Network::Present,
                     };
                     // Everything that the child needs is made here, in memory that it inherits.
-                    let task = Task::prepare(request, &trees, carried, network, &released, &self.itself);
+                    let task = Task::prepare(request, &trees, carried, network, released, &self.itself);
                     let birth = Birth::Sandbox { group: group.as_ref().map(AsFd::as_fd) };
                     match sys::clone3(birth).map_err(|errno| failed(errno, None))? {
                         Fork::Child => init::run(&task),
@@ -217,6 +224,7 @@ impl Launcher {
                         return Err(failed(errno, None));
                     }
                 }
+                Step::Ranges { .. } => {}
                 _ => break,
             }
         }

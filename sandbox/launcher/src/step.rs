@@ -41,6 +41,15 @@ pub enum Proc {
     Processes,
 }
 
+/// What a sandbox's processes may do beyond what every user may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rights {
+    /// Nothing.
+    None,
+    /// Root inside, where it has users of its own: change their files' owners and modes, become them, send them signals.
+    OverOwn,
+}
+
 /// Which process performs a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
@@ -110,6 +119,12 @@ pub enum Step {
         uid: u32,
         /// Group id inside.
         gid: u32,
+    },
+    /// kiln writes the maps, of many ids, and releases pid 1 itself: the programs that may write them gain rights, which
+    /// this process has given up for good.
+    Ranges {
+        /// How many ids there are inside, from 0 on.
+        count: u32,
     },
     /// Take the mapped ids; die with the launcher.
     Become {
@@ -232,14 +247,20 @@ pub enum Step {
     /// The new root becomes `/`; the host's is gone.
     Pivot,
     /// No capability, no new privilege, not traceable. Before the payload may go on.
-    Drop,
+    Drop {
+        /// What pid 1 keeps.
+        rights: Rights,
+    },
     /// Let the payload go on; take a filter of its own, reap and report.
     Reap {
         /// As in [`Step::Filter`]: what reaping needs, and nothing else.
         program: Vec<(u16, u8, u8, u32)>,
     },
     /// No capability, no new privilege.
-    Disarm,
+    Disarm {
+        /// What the payload keeps.
+        rights: Rights,
+    },
     /// Wait until pid 1 has built everything and dropped everything.
     Await,
     /// A second user and mount namespace, with root's ids: every mount is locked, capabilities reach no further than
@@ -312,7 +333,9 @@ impl Step {
     /// Who performs it.
     pub fn place(&self) -> Place {
         match self {
-            Self::Detach | Self::Group { .. } | Self::Clone { .. } | Self::Map { .. } => Place::Launcher,
+            Self::Detach | Self::Group { .. } | Self::Clone { .. } | Self::Map { .. } | Self::Ranges { .. } => {
+                Place::Launcher
+            }
             Self::Become { .. }
             | Self::GroupRoot
             | Self::Clocks { .. }
@@ -337,10 +360,10 @@ impl Step {
             | Self::File { .. }
             | Self::Seal
             | Self::Pivot
-            | Self::Drop
+            | Self::Drop { .. }
             | Self::Reap { .. } => Place::Init,
             Self::Network
-            | Self::Disarm
+            | Self::Disarm { .. }
             | Self::Await
             | Self::Lock { .. }
             | Self::Session
@@ -376,6 +399,7 @@ impl Step {
             | Self::GroupRoot
             | Self::Door { .. }
             | Self::Map { .. }
+            | Self::Ranges { .. }
             | Self::Become { .. }
             | Self::Clocks { .. }
             | Self::Fork
@@ -393,9 +417,9 @@ impl Step {
             | Self::Sys { .. }
             | Self::Seal
             | Self::Pivot
-            | Self::Drop
+            | Self::Drop { .. }
             | Self::Reap { .. }
-            | Self::Disarm
+            | Self::Disarm { .. }
             | Self::Await
             | Self::Lock { .. }
             | Self::Session
@@ -439,6 +463,7 @@ impl fmt::Display for Step {
             Self::Clone { net: Net::Host } => f.write_str("clone user mnt pid ipc uts cgroup, the host's net"),
             Self::GroupRoot => f.write_str("groups begin here"),
             Self::Map { uid, gid } => write!(f, "map {uid}:{gid}"),
+            Self::Ranges { count } => write!(f, "map 0 to {}, by kiln", count.saturating_sub(1)),
             Self::Become { uid, gid } => write!(f, "become {uid}:{gid}"),
             Self::Clocks { seconds } => write!(f, "clocks {seconds}"),
             Self::Fork => f.write_str("fork"),
@@ -470,9 +495,15 @@ impl fmt::Display for Step {
             Self::File { target, bytes } => write!(f, "file {} {} bytes", shown(target), bytes.len()),
             Self::Seal => f.write_str("seal root and dev"),
             Self::Pivot => f.write_str("pivot"),
-            Self::Drop => f.write_str("drop capabilities, no new privileges, undumpable"),
+            Self::Drop { rights: Rights::None } => f.write_str("drop capabilities, no new privileges, undumpable"),
+            Self::Drop { rights: Rights::OverOwn } => {
+                f.write_str("drop all but signals to own users, no new privileges, undumpable")
+            }
             Self::Reap { program } => write!(f, "let go and reap, filter {} instructions", program.len()),
-            Self::Disarm => f.write_str("disarm, no capabilities, no new privileges"),
+            Self::Disarm { rights: Rights::None } => f.write_str("disarm, no capabilities, no new privileges"),
+            Self::Disarm { rights: Rights::OverOwn } => {
+                f.write_str("disarm, all but rights over own files and users, no new privileges")
+            }
             Self::Await => f.write_str("await pid 1"),
             Self::Lock { uid, gid } => write!(f, "lock mounts, {uid}:{gid} is 0:0 in a second user namespace"),
             Self::Session => f.write_str("session"),

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::error::{Refusal, SetupError};
+use crate::error::{PlanError, Refusal, SetupError};
 use crate::launcher::{Launcher, Stdio};
 use crate::plan::plan;
 use crate::probe::{Host, ProcMount, TimeNamespace};
-use crate::slot::Slot;
+use crate::slot::{Slot, SlotError};
 use crate::spec::{Filter, Ids, Input, ProcMode, Spec, TimeBase};
 use crate::status::How;
 
@@ -56,6 +56,8 @@ pub struct Attempts {
     pub fake_root: Attempt,
     /// With a bound on total memory.
     pub memory: Attempt,
+    /// With a range of ids.
+    pub range: Attempt,
 }
 
 /// First words of steps, in the order of a plan. Pid 1 builds while the payload's process makes itself ready: what
@@ -134,7 +136,7 @@ impl Attempts {
     }
 
     /// Tries them all, in a private directory below `directory`.
-    pub(super) fn make(directory: &Path, host: &Host, slot: Option<&Slot>) -> Self {
+    pub(super) fn make(directory: &Path, host: &Host, slot: Option<&Slot>, range: Result<Slot, SlotError>) -> Self {
         let failed = |told: String| Attempt::Failed { step: String::new(), errno: None, told };
         let all = |told: String| {
             let attempt = || failed(told.clone());
@@ -145,6 +147,7 @@ impl Attempts {
                 clocks: attempt(),
                 fake_root: attempt(),
                 memory: attempt(),
+                range: attempt(),
             }
         };
         let Some(slot) = slot else { return all("no user to run it as".into()) };
@@ -163,7 +166,7 @@ impl Attempts {
             time_namespace: TimeNamespace::Possible,
             ..host.clone()
         };
-        let attempt = |change: &dyn Fn(&mut Spec)| {
+        let with = |slot: &Slot, change: &dyn Fn(&mut Spec)| {
             let mut spec = Spec::new("/program");
             spec.inputs = vec![Input { source: program.path.clone(), target: "/program".into() }];
             spec.time_offsets = None;
@@ -171,6 +174,7 @@ impl Attempts {
             change(&mut spec);
             try_one(&spec, &host, &launcher, slot)
         };
+        let attempt = |change: &dyn Fn(&mut Spec)| with(slot, change);
         Self {
             build: attempt(&|_| {}),
             strict: attempt(&|spec| spec.proc_mode = ProcMode::Strict),
@@ -178,6 +182,11 @@ impl Attempts {
             clocks: attempt(&|spec| spec.time_offsets = Some(TimeBase { seconds: 86_400 })),
             fake_root: attempt(&|spec| (spec.ids, spec.filter) = (Ids::FakeRoot, Filter::FakeRoot)),
             memory: attempt(&|spec| spec.limits.memory_total = Some(256 << 20)),
+            range: match range {
+                Ok(slot) => with(&slot, &|spec| spec.ids = Ids::Range),
+                Err(SlotError::Range(refusal)) => Attempt::Refused(refusal),
+                Err(other) => failed(chain(&other)),
+            },
         }
     }
 }
@@ -189,7 +198,10 @@ fn first_word(step: &str) -> &str {
 fn try_one(spec: &Spec, host: &Host, launcher: &Launcher, slot: &Slot) -> Attempt {
     let plan = match plan(spec, host) {
         Ok(plan) => plan,
-        Err(refusal) => return Attempt::Refused(refusal),
+        Err(PlanError::Host(refusal)) => return Attempt::Refused(refusal),
+        Err(PlanError::Spec(bad)) => {
+            return Attempt::Failed { step: String::new(), errno: None, told: bad.to_string() };
+        }
     };
     let ended = launcher.spawn(&plan, slot, Stdio::Log).and_then(|running| running.wait(&mut |_| {}));
     match ended {
@@ -204,7 +216,9 @@ fn try_one(spec: &Spec, host: &Host, launcher: &Launcher, slot: &Slot) -> Attemp
         Err(error) => {
             let step = match &error {
                 // The first word is the process that performs it.
-                SetupError::Step { step, .. } => step.split_once(' ').map_or(step.as_str(), |(_, words)| words),
+                SetupError::Step { step, .. } | SetupError::Forbidden { step, .. } => {
+                    step.split_once(' ').map_or(step.as_str(), |(_, words)| words)
+                }
                 _ => "",
             };
             Attempt::Failed { step: step.to_owned(), errno: error.errno(), told: chain(&error) }

@@ -94,7 +94,7 @@ const SETTINGS: [&str; 6] = [
 pub fn examine(directory: &Path, slots: &Path) -> Facts {
     let host = probe();
     let slot = Slot::lease(slots);
-    let attempts = Attempts::make(directory, &host, slot.as_ref().ok());
+    let attempts = Attempts::make(directory, &host, slot.as_ref().ok(), Slot::lease_range(slots));
     let settings = SETTINGS.iter().filter_map(|name| {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
         Some(((*name).to_owned(), line(&path)?))

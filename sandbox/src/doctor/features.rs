@@ -213,32 +213,52 @@ pub(super) fn fake_root(facts: &Facts) -> Finding {
 }
 
 pub(super) fn uid_range(facts: &Facts) -> Finding {
-    let purpose = "several users inside: not offered yet, builds have one";
+    let purpose = "several users inside, really distinct: `kiln sandbox --uid-range`; builds have one";
+    let cost = "`kiln sandbox --uid-range` is refused; builds do not need it";
+    let finding = |found: String| Finding::ok("uid-range", Optional, purpose, found);
+    match (&facts.attempts.range, facts.caller) {
+        (Attempt::Worked { .. }, Caller::Root) => finding("65536 ids, mapped by root".into()),
+        (Attempt::Worked { .. }, Caller::User) => finding("65536 ids, by newuidmap and newgidmap".into()),
+        (Attempt::Refused(refusal), _) => {
+            let mut remedies = id_remedies(facts);
+            if remedies.is_empty() {
+                remedies.push(Remedy::advice(refusal.remedy.as_str()));
+            }
+            let found = format!("{} is missing: {}", refusal.missing, refusal.why);
+            finding(found).but(Missing, cost, remedies)
+        }
+        (other @ Attempt::Failed { .. }, _) if !facts.attempts.build.passed("execute") => {
+            let found = format!("not reached: {}", other.told());
+            finding(found).but(Degraded, "not known", vec![Remedy::advice(LATER)])
+        }
+        (other @ Attempt::Failed { .. }, _) => finding(other.told()).but(
+            Missing,
+            cost,
+            vec![Remedy::command(
+                "see whether newuidmap and newgidmap have the rights that they need (setuid root, or file capabilities)",
+                "ls -l $(command -v newuidmap newgidmap); getcap $(command -v newuidmap newgidmap)",
+            )],
+        ),
+    }
+}
+
+/// What an ordinary user lacks, all of it at once.
+fn id_remedies(facts: &Facts) -> Vec<Remedy> {
     let IdHelpers { newuidmap, newgidmap, range } = &facts.id_helpers;
-    let mut absent = Vec::new();
     let mut remedies = Vec::new();
+    if facts.caller == Caller::Root {
+        return remedies;
+    }
     if !newuidmap || !newgidmap {
-        absent.push("newuidmap and newgidmap");
         remedies.push(Remedy::command("Debian, Ubuntu (elsewhere often in shadow-utils)", "sudo apt install uidmap"));
     }
     if !range {
-        absent.push("a range in /etc/subuid and /etc/subgid");
         remedies.push(Remedy::command(
             "give yourself a range",
             "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$(id -un)\"",
         ));
     }
-    match (facts.caller, absent.is_empty()) {
-        (Caller::Root, _) => Finding::ok("uid-range", Optional, purpose, "root maps ids itself"),
-        (Caller::User, true) => Finding::ok("uid-range", Optional, purpose, "newuidmap, newgidmap and a range"),
-        (Caller::User, false) => {
-            Finding::ok("uid-range", Optional, purpose, format!("not there: {}", absent.join("; "))).but(
-                Missing,
-                "nothing for builds: they have one user",
-                remedies,
-            )
-        }
-    }
+    remedies
 }
 
 pub(super) fn control_groups(facts: &Facts) -> Finding {

@@ -2,6 +2,7 @@
 
 use super::attempt::Attempt;
 use super::{Facts, Finding, Need::Optional, Need::Required, Remedy, State::Missing};
+use crate::forbidden;
 use crate::probe::Caller;
 
 pub(super) fn user(facts: &Facts) -> Finding {
@@ -43,11 +44,11 @@ fn why_no_namespaces(facts: &Facts) -> (String, Vec<Remedy>) {
         if setting(name) == Some("0") {
             return (format!("{name} is 0: only root may make them"), sysctl("allow them to users", name, "1"));
         }
-        let name = "kernel.apparmor_restrict_unprivileged_userns";
+        let name = forbidden::APPARMOR;
         if setting(name) == Some("1") {
             let found = format!("{name} is 1: AppArmor takes all capabilities away inside (Ubuntu 23.10 and later)");
             let mut remedies = sysctl("allow them to every program", name, "0");
-            remedies.push(Remedy::command("allow them to kiln alone", apparmor_profile(&facts.executable)));
+            remedies.push(Remedy::command("allow them to kiln alone", forbidden::apparmor_profile(&facts.executable)));
             return (found, remedies);
         }
     }
@@ -84,14 +85,6 @@ pub(super) fn outer_container() -> Vec<Remedy> {
             "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined …",
         ),
     ]
-}
-
-/// AppArmor attaches a profile by path; what an unconfined profile's program starts stays in it, the launcher too.
-fn apparmor_profile(executable: &str) -> String {
-    format!(
-        "printf 'abi <abi/4.0>,\\ninclude <tunables/global>\\nprofile kiln \"{executable}\" flags=(unconfined) {{\\n  userns,\\n}}\\n' \
-         | sudo tee /etc/apparmor.d/kiln && sudo apparmor_parser -r /etc/apparmor.d/kiln"
-    )
 }
 
 pub(super) fn other(facts: &Facts) -> Finding {

@@ -40,7 +40,15 @@ fn whole() -> Facts {
 
 fn same(attempt: Attempt) -> Attempts {
     let copy = || attempt.clone();
-    Attempts { build: copy(), strict: copy(), bare: copy(), clocks: copy(), fake_root: copy(), memory: copy() }
+    Attempts {
+        build: copy(),
+        strict: copy(),
+        bare: copy(),
+        clocks: copy(),
+        fake_root: copy(),
+        memory: copy(),
+        range: copy(),
+    }
 }
 
 #[track_caller]
@@ -182,6 +190,8 @@ fn without_a_delegated_control_group_the_command_that_gets_one_is_told() {
 fn no_range_of_ids_and_no_time_namespace_cost_builds_nothing() {
     let mut host = whole();
     host.id_helpers = IdHelpers { newuidmap: false, newgidmap: true, range: false };
+    host.attempts.range =
+        Attempt::Refused(Refusal { missing: "newuidmap".into(), why: "not there".into(), remedy: "get it".into() });
     host.attempts.clocks = failed("clocks 86400", Errno::INVAL);
     host.namespaces.remove("time");
     for feature in ["uid-range", "time-namespaces"] {
@@ -189,7 +199,9 @@ fn no_range_of_ids_and_no_time_namespace_cost_builds_nothing() {
         assert!(finding.state == State::Missing && !finding.forbids(), "{finding:#?}");
     }
     assert_eq!(finding(&host, "uid-range").remedies.len(), 2, "a program and a range");
-    host.caller = Caller::Root;
+    host.attempts.range = failed("become 0:0", Errno::PERM);
+    assert!(finding(&host, "uid-range").remedies[0].what.contains("setuid"));
+    (host.caller, host.attempts.range) = (Caller::Root, worked());
     assert_eq!(finding(&host, "uid-range").state, State::Ok);
 }
 

@@ -1,7 +1,7 @@
 //! Plans as the lines that people read, and specs that make none.
 
 use super::*;
-use crate::spec::{Input, TimeBase, Tmpfs, Writable};
+use crate::spec::{Filter, Input, Writable};
 
 fn host(caller: Caller) -> Host {
     Host {
@@ -31,7 +31,7 @@ fn build() -> Spec {
 
 #[track_caller]
 fn refused(spec: &Spec, host: &Host, words: &str) {
-    let refusal = plan(spec, host).expect_err("it must be refused");
+    let PlanError::Host(refusal) = plan(spec, host).expect_err("it must be refused") else { panic!("not the spec") };
     assert!(refusal.to_string().contains(words), "{refusal}");
     assert!(!refusal.remedy.is_empty());
 }
@@ -78,18 +78,21 @@ fn in_every_plan_both_processes_have_dropped_everything_before_the_payload_goes_
     watched.watched = [257].into();
     let mut online = build();
     online.network = Network::Host;
+    let mut ranged = build();
+    ranged.ids = Ids::Range;
     for (caller, spec) in [Caller::User, Caller::Root]
         .into_iter()
-        .flat_map(|c| [&build(), &fake_root, &watched, &online].map(|s| (c, s.clone())))
+        .flat_map(|c| [&build(), &fake_root, &watched, &online, &ranged].map(|s| (c, s.clone())))
     {
         let steps = plan(&spec, &host(caller)).expect("possible").steps;
         let at = |wanted: fn(&Step) -> bool| steps.iter().position(wanted).expect("in the plan");
         let (fork, reap) = (at(|step| matches!(step, Step::Fork)), at(|step| matches!(step, Step::Reap { .. })));
-        let (disarm, awaited) = (at(|step| matches!(step, Step::Disarm)), at(|step| matches!(step, Step::Await)));
+        let (disarm, awaited) =
+            (at(|step| matches!(step, Step::Disarm { .. })), at(|step| matches!(step, Step::Await)));
         let filter = at(|step| matches!(step, Step::Filter { .. }));
         assert!(at(|step| matches!(step, Step::Nesting { .. })) < at(|step| matches!(step, Step::Pivot)));
         assert!(at(|step| matches!(step, Step::Seal)) < at(|step| matches!(step, Step::Pivot)));
-        assert_eq!(at(|step| matches!(step, Step::Drop)) + 1, reap);
+        assert_eq!(at(|step| matches!(step, Step::Drop { .. })) + 1, reap);
         assert!(at(|step| matches!(step, Step::Become { .. })) < fork && reap < disarm, "{spec:?}");
         assert!(disarm < awaited && disarm < filter, "{spec:?}");
         assert!(matches!(steps[..], [.., Step::Execute { .. }]));
@@ -126,24 +129,19 @@ fn what_the_host_lacks_is_refused_and_never_left_out() {
 }
 
 #[test]
-fn contradictory_specs_are_refused() {
-    let change = |change: fn(&mut Spec), words: &str| {
-        let mut spec = build();
-        change(&mut spec);
-        refused(&spec, &host(Caller::User), words);
-    };
-    change(|spec| spec.filter = Filter::FakeRoot, "needs ids FakeRoot");
-    change(|spec| spec.ids = Ids::FakeRoot, "needs filter FakeRoot");
-    change(|spec| spec.process.first_pid = Some(1), "first_pid");
-    change(|spec| spec.process.affinity = Some(Vec::new()), "affinity");
-    change(|spec| spec.process.umask = 0o7777, "umask");
-    change(|spec| spec.surface.hostname = "x".repeat(65), "hostname");
-    change(|spec| spec.process.env = vec!["A=\0".into()], "NUL");
-    change(|spec| spec.inputs[0].target = "relative".into(), "absolute");
-    change(|spec| spec.inputs[0].target = "/a/../b".into(), "..");
-    change(|spec| spec.inputs[0].target = "/".into(), "root");
-    change(|spec| spec.inputs[0].target = "/proc/self".into(), "belongs to the sandbox");
-    change(|spec| spec.writable[0].target = "/dev/shm".into(), "belongs to the sandbox");
-    change(|spec| spec.tmpfs.push(Tmpfs::scratch("/build")), "two mounts");
-    change(|spec| spec.time_offsets = Some(TimeBase { seconds: u64::MAX }), "time");
+fn a_range_of_ids_is_mapped_by_kiln_and_its_root_keeps_rights_over_it_alone() {
+    let mut spec = build();
+    spec.ids = Ids::Range;
+    for caller in [Caller::User, Caller::Root] {
+        let text = plan(&spec, &host(caller)).expect("possible").to_string();
+        for line in [
+            "launcher map 0 to 65535, by kiln",
+            "init     become 0:0",
+            "init     drop all but signals to own",
+            "payload  disarm, all but rights over own",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(text.contains("further user namespaces 0") && !text.contains("lock mounts"), "{text}");
+    }
 }

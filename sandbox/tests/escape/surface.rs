@@ -5,7 +5,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use kiln_sandbox::probe::{Caller, Host, ProcMount, TimeNamespace};
-use kiln_sandbox::{Filter, Ids, ProcMode, Root, Spec, plan, probe};
+use kiln_sandbox::{Filter, Ids, PlanError, ProcMode, Root, Spec, plan, probe};
 
 use crate::ground::{SURFACE, is_root, not_here, outside, start_another};
 use crate::harness::{Bench, bench_of};
@@ -132,7 +132,7 @@ fn e39_a_host_that_can_give_less_is_refused_with_what_is_missing_and_never_given
     assert!(plan(&Spec::new("/probe"), &able()).is_ok());
     // A container that covers parts of /proc, as Docker does.
     let covered = Host { proc: ProcMount::Covered("/proc/kcore".into()), ..able() };
-    let refusal = plan(&Spec::new("/probe"), &covered).unwrap_err();
+    let PlanError::Host(refusal) = plan(&Spec::new("/probe"), &covered).unwrap_err() else { panic!("not the spec") };
     assert!(format!("{refusal}").contains("/proc/kcore"), "{refusal}");
     assert!(!refusal.remedy.is_empty());
     // Without /proc it can be had, if that is what is asked for.

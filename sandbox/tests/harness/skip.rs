@@ -2,10 +2,10 @@
 
 use std::io::Write as _;
 
-use kiln_sandbox::Refusal;
+use kiln_sandbox::PlanError;
 
 /// Notes on stderr, and in the file that `KILN_TEST_SKIPS` names, that this test cannot run here.
-pub(crate) fn cannot_isolate(refusal: &Refusal) {
+pub(crate) fn cannot_isolate(refusal: &PlanError) {
     assert!(std::env::var_os("MUST_ISOLATE").is_none_or(|value| value != "1"), "{refusal}");
     let thread = std::thread::current();
     let line = format!("skipped: {}: {refusal}\n", thread.name().unwrap_or("a test"));

@@ -1,0 +1,6 @@
+//! Packages of Debian.
+
+#[path = "../../../builder/src/environment/deb.rs"]
+mod deb;
+
+pub use deb::{ControlFile, Deb, DebError, Entry, EntryKind, Executable};

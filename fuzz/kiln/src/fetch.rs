@@ -1,0 +1,4 @@
+//! Listings of Python packages.
+
+#[path = "../../../builder/src/fetch/listing.rs"]
+pub mod listing;
