@@ -1,8 +1,8 @@
 //! Derivation → outcome: builds run in sandboxes, in the order that they need each other.
 //!
 //! `graph` reads recipes and lowers them, `provide` brings inputs and environments into the store, `sandbox` says what a
-//! build's sandbox is, `run` is one build, and [`Builder::realise`] takes from the store what is there and builds the
-//! rest in parallel. Outcomes are values, failed builds included; errors are what this host could not do.
+//! build's sandbox is, `run` is one build, `plan` says what has to be built at all, and [`Builder::realise`] takes from the
+//! store and from caches what is there and builds the rest in parallel. Outcomes are values, failed builds included; errors are what this host could not do.
 
 pub mod artifact;
 mod enter;
@@ -10,6 +10,7 @@ mod fixed;
 mod float;
 pub mod graph;
 pub mod host;
+mod plan;
 pub mod provide;
 pub mod run;
 pub mod sandbox;
@@ -28,6 +29,7 @@ use crate::environment::EnvironmentError;
 use crate::event::Events;
 use crate::exit::Kind;
 use crate::fetch::{Archives, FetchError, Network};
+use crate::nix::{CacheError, Substituter};
 use crate::store::{Store, StoreError};
 
 pub use float::{Placed, Resolved, Target};
@@ -40,6 +42,8 @@ pub struct Builder<'a> {
     pub store: &'a Store,
     /// Where bytes come from.
     pub archives: &'a dyn Archives,
+    /// Where outputs may be had that others built; none if everything is to be built here.
+    pub caches: Option<&'a Substituter<'a>>,
     /// Starts sandboxes.
     pub launcher: &'a Launcher,
     /// What this kernel offers.
@@ -174,6 +178,9 @@ pub enum BuildError {
         /// How it failed.
         message: String,
     },
+    /// A cache is wrong about something.
+    #[error("substituting")]
+    Substitute(#[from] CacheError),
     /// What was built cannot be read back.
     #[error(transparent)]
     Dump(#[from] crate::nix::DumpError),
@@ -214,6 +221,7 @@ impl BuildError {
             | Self::Resolve { .. } => Kind::BadInput,
             Self::Needs { .. } => Kind::BuildFailed,
             Self::Input { source, .. } => source.kind(),
+            Self::Substitute(error) => error.kind(),
             Self::Refused(_) => Kind::CannotIsolate,
             Self::Setup(_) | Self::Slot(_) | Self::Dump(_) | Self::Io { .. } => Kind::Host,
         }

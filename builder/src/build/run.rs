@@ -282,6 +282,7 @@ impl Builder<'_> {
             }),
             host: host::traits(self.store.root()),
             inputs: provided.digests.iter().map(|(path, digest)| (path.to_string(), *digest)).collect(),
+            substituted: provided.substituted.iter().map(|(path, from)| (path.to_string(), from.clone())).collect(),
             started: moment(UNIX_EPOCH),
             seconds: Duration::ZERO,
             log: Some(log),
