@@ -6,6 +6,7 @@
 
 pub mod artifact;
 mod enter;
+mod fetched;
 mod fixed;
 mod float;
 pub mod graph;
@@ -92,6 +93,14 @@ pub enum BuildError {
     /// An input could not be had.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// What a derivation says is to be fetched could not be.
+    #[error("fetching the output of {target}")]
+    FetchUrl {
+        /// The derivation.
+        target: String,
+        /// Why.
+        source: FetchError,
+    },
     /// An environment could not be assembled.
     #[error("assembling the environment of {recipe}")]
     Environment {
@@ -211,6 +220,7 @@ impl BuildError {
         match self {
             Self::Store(e) => e.kind(),
             Self::Fetch(e) => e.kind(),
+            Self::FetchUrl { source, .. } => source.kind(),
             Self::Environment { source, .. } => source.kind(),
             Self::Digest { .. } => Kind::Tampered,
             Self::PathChanged { .. }

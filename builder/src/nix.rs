@@ -21,6 +21,7 @@ mod substitute;
 mod unpack;
 
 pub use address::content_digest;
+pub use archive::decoder_of_xz;
 pub use cache::Cache;
 pub use caches::{Caches, Missing};
 pub use derivations::{Derivations, DerivationsError};

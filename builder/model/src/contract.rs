@@ -93,7 +93,41 @@ pub const SYSTEM: &str = "x86_64-linux";
 /// Features that a derivation may require and that every kiln has.
 const FEATURES: [&str; 4] = ["benchmark", "big-parallel", "nixos-test", "kvm"];
 
+/// What is fetched in place of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchUrl {
+    /// The address, as the derivation's author wrote it.
+    pub url: String,
+    /// Whether the file is an archive, and its contents are the output.
+    pub unpack: bool,
+    /// Whether the file may be run.
+    pub executable: bool,
+}
+
 impl Derivation {
+    /// What it fetches, if it is no build: its builder is `builtin:fetchurl`.
+    pub fn fetch_url(&self) -> Result<Option<FetchUrl>, ContractError> {
+        let refuse = |attribute: &str, what| Err(ContractError::Unsupported { attribute: attribute.into(), what });
+        match self.builder.strip_prefix(b"builtin:") {
+            None => return Ok(None),
+            Some(b"fetchurl") => {}
+            Some(other) => {
+                let name = String::from_utf8_lossy(other);
+                return refuse(&format!("builder builtin:{name}"), "of Nix's own builders there is only fetchurl");
+            }
+        }
+        if !self.is_fixed() {
+            return refuse("outputHash", "builtin:fetchurl fetches what has a digest: expected a fixed output");
+        }
+        let is = |name| Ok(self.attribute(name)?.is_some_and(|value| value == "1"));
+        match self.attribute("url")? {
+            Some(url) if !url.is_empty() => {
+                Ok(Some(FetchUrl { url, unpack: is("unpack")?, executable: is("executable")? }))
+            }
+            _ => refuse("url", "builtin:fetchurl fetches an address: expected one"),
+        }
+    }
+
     /// Whether its attributes are structured: one JSON object for all variables.
     pub fn is_structured(&self) -> bool {
         self.environment.contains_key(b"__json".as_slice())
@@ -137,6 +171,7 @@ impl Derivation {
         if self.system != SYSTEM && self.system != "builtin" {
             return Err(ContractError::System { found: self.system.clone(), expected: SYSTEM });
         }
+        self.fetch_url()?;
         for (attribute, what) in [
             ("__noChroot", "builds run in a sandbox or not at all"),
             ("__impure", "impure derivations have no digest to hold them to"),

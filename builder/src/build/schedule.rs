@@ -168,7 +168,7 @@ fn outcome_of_valid(
 }
 
 /// The outcome of a build that did not run.
-fn nothing_ran(store: &Store, node: &Node) -> Outcome {
+pub(super) fn nothing_ran(store: &Store, node: &Node) -> Outcome {
     Outcome {
         schema: (),
         status: Status::Unavailable,

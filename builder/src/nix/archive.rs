@@ -2,7 +2,7 @@
 //! decompresses to, the content address if nobody signed it. What is compressed is never believed for its size.
 
 use std::cell::RefCell;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
 
 use kiln_model::digest::Digest;
@@ -208,6 +208,12 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
+/// What `file`, compressed with xz, decompresses to, in bounded memory. All streams in it, to its end.
+pub fn decoder_of_xz<R: BufRead>(file: R) -> io::Result<impl Read> {
+    let stream = liblzma::stream::Stream::new_stream_decoder(MOST_MEMORY, liblzma::stream::CONCATENATED)?;
+    Ok(liblzma::bufread::XzDecoder::new_stream(file, stream))
+}
+
 /// Calls `read` with the archive in `file`. Decoders read on after the first frame, so that bytes after the archive are seen.
 fn decompressed<T>(
     file: &mut Counted,
@@ -224,11 +230,7 @@ fn decompressed<T>(
             decoder.window_log_max(LARGEST_WINDOW).map_err(bad)?;
             Box::new(decoder)
         }
-        Compression::Xz => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(MOST_MEMORY, liblzma::stream::CONCATENATED)
-                .map_err(|error| bad(error.into()))?;
-            Box::new(liblzma::bufread::XzDecoder::new_stream(file, stream))
-        }
+        Compression::Xz => Box::new(decoder_of_xz(file).map_err(bad)?),
         Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
     };
