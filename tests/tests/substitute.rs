@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use kiln_model::format::narinfo::{Compression, NarInfo};
 use kiln_model::format::realisation::Realisation;
@@ -543,30 +544,25 @@ fn what_caches_answered_is_remembered_for_a_while_absence_too() {
 
     // What is remembered and no longer so does not stand in the way: here all was published again under other names.
     let cache = on.cache("cache", &[&middle]);
-    let before = Files::of(&cache);
-    let server = Server::start(move |target| match target.starts_with("/nar/") {
-        true => Answer::Status(404),
-        false => before.answer(target),
-    });
+    let files = Arc::new(Mutex::new(Files::of(&cache)));
+    let shared = Arc::clone(&files);
+    let server = Server::start(move |target| shared.lock().unwrap().answer(target));
     let kiln = patient(Kiln::fresh(Ground::Disk).online());
-    let port = server.address().to_owned();
-    let substitute = |kiln: &Kiln, address: &str| {
+    let substitute = || {
         let key = on.lab.public("ours");
-        kiln.run(["store", "substitute", "--substituters", address, "--trusted-public-keys", &key, &middle])
+        let words = ["store", "substitute", "--substituters", server.address(), "--trusted-public-keys", &key];
+        kiln.run(words.into_iter().chain([middle.as_str()]))
     };
-    substitute(&kiln, &port).exits(7).says(&["and not the archive"]);
-    server.asked();
+    fs::rename(cache.join("nar"), cache.join("moved")).unwrap();
+    *files.lock().unwrap() = Files::of(&cache);
+    substitute().exits(7).says(&["and not the archive"]);
+    fs::create_dir(cache.join("nar")).unwrap();
     let nar = on.lab.command("nix-store", ["--dump".into(), on.lab.physical(&middle)]).output().unwrap().stdout;
     edit(&cache, &middle, |info| replace(&cache, info, &nar));
-    let after = Files::of(&cache);
-    // The memory is by address, so the same one must answer otherwise now.
-    let answers = kiln.store().join("answers.sqlite");
-    let second = Server::start(move |target| after.answer(target));
-    let moved = rusqlite::Connection::open(&answers).unwrap();
-    moved.execute("UPDATE answers SET cache = ?1", [second.address()]).unwrap();
-    drop(moved);
-    substitute(&kiln, second.address()).succeeded();
-    assert_eq!(second.asked().len(), 2, "its narinfo again, and the archive that it names");
+    *files.lock().unwrap() = Files::of(&cache);
+    server.asked();
+    substitute().succeeded();
+    assert_eq!(server.asked().len(), 3, "an archive that is gone, its narinfo again, and the archive that this names");
     kiln.verified();
 }
 
