@@ -96,6 +96,17 @@ impl Made {
 
     /// Writes an input-addressed derivation with the output `out` that runs `script`; `needs` as before.
     pub fn closed(&self, name: &str, needs: &[(&Closed, &[&str])], script: &str) -> Closed {
+        self.with(name, needs, script, &[])
+    }
+
+    /// The same, with further variables.
+    pub fn with(
+        &self,
+        name: &str,
+        needs: &[(&Closed, &[&str])],
+        script: &str,
+        variables: &[(&str, &str)],
+    ) -> Closed {
         let name_of = |text: &str| text.parse().expect("a name");
         let names = |outputs: &[&str]| outputs.iter().map(|output| name_of(output)).collect::<BTreeSet<_>>();
         let modulos: BTreeMap<StorePath, Modulo> =
@@ -108,7 +119,11 @@ impl Made {
             system: "x86_64-linux".into(),
             builder: format!("{BUILDER}/bin/busybox").into_bytes(),
             arguments: ["sh", "-euc", script].map(|word| word.as_bytes().to_vec()).to_vec(),
-            environment: BTreeMap::from([(b"PATH".to_vec(), format!("{BUILDER}/bin").into_bytes())]),
+            environment: [("PATH", format!("{BUILDER}/bin").as_str())]
+                .iter()
+                .chain(variables)
+                .map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec()))
+                .collect(),
         };
         let closed = Derivation::close(parts, &modulos).expect("a derivation of ours");
         fs::write(self.file(&closed.path), &closed.bytes).expect("the directory is ours");

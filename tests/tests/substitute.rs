@@ -27,6 +27,7 @@ in rec {
   first = make "first" { } "echo first > $out";
   middle = make "middle" { outputs = [ "out" "dev" ]; } "busybox cat ${first} > $out; echo dev > $dev";
   last = make "last" { text = "${./text}"; } "busybox mkdir $out; echo ${middle} > $out/names; busybox cat ${middle} > $out/text";
+  noted = make "noted" { note = builtins.toFile "note" "see ${bb}\n"; } "busybox cat $note > $out";
   always = make "always" { allowSubstitutes = ""; } "busybox cat ${first} > $out";
   float = make "float" floats "echo $out > $out; echo floats >> $out";
   upon = make "upon" floats "echo ${float} > $out";
@@ -150,6 +151,35 @@ fn what_a_cache_has_is_not_built_and_what_only_that_needs_is_not_even_asked_for(
     // And again: from the store, and nobody is asked.
     assert_eq!(on.build(&kiln, server.address(), &on.file("last")).succeeded().json()["builds"][0]["cached"], true);
     assert_eq!(server.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn a_text_comes_out_of_a_cache_because_its_bytes_are_those_of_its_path() {
+    let test = "a_text_comes_out_of_a_cache_because_its_bytes_are_those_of_its_path";
+    let Some(on) = On::new(test) else { return };
+    let noted = on.built("noted");
+    let note = on.lab.first("nix-store", ["-q", "--references", &on.derivation("noted")]).succeeded().stdout;
+    let note = note.lines().find(|path| path.ends_with("-note")).unwrap().to_owned();
+    let cache = on.cache("cache", &[&note]);
+    edit(&cache, &note, |info| info.signatures.clear());
+    let address = cache.display().to_string();
+    let built = outcome(&on.build(&on.kiln, &address, &on.file("noted")).succeeded());
+    assert_eq!(built["outputs"]["out"]["path"], *noted);
+    assert_eq!(built["outputs"]["out"]["nar_hash"], on.nar_hash(&noted));
+    assert_eq!(built["substituted"][&note], serde_json::json!({ "from": address }), "nobody signed it");
+    on.kiln.verified();
+    // Other bytes, told honestly but for the address.
+    let other = on.lab.path().join("other");
+    fs::write(&other, "see something else\n").unwrap();
+    let nar = on.lab.command("nix-store", ["--dump".as_ref(), other.as_os_str()]).output().unwrap().stdout;
+    edit(&cache, &note, |info| {
+        replace(&cache, info, &nar);
+        info.nar_hash = kiln_model::digest::NarHash::new(kiln_model::digest::Digest::of(&nar));
+        info.nar_size = nar.len() as u64;
+    });
+    let kiln = with_builder(test).unwrap();
+    on.build(&kiln, &address, &on.file("noted")).exits(6).says(&["CA of", "text:sha256:"]);
+    assert_eq!(paths(&kiln), [BUILDER]);
 }
 
 #[test]
@@ -666,5 +696,39 @@ fn many_derivations_come_out_of_a_cache_at_once() {
     assert_eq!(outcome(&ran)["substituted"].as_object().unwrap().len(), 1);
     assert_eq!(paths(&fresh).len(), 61);
     assert_eq!(server.asked().len(), 1 + 2 * 61);
+    fresh.verified();
+}
+
+#[test]
+fn a_recipe_that_others_built_needs_neither_its_environment_nor_its_inputs() {
+    let test = "a_recipe_that_others_built_needs_neither_its_environment_nor_its_inputs";
+    if !ground::has_files(test) {
+        return;
+    }
+    let made = kiln_tests::recipe::Made::new(r#"mkdir -p "$out"; echo built >"$out/file""#);
+    let kiln = Kiln::warm();
+    let built = kiln.build_one(made.path());
+    let lab = ground::directory(Ground::Disk);
+    let (secret, cache) = (lab.path().join("key"), lab.path().join("cache"));
+    let public = kiln
+        .run(["key".as_ref(), "generate".as_ref(), "recipes-1".as_ref(), "--output".as_ref(), secret.as_os_str()])
+        .succeeded()
+        .stdout;
+    let out = built["outputs"]["out"]["path"].as_str().unwrap();
+    let words = ["publish", "--nix-cache", "--to", cache.to_str().unwrap(), "--key", secret.to_str().unwrap(), out];
+    kiln.run(words).succeeded();
+    // Nothing to make an environment from.
+    let fresh = Kiln::fresh(Ground::Disk);
+    fresh.configure("[fetch]\nclients = []\n");
+    let recipe = made.path().as_os_str();
+    let build = ["build", "--json", "--substituters", cache.to_str().unwrap(), "--trusted-public-keys", public.trim_end()];
+    let taken = outcome(&fresh.run(build.iter().map(std::ffi::OsStr::new).chain([recipe])).succeeded());
+    assert_eq!(taken["outputs"], built["outputs"]);
+    assert_eq!(taken["substituted"][out]["signed_by"], "recipes-1");
+    let again = outcome(&fresh.run(["build".as_ref(), "--json".as_ref(), recipe]).succeeded());
+    assert_eq!((&again["cached"], &again["substituted"]), (&true.into(), &taken["substituted"]));
+    let check = ["check", "--substituters", cache.to_str().unwrap(), "--trusted-public-keys", public.trim_end()];
+    // To check it, it must be built.
+    fresh.run(check.iter().map(std::ffi::OsStr::new).chain([recipe])).exits(7).says(&["on no configured mirror"]);
     fresh.verified();
 }

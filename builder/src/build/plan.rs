@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::derivation::{Modulo, Output};
+use kiln_model::digest::Digest;
 use kiln_model::format::realisation::{Realisation, RealisationId};
 use kiln_model::name::Name;
 use kiln_model::store_path::StorePath;
@@ -14,6 +15,7 @@ use super::float::Resolved;
 use super::graph::{Graph, Node, Origin};
 use super::{BuildError, Builder, schedule};
 use crate::event::{self, Level};
+use crate::store::StoreError;
 
 /// The nodes that need a look, and for which of the others each has to wait.
 #[derive(Debug, Default)]
@@ -29,17 +31,17 @@ impl Builder<'_> {
     pub(super) fn plan(&self, graph: &Graph, wanted: &[usize]) -> Result<Plan, BuildError> {
         let all = |node: usize| graph.nodes[node].derivation.outputs.keys().cloned().collect();
         let uses = wanted.iter().map(|&node| (node, all(node))).collect();
-        self.planned(graph, uses, wanted)
+        self.planned(graph, uses, &wanted.iter().copied().collect())
     }
 
     /// The plan for what node `index` needs in order to be built, and the substitution of its sources.
     pub(super) fn plan_needs(&self, graph: &Graph, index: usize) -> Result<Plan, BuildError> {
         let node = &graph.nodes[index];
         self.substitute_sources(&BTreeSet::from([index]), graph)?;
-        self.planned(graph, node.needs.iter().map(|&need| (need, used(graph, node, need))).collect(), &[])
+        self.planned(graph, node.needs.iter().map(|&need| (need, used(graph, node, need))).collect(), &BTreeSet::new())
     }
 
-    fn planned(&self, graph: &Graph, mut open: Uses, wanted: &[usize]) -> Result<Plan, BuildError> {
+    fn planned(&self, graph: &Graph, mut open: Uses, wanted: &BTreeSet<usize>) -> Result<Plan, BuildError> {
         let mut built: BTreeSet<usize> = BTreeSet::new();
         while !open.is_empty() {
             let mut missing = Uses::new();
@@ -82,8 +84,11 @@ impl Builder<'_> {
         if wanted && matches!(node.origin, Origin::Recipe(_)) && schedule::cached(self.store, node)?.is_none() {
             return Ok(false);
         }
-        self.store.hold(&paths)?;
-        Ok(true)
+        match self.store.hold(&paths) {
+            // Collected in between.
+            Err(StoreError::NotValid { .. }) => Ok(false),
+            held => Ok(held.map(|()| true)?),
+        }
     }
 
     /// Substitutes what it can of `missing`; the nodes that are left to be built.
@@ -99,10 +104,15 @@ impl Builder<'_> {
         }
         let ids = asked.iter().flat_map(|(_, node, outputs)| unknown(node, outputs)).collect::<Vec<_>>();
         let realisations = caches.realisations(&ids)?;
+        let floating = |(index, node): (usize, &Node)| Some((node.resolved_by?, index));
+        let floating: BTreeMap<Digest, usize> = match realisations.is_empty() {
+            true => BTreeMap::new(),
+            false => graph.nodes.iter().enumerate().filter_map(floating).collect(),
+        };
         let mut groups = Vec::new();
         let mut nodes = Vec::new();
         for (index, node, outputs) in asked {
-            if let Some((paths, found)) = self.whereabouts(graph, node, &outputs, &realisations)? {
+            if let Some((paths, found)) = self.whereabouts((graph, &floating), node, &outputs, &realisations)? {
                 groups.push(paths);
                 nodes.push((index, node, found));
             }
@@ -129,7 +139,7 @@ impl Builder<'_> {
     #[expect(clippy::type_complexity, reason = "two halves of one answer, used in one place")]
     fn whereabouts(
         &self,
-        graph: &Graph,
+        graph: (&Graph, &BTreeMap<Digest, usize>),
         node: &Node,
         outputs: &BTreeSet<Name>,
         realisations: &BTreeMap<RealisationId, Realisation>,
@@ -157,13 +167,16 @@ impl Builder<'_> {
     }
 
     /// What `realisation` was built upon where this store has something else: a closure with two builds of one thing is none.
-    fn other_realisation(&self, graph: &Graph, realisation: &Realisation) -> Result<Option<StorePath>, BuildError> {
+    fn other_realisation(
+        &self,
+        (graph, floating): (&Graph, &BTreeMap<Digest, usize>),
+        realisation: &Realisation,
+    ) -> Result<Option<StorePath>, BuildError> {
         for (id, path) in &realisation.dependent {
-            for node in graph.nodes.iter().filter(|node| node.resolved_by == Some(id.derivation)) {
-                let known = self.store.realisation(&node.path, &id.output)?;
-                if known.is_some_and(|known| known.path != *path) {
-                    return Ok(Some(path.clone()));
-                }
+            let Some(&node) = floating.get(&id.derivation) else { continue };
+            let known = self.store.realisation(&graph.nodes[node].path, &id.output)?;
+            if known.is_some_and(|known| known.path != *path) {
+                return Ok(Some(path.clone()));
             }
         }
         Ok(None)

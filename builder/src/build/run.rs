@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kiln_model::contract::{Checks, Contract, ContractError, Given, Made};
+use kiln_model::contract::{Checks, Contract, ContractError, Given, Made, Named};
 use kiln_model::name::{Name, Variable};
 use kiln_model::outcome::{Failure, Limit, Log, Moment, Outcome, Output, Ran, Status};
 use kiln_model::store_path::StorePath;
@@ -32,7 +32,7 @@ use super::sandbox::{Places, spec};
 use super::transcript::Transcript;
 use super::{BuildError, Builder, io};
 use super::{artifact, fixed};
-use crate::store::{Origin, PrivateDir, Source, StoreError, Taken, TreeError, TreeLimits};
+use crate::store::{Origin, PathInfo, PrivateDir, Source, StoreError, Taken, TreeError, TreeLimits};
 
 /// What one build left.
 pub struct Run {
@@ -149,7 +149,11 @@ impl Builder<'_> {
         let closure = |path: &StorePath| {
             provided.closure.get(path)?;
             let closure = self.store.closure(&BTreeSet::from([path.clone()])).ok()?;
-            Some(closure.into_iter().map(|(path, info)| (path, info.references)).collect())
+            let known = closure.into_iter().map(|(path, info)| {
+                let PathInfo { references, nar_hash, nar_size, ca, .. } = info;
+                (path, Named { references, nar_hash, nar_size, address: ca })
+            });
+            Some(known.collect())
         };
         let given = Given {
             outputs: &outputs,

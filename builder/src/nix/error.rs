@@ -226,6 +226,11 @@ impl CacheError {
         matches!(self, Self::Unreachable { source: Refusal::Network(_) | Refusal::Stalled(_) | Refusal::Offline, .. })
     }
 
+    /// Whether an answer ended before its time.
+    pub(super) fn is_break(&self) -> bool {
+        matches!(self, Self::Unreachable { source: Refusal::CutShort(_), .. })
+    }
+
     /// Whether something is merely not to be had, as opposed to being wrong: another cache, or a build, may help.
     pub(super) fn is_absence(&self) -> bool {
         self.is_silence() || matches!(self, Self::NoArchive { .. } | Self::Nowhere { .. })

@@ -20,7 +20,7 @@ use super::caches::Caches;
 use super::error::{CacheError, chain};
 use super::order::{made_in_order, references_first};
 use crate::event::{Events, Level, say};
-use crate::store::{Arrival, PathInfo, Restored, Store};
+use crate::store::{Arrival, PathInfo, Restored, Store, StoreError};
 
 /// The most signatures of one path that are kept.
 const MOST_SIGNATURES: usize = 64;
@@ -305,11 +305,10 @@ impl<'a> Substituter<'a> {
         while !open.is_empty() {
             let mut missing = Vec::new();
             for path in std::mem::take(&mut open) {
-                if self.store.path_info(&path)?.is_some() {
-                    // Held at once: it must be there when what names it is registered.
-                    self.store.hold(&BTreeSet::from([path]))?;
-                } else {
-                    missing.push(path);
+                // Held at once: it must be there when what names it is registered.
+                match self.store.hold(&BTreeSet::from([path.clone()])) {
+                    Err(StoreError::NotValid { .. }) => missing.push(path),
+                    held => held?,
                 }
             }
             made_in_order(
@@ -345,7 +344,9 @@ impl<'a> Substituter<'a> {
             return Ok(Got::Lost(self.nowhere(path)));
         }
         say(self.events, Level::Note, format!("fetching {path} from {}", cache.shown()));
-        let error = match archive::restore(self.store, cache, &offer.info, &offer.trusted) {
+        let restore = || archive::restore(self.store, cache, &offer.info, &offer.trusted);
+        // A connection that broke off says nothing of the next one.
+        let error = match restore().or_else(|error| if error.is_break() { restore() } else { Err(error) }) {
             Ok(restored) => return Ok(Got::Restored(restored, Box::new(offer.clone()))),
             Err(CacheError::Store(error)) => return Err(error.into()),
             Err(error) => error,
