@@ -100,13 +100,7 @@ impl Made {
     }
 
     /// The same, with further variables.
-    pub fn with(
-        &self,
-        name: &str,
-        needs: &[(&Closed, &[&str])],
-        script: &str,
-        variables: &[(&str, &str)],
-    ) -> Closed {
+    pub fn with(&self, name: &str, needs: &[(&Closed, &[&str])], script: &str, variables: &[(&str, &str)]) -> Closed {
         let name_of = |text: &str| text.parse().expect("a name");
         let names = |outputs: &[&str]| outputs.iter().map(|output| name_of(output)).collect::<BTreeSet<_>>();
         let modulos: BTreeMap<StorePath, Modulo> =

@@ -70,7 +70,14 @@ in {
     number = -7; float = 1.5; outputs = [ "out" ]; "odd name" = "x"; empty = [ ]; path = middle;
   };
   json-graph = json "json-graph" { exportReferencesGraph = { one = [ middle ]; two = [ other first bb ]; }; };
+  json-graph-none = json "json-graph-none" { exportReferencesGraph = { }; };
+  json-graph-text = json "json-graph-text" { exportReferencesGraph = "no object"; };
   json-graph-outside = json "json-graph-outside" { exportReferencesGraph.one = [ "@OUTSIDE@" ]; };
+  shell-flat = derivation {
+    name = "shell-flat"; system = "x86_64-linux"; builder = "${bb}/bin/busybox"; __structuredAttrs = true;
+    args = [ "sh" "-euc" "${bb}/bin/busybox cp /build/.attrs.sh ${builtins.placeholder "out"}" ];
+    exportReferencesGraph = { graph = middle; exp = other; }; exportReferencesGrap = "before"; exportReferencesGraphs = "after";
+  };
   shell = derivation {
     name = "shell"; system = "x86_64-linux"; builder = "${bb}/bin/busybox"; __structuredAttrs = true;
     args = [ "sh" "-euc" "${bb}/bin/busybox cp /build/.attrs.sh ${builtins.placeholder "out"}" ];
@@ -147,9 +154,11 @@ fn what_nix_refuses_kiln_refuses_and_the_rest_comes_out_the_same() {
         let hash = lab.first("nix-store", ["-q", "--hash", theirs.stdout.trim_end()]).succeeded().stdout;
         let hash_of_ours: kiln_model::digest::NarHash = output["nar_hash"].as_str().unwrap().parse().unwrap();
         if kiln_model::store_path::spelled(&hash_of_ours.digest()) != hash.trim_end() {
-            wrong.push(format!("{name} in Nix:\n{}\nin kiln:\n{}", text_of(&lab.physical(theirs.stdout.trim_end())), {
-                text_of(&kiln.store().join(output["path"].as_str().unwrap().trim_start_matches('/')))
-            }));
+            wrong.push(format!(
+                "{name} in Nix:\n{}\nin kiln:\n{}",
+                text_of(&lab.physical(theirs.stdout.trim_end())),
+                { text_of(&kiln.store().join(output["path"].as_str().unwrap().trim_start_matches('/'))) }
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

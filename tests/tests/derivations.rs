@@ -110,7 +110,10 @@ fn a_derivation_is_added_only_where_its_text_says_that_it_lies() {
     let refused = |name: &str, text: &str, said: &str| {
         let moved = made.path().join(name);
         fs::write(&moved, text).unwrap();
-        fresh.run(["derivation".as_ref(), "add".as_ref(), moved.as_os_str()]).exits(6).says(&[said, "the file was altered"]);
+        fresh
+            .run(["derivation".as_ref(), "add".as_ref(), moved.as_os_str()])
+            .exits(6)
+            .says(&[said, "the file was altered"]);
         fs::remove_file(&moved).unwrap();
     };
     let text = fs::read_to_string(&file).unwrap();

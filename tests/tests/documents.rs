@@ -107,13 +107,15 @@ fn whatever_is_asked_of_the_store_is_answered_in_a_document_that_fits_its_schema
     let public = kiln.run(words).succeeded().stdout;
     let cache = made.path().join("cache").display().to_string();
     let key = secret.display().to_string();
-    let publish = || kiln.run(["publish", "--json", "--nix-cache", "--to", &cache, "--key", &key, path]).succeeded().json();
+    let publish =
+        || kiln.run(["publish", "--json", "--nix-cache", "--to", &cache, "--key", &key, path]).succeeded().json();
     let (first, second) = (publish(), publish());
     valid(&first);
     valid(&second);
     assert_eq!((&first["added"], &second["kept"]), (&1.into(), &1.into()));
     let other = Kiln::fresh(Ground::Disk);
-    let words = ["--json", "store", "substitute", "--substituters", &cache, "--trusted-public-keys", public.trim_end(), path];
+    let words =
+        ["--json", "store", "substitute", "--substituters", &cache, "--trusted-public-keys", public.trim_end(), path];
     let brought = other.run(words).succeeded().json();
     valid(&brought);
     assert_eq!(brought["paths"][0]["substituted"], serde_json::json!({ "from": cache, "signed_by": "a-1" }));
@@ -143,7 +145,8 @@ fn what_lock_changed_is_told_in_a_document_that_fits_its_schema() {
     let recipe = Made::copy("greeting");
     let path = recipe.path().display().to_string();
     let lock = |more: &[&str]| {
-        let ran = Kiln::warm().run(["lock", "--json", "--only", "src"].iter().chain(more).copied().chain([path.as_str()]));
+        let ran =
+            Kiln::warm().run(["lock", "--json", "--only", "src"].iter().chain(more).copied().chain([path.as_str()]));
         let document = ran.json();
         valid(&document);
         (ran.code(), document["changed"].as_array().unwrap().len())

@@ -31,7 +31,8 @@ impl Site {
         let xz = std::process::Command::new("xz").arg("--keep").arg(files.join("tree.nar")).status();
         assert!(xz.unwrap().success());
         // A file in an archive of its own, which may be run.
-        let nar = lab.command("nix-store", ["--dump".as_ref(), tree.join("sub/run").as_os_str()]).output().unwrap().stdout;
+        let nar =
+            lab.command("nix-store", ["--dump".as_ref(), tree.join("sub/run").as_os_str()]).output().unwrap().stdout;
         fs::write(files.join("run.nar"), nar).unwrap();
         Some(Self { lab, files })
     }
@@ -186,7 +187,9 @@ fn what_cannot_be_fetched_is_an_error_soon_and_leaves_nothing() {
             Answer::File(bytes) => bend(target, bytes),
             other => other,
         });
-        for (kind, file) in site.all(server.address()).into_iter().filter(|(kind, _)| ["flat", "sha512", "unpacked"].contains(kind)) {
+        for (kind, file) in
+            site.all(server.address()).into_iter().filter(|(kind, _)| ["flat", "sha512", "unpacked"].contains(kind))
+        {
             let kiln = online(&[]);
             let ran = build(&kiln, &file);
             assert_eq!(ran.code(), Some(code), "{name} of {kind}:\n{}", ran.stderr);
@@ -195,8 +198,12 @@ fn what_cannot_be_fetched_is_an_error_soon_and_leaves_nothing() {
             assert_eq!(kiln.run(["store", "ls"]).succeeded().stdout, "", "{name} of {kind}");
         }
     }
-    let file = site.derivation("alone", "http://127.0.0.1:9/text", "outputHashMode = \"flat\"; outputHashAlgo = \"sha256\"; \
-        outputHash = \"0000000000000000000000000000000000000000000000000000\";");
+    let file = site.derivation(
+        "alone",
+        "http://127.0.0.1:9/text",
+        "outputHashMode = \"flat\"; outputHashAlgo = \"sha256\"; \
+        outputHash = \"0000000000000000000000000000000000000000000000000000\";",
+    );
     build(&Kiln::fresh(Ground::Disk), &file).exits(7).says(&["offline"]);
 }
 

@@ -102,7 +102,8 @@ fn sri(text: &str) -> kiln_model::digest::Digest {
     match text.strip_prefix("sha256-") {
         Some(_) => text.parse::<kiln_model::digest::NarHash>().unwrap().digest().to_owned(),
         None => {
-            let line = format!("StorePath: {BUILDER}\nURL: x\nCompression: none\nNarHash: {text}\nNarSize: 1\nReferences: \n");
+            let line =
+                format!("StorePath: {BUILDER}\nURL: x\nCompression: none\nNarHash: {text}\nNarSize: 1\nReferences: \n");
             NarInfo::parse(line.as_bytes()).unwrap().nar_hash.digest().to_owned()
         }
     }
@@ -676,9 +677,8 @@ fn many_derivations_come_out_of_a_cache_at_once() {
         .run(["key".as_ref(), "generate".as_ref(), "many-1".as_ref(), "--output".as_ref(), secret.as_os_str()])
         .succeeded()
         .stdout;
-    let fans: Vec<_> = (0..60)
-        .map(|number| made.closed(&format!("fan-{number}"), &[], &format!("echo {number} > $out")))
-        .collect();
+    let fans: Vec<_> =
+        (0..60).map(|number| made.closed(&format!("fan-{number}"), &[], &format!("echo {number} > $out"))).collect();
     let needs: Vec<(&kiln_model::derivation::Closed, &[&str])> = fans.iter().map(|fan| (fan, &["out"][..])).collect();
     let names: Vec<String> =
         fans.iter().map(|fan| fan.derivation.outputs.values().next().unwrap().path().unwrap().to_string()).collect();
@@ -721,7 +721,8 @@ fn a_recipe_that_others_built_needs_neither_its_environment_nor_its_inputs() {
     let fresh = Kiln::fresh(Ground::Disk);
     fresh.configure("[fetch]\nclients = []\n");
     let recipe = made.path().as_os_str();
-    let build = ["build", "--json", "--substituters", cache.to_str().unwrap(), "--trusted-public-keys", public.trim_end()];
+    let build =
+        ["build", "--json", "--substituters", cache.to_str().unwrap(), "--trusted-public-keys", public.trim_end()];
     let taken = outcome(&fresh.run(build.iter().map(std::ffi::OsStr::new).chain([recipe])).succeeded());
     assert_eq!(taken["outputs"], built["outputs"]);
     assert_eq!(taken["substituted"][out]["signed_by"], "recipes-1");

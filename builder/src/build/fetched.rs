@@ -49,7 +49,9 @@ impl Builder<'_> {
         let refused = |source| BuildError::FetchUrl { target: node.shown.display().to_string(), source };
         match (<[u8; 32]>::try_from(digest.as_slice()), fetch) {
             // The digest is that of the file itself: it may be in the cache of files, and can be resumed.
-            (Ok(sha256), FetchUrl { unpack: false, .. }) if (*method, *algorithm) == (Method::Flat, Algorithm::Sha256) => {
+            (Ok(sha256), FetchUrl { unpack: false, .. })
+                if (*method, *algorithm) == (Method::Flat, Algorithm::Sha256) =>
+            {
                 let sha256 = Digest::from_bytes(sha256);
                 let wanted = Wanted { archive: Archive::Address, path: fetch.url.clone(), size: None, sha256 };
                 let files = self.archives.pinned(std::slice::from_ref(&wanted)).map_err(refused)?;
@@ -57,13 +59,17 @@ impl Builder<'_> {
             }
             _ => {
                 let mut failed = None;
-                let judged = self.archives.judged(&fetch.url, &mut |file| {
-                    match self.is_promised(file, &place, fetch, (*method, *algorithm), digest) {
-                        Ok(judgement) => judgement,
-                        Err(error) => {
-                            failed = Some(error);
-                            Ok(())
-                        }
+                let judged = self.archives.judged(&fetch.url, &mut |file| match self.is_promised(
+                    file,
+                    &place,
+                    fetch,
+                    (*method, *algorithm),
+                    digest,
+                ) {
+                    Ok(judgement) => judgement,
+                    Err(error) => {
+                        failed = Some(error);
+                        Ok(())
                     }
                 });
                 match failed {
@@ -143,7 +149,8 @@ fn lay(file: &Path, place: &Path, fetch: &FetchUrl) -> Result<Result<(), String>
     }
     let metadata = place.symlink_metadata().map_err(io("looking at", place))?;
     if !metadata.is_symlink() {
-        let may_run = metadata.is_dir() || fetch.executable || (fetch.unpack && metadata.permissions().mode() & 0o100 != 0);
+        let may_run =
+            metadata.is_dir() || fetch.executable || (fetch.unpack && metadata.permissions().mode() & 0o100 != 0);
         // Whatever kiln's own umask is.
         let mode = if may_run { 0o755 } else { 0o644 };
         fs::set_permissions(place, Permissions::from_mode(mode)).map_err(io("changing the mode of", place))?;

@@ -238,9 +238,9 @@ fn used(graph: &Graph, node: &Node, need: usize) -> BTreeSet<Name> {
 /// Realisations to ask for: of `outputs` without a path of their own.
 fn unknown(node: &Node, outputs: &BTreeSet<Name>) -> impl Iterator<Item = RealisationId> {
     let derivation = node.resolved_by;
-    let unknown = outputs.iter().filter(|output| {
-        node.derivation.outputs.get(*output).is_none_or(|output| output.path().is_none())
-    });
+    let unknown = outputs
+        .iter()
+        .filter(|output| node.derivation.outputs.get(*output).is_none_or(|output| output.path().is_none()));
     unknown.filter_map(move |output| Some(RealisationId { derivation: derivation?, output: output.clone() }))
 }
 

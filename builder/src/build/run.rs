@@ -209,7 +209,12 @@ impl Builder<'_> {
     }
 
     /// Copies the outputs out of the build's private store; the inner error is the build's own fault.
-    pub(super) fn take(&self, node: &Node, provided: &Provided, store: &Path) -> Result<Result<Settled, String>, BuildError> {
+    pub(super) fn take(
+        &self,
+        node: &Node,
+        provided: &Provided,
+        store: &Path,
+    ) -> Result<Result<Settled, String>, BuildError> {
         let target = provided.target(node);
         let directory = File::open(store).map_err(io("opening", store))?;
         let limits = TreeLimits::default();

@@ -62,8 +62,14 @@ impl<'a> Work<'a> {
                 count => drop(waits_for.insert(node, count)),
             }
         }
-        let progress =
-            Progress { ready, waits_for, done: BTreeMap::new(), left: plan.waits_for.len(), stopped: false, failed: None };
+        let progress = Progress {
+            ready,
+            waits_for,
+            done: BTreeMap::new(),
+            left: plan.waits_for.len(),
+            stopped: false,
+            failed: None,
+        };
         Self { graph, plan, needed_by, progress: Mutex::new(progress), changed: Condvar::new() }
     }
 

@@ -52,8 +52,9 @@ impl Exchange {
                 };
             }
             Self::Import => import(store, &mut io::stdin().lock())?,
-            Self::Substitute { paths, asking } => asking
-                .with(session, Missing::Refused, |caches| Ok(caches.bring(&paths.iter().cloned().collect())?))?,
+            Self::Substitute { paths, asking } => {
+                asking.with(session, Missing::Refused, |caches| Ok(caches.bring(&paths.iter().cloned().collect())?))?
+            }
         };
         if session.json() {
             session.print_json(&serde_json::json!({ "schema": "kiln/store/v1", "paths": brought }))?;

@@ -147,11 +147,7 @@ impl Session {
     }
 
     /// The same; `caches` may have derivations that are not here.
-    pub(super) fn graph_asking(
-        &self,
-        recipes: &[PathBuf],
-        caches: Option<&Substituter<'_>>,
-    ) -> Result<Graph, Failure> {
+    pub(super) fn graph_asking(&self, recipes: &[PathBuf], caches: Option<&Substituter<'_>>) -> Result<Graph, Failure> {
         let store = self.store()?;
         let graph = Graph::load_asking(recipes, store, caches)?;
         graph.nodes.iter().try_for_each(|node| provide::refuse_changed_paths(store, node))?;

@@ -82,9 +82,7 @@ pub(super) fn restore(
             compression: info.compression,
             source,
         },
-        StoreError::Nar(source) => {
-            CacheError::Archive { cache: cache.shown().into(), path: info.path.clone(), source }
-        }
+        StoreError::Nar(source) => CacheError::Archive { cache: cache.shown().into(), path: info.path.clone(), source },
         other => other.into(),
     })?;
     if restored.nar_size() != info.nar_size {

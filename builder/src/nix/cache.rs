@@ -107,8 +107,9 @@ impl<'w> Cache<'w> {
         }
         let info = match self.small(FILE, cache_info::MOST_BYTES)? {
             None => Err(CacheError::NotACache { cache: self.shown.clone() }),
-            Some(small) => CacheInfo::parse(&small.bytes)
-                .map_err(|source| CacheError::Info { cache: self.shown.clone(), source }),
+            Some(small) => {
+                CacheInfo::parse(&small.bytes).map_err(|source| CacheError::Info { cache: self.shown.clone(), source })
+            }
         };
         if info.is_err() {
             // Whoever mends it need not wait.

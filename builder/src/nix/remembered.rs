@@ -116,7 +116,9 @@ impl Remembered {
 
     /// Forgets an answer that turned out to be no longer true.
     pub(super) fn forget(&self, cache: &str, file: &str) {
-        self.with(|memory| memory.connection.execute("DELETE FROM answers WHERE cache = ?1 AND file = ?2", [cache, file]));
+        self.with(|memory| {
+            memory.connection.execute("DELETE FROM answers WHERE cache = ?1 AND file = ?2", [cache, file])
+        });
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Memory) -> rusqlite::Result<T>) -> Option<T> {

@@ -118,8 +118,7 @@ impl Store {
         let references = std::mem::take(&mut staged.walked.references);
         let path = StorePath::source(name, &nar_hash, &references);
         let ca = Some(StorePath::source_address(&nar_hash));
-        let arrival =
-            Arrival { path, references, deriver: None, ca, signatures: BTreeSet::new(), substituted: None };
+        let arrival = Arrival { path, references, deriver: None, ca, signatures: BTreeSet::new(), substituted: None };
         let info = self.publish(staged, arrival)?;
         Ok(Added { info, manifest })
     }

@@ -43,7 +43,7 @@ impl Derivation {
         let refused = |reason: String| DerivationError::Attributes { reason };
         let mut given = Cow::Borrowed(self);
         let mut kept = None;
-        if !computed.is_empty() {
+        if !computed.is_empty() || memchr::memmem::find(json, GRAPH.as_bytes()).is_some() {
             let mut object: Object = serde_json::from_slice(json).map_err(|error| refused(error.to_string()))?;
             object.extend(computed.iter().map(|(name, value)| (name.clone(), value.clone())));
             // The crate refuses the name whose meaning is computed here.
