@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use kiln_model::outcome::{Outcome, Status};
+use kiln_model::outcome::{Outcome, Status, Substituted};
 use kiln_sandbox::Launcher;
 use serde::Serialize;
 
@@ -178,8 +178,18 @@ impl Session {
     pub(super) fn tell_outcome(&self, outcome: &Outcome, kept: Option<&Path>) {
         match outcome.status {
             Status::Built => {
-                let how = if outcome.cached { "already built" } else { "built" };
-                self.say(format!("{how} {}", outcome.derivation));
+                let from = outcome.outputs.values().find_map(|output| outcome.substituted.get(&output.path));
+                let derivation = &outcome.derivation;
+                self.say(match (outcome.cached, from) {
+                    (true, Some(Substituted { from, signed_by: Some(key) })) => {
+                        format!("not built, but taken from {from}, signed by {key}: {derivation}")
+                    }
+                    (true, Some(Substituted { from, signed_by: None })) => {
+                        format!("not built, but taken from {from}: {derivation}")
+                    }
+                    (true, None) => format!("already built {derivation}"),
+                    (false, _) => format!("built {derivation}"),
+                });
             }
             Status::Failed | Status::TimedOut | Status::Unavailable => {
                 let failure = outcome.failure.as_ref();

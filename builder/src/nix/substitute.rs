@@ -296,7 +296,6 @@ impl<'a> Substituter<'a> {
     }
 
     /// Offers for all of `open`, and all that they name, that the store lacks; and what nobody has.
-    #[expect(clippy::type_complexity, reason = "two answers to one question, used in one place")]
     fn offers(
         &self,
         mut open: BTreeSet<StorePath>,
