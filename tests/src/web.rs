@@ -20,6 +20,10 @@ pub enum Answer {
     Raw(Vec<u8>),
     /// These bytes, head and all, then nothing until the client goes away.
     Stall(Vec<u8>),
+    /// These bytes, head and all, then one more now and then until the client goes away.
+    Trickle(Vec<u8>),
+    /// These bytes, head and all, then more and more of them until the client goes away.
+    Endless(Vec<u8>),
 }
 
 /// A running server; it lives as long as the test's process.
@@ -116,6 +120,19 @@ fn serve(mut stream: &TcpStream, answer: &(dyn Fn(&str) -> Answer + Sync), asked
         Answer::Status(status) => stream.write_all(&empty(status, "")).ok(),
         Answer::Redirect(to) => stream.write_all(&empty(302, &format!("Location: {to}\r\n"))).ok(),
         Answer::Raw(bytes) => stream.write_all(&bytes).ok(),
+        Answer::Trickle(bytes) => {
+            stream.write_all(&bytes).ok()?;
+            loop {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                stream.write_all(b"x").ok()?;
+            }
+        }
+        Answer::Endless(bytes) => {
+            stream.write_all(&bytes).ok()?;
+            loop {
+                stream.write_all(&[b'x'; 1 << 16]).ok()?;
+            }
+        }
         Answer::Stall(bytes) => {
             stream.write_all(&bytes).ok()?;
             // Ends when the client does.

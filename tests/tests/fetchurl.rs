@@ -104,7 +104,7 @@ fn online(mirrors: &[&Path]) -> Kiln {
 
 fn configure(kiln: &Kiln, mirrors: &[&Path]) {
     let list: Vec<String> = mirrors.iter().map(|path| format!("{:?}", path.display().to_string())).collect();
-    let fetch = "[fetch]\nclients = []\nattempts = 1\nstall-seconds = 1\n";
+    let fetch = "[fetch]\nclients = []\nattempts = 1\nstall-seconds = 2\n";
     kiln.configure(&format!("[mirrors]\nurl = [{}]\n{fetch}", list.join(", ")));
 }
 

@@ -113,8 +113,15 @@ fn outcome(ran: &Ran) -> Value {
     ran.json()["builds"][0].clone()
 }
 
-fn patient(kiln: Kiln) -> Kiln {
-    kiln.configure("[fetch]\nclients = []\nattempts = 1\nstall-seconds = 1\n");
+/// With no mirrors.
+fn bare(kiln: Kiln) -> Kiln {
+    kiln.configure("[fetch]\nclients = []\nattempts = 1\n");
+    kiln
+}
+
+/// The same, and soon tired of waiting.
+fn impatient(kiln: Kiln) -> Kiln {
+    kiln.configure("[fetch]\nclients = []\nattempts = 1\nstall-seconds = 2\n");
     kiln
 }
 
@@ -135,7 +142,7 @@ fn what_a_cache_has_is_not_built_and_what_only_that_needs_is_not_even_asked_for(
     let middle = on.built("middle");
     let server = Server::of(&on.cache("cache", &[&last]));
     // Without the builder and without the source: nothing could be built here.
-    let kiln = patient(Kiln::fresh(Ground::Disk).online());
+    let kiln = bare(Kiln::fresh(Ground::Disk).online());
     let ran = on.build(&kiln, server.address(), &on.file("last")).succeeded();
     let outcome = outcome(&ran);
     assert_eq!((&outcome["status"], &outcome["cached"]), (&"built".into(), &true.into()));
@@ -317,11 +324,27 @@ fn a_cache_that_fails_is_told_of_and_what_it_may_have_had_is_built() {
     let Some(on) = On::new("a_cache_that_fails_is_told_of_and_what_it_may_have_had_is_built") else { return };
     let last = on.built("first");
     let files = Files::of(&on.cache("cache", &[&last]));
-    let cases: [(&str, Bend, &str); 9] = [
+    let cases: [(&str, Bend, &str); 11] = [
         ("is none", |_, _| Answer::Status(404), "not a binary cache"),
         ("never answers", |_, _| Answer::Stall(Vec::new()), "stalled"),
         ("fails", |_, _| Answer::Status(500), "answered 500"),
         ("redirects for ever", |target, _| Answer::Redirect(target.into()), "redirected more than"),
+        (
+            "trickles",
+            |target, honest| match target.ends_with(".narinfo") {
+                true => Answer::Trickle(b"HTTP/1.1 200 OK\r\n\r\nStorePath: ".to_vec()),
+                false => honest,
+            },
+            "stalled after",
+        ),
+        (
+            "trickles in the archive",
+            |target, honest| match target.starts_with("/nar/") {
+                true => Answer::Trickle(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()),
+                false => honest,
+            },
+            "stalled after",
+        ),
         (
             "stalls in the archive",
             |target, honest| match target.starts_with("/nar/") {
@@ -364,7 +387,7 @@ fn a_cache_that_fails_is_told_of_and_what_it_may_have_had_is_built() {
     for (name, bend, said) in cases {
         let files = files.clone();
         let server = Server::start(move |target| bend(target, files.answer(target)));
-        let kiln = patient(with_builder(name).unwrap().online());
+        let kiln = impatient(with_builder(name).unwrap().online());
         let ran = on.build(&kiln, server.address(), &file);
         assert_eq!(ran.code(), Some(0), "{name}:\n{}", ran.stderr);
         assert!(ran.stderr.contains(said), "{name} does not say {said:?}:\n{}", ran.stderr);
@@ -374,7 +397,7 @@ fn a_cache_that_fails_is_told_of_and_what_it_may_have_had_is_built() {
         kiln.verified();
     }
     let kiln = with_builder("gone").unwrap().online();
-    on.build(&patient(kiln), "http://127.0.0.1:9", &file).succeeded().says(&["not asked any more", "127.0.0.1:9"]);
+    on.build(&impatient(kiln), "http://127.0.0.1:9", &file).succeeded().says(&["not asked any more", "127.0.0.1:9"]);
     let kiln = with_builder("gone").unwrap();
     on.build(&kiln, "/nonexistent/cache", &file).succeeded().says(&["/nonexistent/cache has no nix-cache-info"]);
     let kiln = with_builder("offline").unwrap();
@@ -387,7 +410,7 @@ fn a_cache_that_lies_ends_the_build_and_nothing_of_it_enters_the_store() {
     let Some(on) = On::new("a_cache_that_lies_ends_the_build_and_nothing_of_it_enters_the_store") else { return };
     let first = on.built("first");
     let files = Files::of(&on.cache("cache", &[&first]));
-    let cases: [(&str, Bend, i32, &str); 10] = [
+    let cases: [(&str, Bend, i32, &str); 11] = [
         ("all is html", |_, _| Answer::File(b"<html>\n<p>Welcome\n</html>\n".to_vec()), 2, "not a nix-cache-info"),
         (
             "another store",
@@ -410,8 +433,17 @@ fn a_cache_that_lies_ends_the_build_and_nothing_of_it_enters_the_store() {
         (
             "an endless narinfo",
             |target, honest| match target.ends_with(".narinfo") {
-                true => Answer::Raw([&b"HTTP/1.1 200 OK\r\n\r\n"[..], &vec![b'x'; 4 << 20]].concat()),
+                true => Answer::Endless(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()),
                 false => honest,
+            },
+            6,
+            "larger than",
+        ),
+        (
+            "an endless word on itself",
+            |target, honest| match target {
+                "/nix-cache-info" => Answer::Endless(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()),
+                _ => honest,
             },
             6,
             "larger than",
@@ -451,7 +483,7 @@ fn a_cache_that_lies_ends_the_build_and_nothing_of_it_enters_the_store() {
         (
             "an archive that does not end",
             |target, honest| match target.starts_with("/nar/") {
-                true => Answer::Raw([&b"HTTP/1.1 200 OK\r\n\r\n"[..], &bytes(honest), &vec![0; 64 << 20]].concat()),
+                true => Answer::Endless([&b"HTTP/1.1 200 OK\r\n\r\n"[..], &bytes(honest)].concat()),
                 false => honest,
             },
             6,
@@ -488,7 +520,7 @@ fn a_cache_that_lies_ends_the_build_and_nothing_of_it_enters_the_store() {
     for (name, bend, code, said) in cases {
         let files = files.clone();
         let server = Server::start(move |target| bend(target, files.answer(target)));
-        let kiln = patient(Kiln::fresh(Ground::Disk).online());
+        let kiln = bare(Kiln::fresh(Ground::Disk).online());
         let ran = on.build(&kiln, server.address(), &file);
         assert_eq!(ran.code(), Some(code), "{name}:\n{}", ran.stderr);
         assert!(ran.stderr.contains(said), "{name} does not say {said:?}:\n{}", ran.stderr);
@@ -500,7 +532,7 @@ fn a_cache_that_lies_ends_the_build_and_nothing_of_it_enters_the_store() {
     }
     // Honest, and signed by somebody else.
     let server = Server::start(move |target| files.answer(target));
-    let kiln = patient(Kiln::fresh(Ground::Disk).online());
+    let kiln = bare(Kiln::fresh(Ground::Disk).online());
     let key = on.lab.public("other");
     let words = ["build", "--substituters", server.address(), "--trusted-public-keys", &key];
     kiln.run(words.iter().map(std::ffi::OsStr::new).chain([file.as_os_str()]))
@@ -578,7 +610,7 @@ fn what_caches_answered_is_remembered_for_a_while_absence_too() {
     let files = Arc::new(Mutex::new(Files::of(&cache)));
     let shared = Arc::clone(&files);
     let server = Server::start(move |target| shared.lock().unwrap().answer(target));
-    let kiln = patient(Kiln::fresh(Ground::Disk).online());
+    let kiln = bare(Kiln::fresh(Ground::Disk).online());
     let substitute = || {
         let key = on.lab.public("ours");
         let words = ["store", "substitute", "--substituters", server.address(), "--trusted-public-keys", &key];
@@ -608,7 +640,7 @@ fn a_floating_output_is_taken_from_a_cache_if_a_trusted_key_says_what_it_became(
     let realisations: Vec<PathBuf> =
         fs::read_dir(cache.join("realisations")).unwrap().map(|entry| entry.unwrap().path()).collect();
     let server = Server::of(&cache);
-    let kiln = patient(Kiln::fresh(Ground::Disk).online());
+    let kiln = bare(Kiln::fresh(Ground::Disk).online());
     let built = outcome(&on.build(&kiln, server.address(), &on.file("upon")).succeeded());
     assert_eq!((&built["outputs"]["out"]["path"], &built["cached"]), (&upon.as_str().into(), &true.into()));
     assert_eq!(built["outputs"]["out"]["nar_hash"], on.nar_hash(&upon));
@@ -689,7 +721,7 @@ fn many_derivations_come_out_of_a_cache_at_once() {
     let words = ["publish", "--nix-cache", "--to", cache.to_str().unwrap(), "--key", secret.to_str().unwrap(), out];
     kiln.run(words).succeeded();
     let server = Server::of(&cache);
-    let fresh = patient(Kiln::fresh(Ground::Disk).online());
+    let fresh = bare(Kiln::fresh(Ground::Disk).online());
     let file = made.file(&all.path);
     let words = ["build", "--json", "--substituters", server.address(), "--trusted-public-keys", public.trim_end()];
     let ran = fresh.run(words.iter().map(std::ffi::OsStr::new).chain([file.as_os_str()])).succeeded();

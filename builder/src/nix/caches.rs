@@ -73,9 +73,12 @@ impl<'a> Caches<'a> {
                 continue;
             }
             match self.caches[index].small(file, limit) {
-                Ok(Some(small)) => match judge(index, small)? {
-                    Some(judged) => return Ok(Some(judged)),
-                    None => self.lacks(index, file),
+                Ok(Some(small)) => match judge(index, small) {
+                    Ok(Some(judged)) => return Ok(Some(judged)),
+                    Ok(None) => self.lacks(index, file),
+                    // It was asked again.
+                    Err(error) if error.is_silence() => self.is_silent(index, &error),
+                    Err(error) => return Err(error),
                 },
                 Ok(None) => self.lacks(index, file),
                 Err(error) if error.is_silence() => self.is_silent(index, &error),

@@ -203,15 +203,18 @@ impl<'a> Substituter<'a> {
     pub fn bring_groups(&self, groups: &[BTreeSet<StorePath>]) -> Result<Brought, CacheError> {
         let mut brought = Brought::default();
         let mut open: BTreeSet<usize> = (0..groups.len()).collect();
+        // What was lost at one cache and then offered by no other.
+        let mut reasons: BTreeMap<StorePath, CacheError> = BTreeMap::new();
         // Each attempt that loses something has one cache less to lose it to, or a fresh answer for a remembered one.
         while !open.is_empty() {
             let mut lost = BTreeMap::new();
             let unavailable = self.attempt(groups, &open, &mut brought.paths, &mut lost)?;
             open.retain(|group| !unavailable.contains_key(group) && !lost.is_empty());
             for (group, path) in unavailable {
-                let error = lost.remove(&path).unwrap_or_else(|| self.nowhere(&path));
+                let error = reasons.remove(&path).unwrap_or_else(|| self.nowhere(&path));
                 brought.missing.insert(group, error);
             }
+            reasons.extend(lost);
         }
         for (index, group) in groups.iter().enumerate() {
             if !brought.missing.contains_key(&index) {
