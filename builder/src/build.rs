@@ -1,15 +1,17 @@
 //! Derivation → outcome: builds run in sandboxes, in the order that they need each other.
 //!
 //! `graph` reads recipes and lowers them, `provide` brings inputs and environments into the store, `sandbox` says what a
-//! build's sandbox is, `run` is one build, and [`Builder::realise`] takes from the store what is there and builds the
-//! rest in parallel. Outcomes are values, failed builds included; errors are what this host could not do.
+//! build's sandbox is, `run` is one build, `plan` says what has to be built at all, and [`Builder::realise`] takes from the
+//! store and from caches what is there and builds the rest in parallel. Outcomes are values, failed builds included; errors are what this host could not do.
 
 pub mod artifact;
 mod enter;
+mod fetched;
 mod fixed;
 mod float;
 pub mod graph;
 pub mod host;
+mod plan;
 pub mod provide;
 pub mod run;
 pub mod sandbox;
@@ -28,6 +30,7 @@ use crate::environment::EnvironmentError;
 use crate::event::Events;
 use crate::exit::Kind;
 use crate::fetch::{Archives, FetchError, Network};
+use crate::nix::{CacheError, Substituter};
 use crate::store::{Store, StoreError};
 
 pub use float::{Placed, Resolved, Target};
@@ -40,6 +43,8 @@ pub struct Builder<'a> {
     pub store: &'a Store,
     /// Where bytes come from.
     pub archives: &'a dyn Archives,
+    /// Where outputs may be had that others built; none if everything is to be built here.
+    pub caches: Option<&'a Substituter<'a>>,
     /// Starts sandboxes.
     pub launcher: &'a Launcher,
     /// What this kernel offers.
@@ -88,6 +93,14 @@ pub enum BuildError {
     /// An input could not be had.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// What a derivation says is to be fetched could not be.
+    #[error("fetching the output of {target}")]
+    FetchUrl {
+        /// The derivation.
+        target: String,
+        /// Why.
+        source: FetchError,
+    },
     /// An environment could not be assembled.
     #[error("assembling the environment of {recipe}")]
     Environment {
@@ -174,6 +187,9 @@ pub enum BuildError {
         /// How it failed.
         message: String,
     },
+    /// A cache is wrong about something.
+    #[error("substituting")]
+    Substitute(#[from] CacheError),
     /// What was built cannot be read back.
     #[error(transparent)]
     Dump(#[from] crate::nix::DumpError),
@@ -207,6 +223,7 @@ impl BuildError {
         match self {
             Self::Store(e) => e.kind(),
             Self::Fetch(e) => e.kind(),
+            Self::FetchUrl { source, .. } => source.kind(),
             Self::Environment { source, .. } => source.kind(),
             Self::Digest { .. } => Kind::Tampered,
             Self::PathChanged { .. }
@@ -221,6 +238,7 @@ impl BuildError {
             Self::Refused(_) | Self::Setup(SetupError::Forbidden { .. }) | Self::Slot(SlotError::Range(_)) => {
                 Kind::CannotIsolate
             }
+            Self::Substitute(error) => error.kind(),
             Self::Setup(_) | Self::Slot(_) | Self::Dump(_) | Self::Io { .. } => Kind::Host,
         }
     }

@@ -20,6 +20,7 @@ mod serve;
 mod session;
 mod shell;
 mod store;
+mod substitution;
 
 use std::path::PathBuf;
 

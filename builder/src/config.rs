@@ -26,6 +26,8 @@
 //! [caches]                        # Nix's binary caches
 //! substituters = ["/srv/cache", "https://cache.example"]
 //! trusted-public-keys = ["cache.example-1:…"]
+//! narinfo-cache-positive-ttl = 2592000
+//! narinfo-cache-negative-ttl = 3600
 //! ```
 
 use std::collections::BTreeSet;
@@ -95,13 +97,29 @@ pub struct Build {
 }
 
 /// Binary caches that paths are substituted from, and whose word is taken.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Caches {
     /// Directories and addresses.
     pub substituters: Vec<String>,
     /// `NAME:BASE64`, as Nix's setting of this name has them.
     pub trusted_public_keys: Vec<String>,
+    /// Seconds for which what a cache on the network said of a path is remembered.
+    pub narinfo_cache_positive_ttl: u64,
+    /// Seconds for which it is remembered that it lacks one.
+    pub narinfo_cache_negative_ttl: u64,
+}
+
+impl Default for Caches {
+    /// Lifetimes are Nix's.
+    fn default() -> Self {
+        Self {
+            substituters: Vec::new(),
+            trusted_public_keys: Vec::new(),
+            narinfo_cache_positive_ttl: 30 * 24 * 60 * 60,
+            narinfo_cache_negative_ttl: 60 * 60,
+        }
+    }
 }
 
 /// How files are fetched.

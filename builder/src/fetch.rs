@@ -8,7 +8,7 @@
 //! credentials are the host's: the environment's, apt's, netrc's.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_model::digest::Digest;
 
@@ -61,14 +61,21 @@ pub struct Wanted {
     pub sha256: Digest,
 }
 
+/// Says what is wrong with a file, if it is not the one that is wanted.
+pub type Judge<'a> = dyn FnMut(&Path) -> Result<(), String> + 'a;
+
 /// Reads archives. `pin` and `environment` are written against this role.
 ///
-/// Both methods may be called from several threads, are idempotent, and retry what may be retried themselves: an error
+/// All methods may be called from several threads, are idempotent, and retry what may be retried themselves: an error
 /// is final for this run.
 pub trait Archives: Sync {
     /// The files, digests checked, as paths of read-only regular files in the store's cache of files, in the order asked
     /// for. All are tried before the first failure is reported, so that the error can list every missing file.
     fn pinned(&self, wanted: &[Wanted]) -> Result<Vec<PathBuf>, FetchError>;
+
+    /// The file at `address`, from the first place whose bytes `judge` takes: for files that are pinned by something else than
+    /// the SHA-256 of their bytes. What `judge` refuses counts as other bytes than wanted; it sees a file that is gone afterwards.
+    fn judged(&self, address: &str, judge: &mut Judge<'_>) -> Result<(), FetchError>;
 
     /// The bytes of a file whose digest is not known yet (a signed index, a project's listing), at most `limit` of them.
     /// For `pin` only; what it returns is not trusted until a signature or a person says so.

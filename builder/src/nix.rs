@@ -5,7 +5,9 @@
 //! it, leaves nothing, and says which field it was. The evaluation of the Nix language and the daemon's protocol are not meant.
 
 mod address;
+mod archive;
 mod cache;
+mod caches;
 mod derivations;
 mod dump;
 mod error;
@@ -13,18 +15,22 @@ mod exchange;
 mod order;
 mod publish;
 mod recipes;
+mod remembered;
 mod serve;
 mod substitute;
 mod unpack;
 
 pub use address::content_digest;
+pub use archive::decoder_of_xz;
 pub use cache::Cache;
+pub use caches::{Caches, Missing};
 pub use derivations::{Derivations, DerivationsError};
 pub use dump::{DumpError, dump};
-pub use error::CacheError;
+pub use error::{CacheError, chain};
 pub use exchange::{ExchangeError, export, import};
 pub use publish::{Published, Publisher};
 pub use recipes::{RecipesError, paths_of};
+pub use remembered::{Lifetimes, Recall, Remembered};
 pub use serve::Server;
-pub use substitute::{Offer, Substituter, Trusted};
+pub use substitute::{Brought, Offer, Substituter, Trusted};
 pub use unpack::{UnpackError, unpack};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kiln_model::derivation::{Derivation, Output};
+use kiln_model::derivation::{Closed, Derivation, Modulo, Output, Parts};
 use kiln_model::store_path::{Algorithm, Method, StorePath, placeholder};
 use tempfile::TempDir;
 
@@ -92,6 +92,36 @@ impl Made {
         let path = derivation.path().expect("a derivation of ours");
         fs::write(self.file(&path), derivation.print()).expect("the directory is ours");
         path
+    }
+
+    /// Writes an input-addressed derivation with the output `out` that runs `script`; `needs` as before.
+    pub fn closed(&self, name: &str, needs: &[(&Closed, &[&str])], script: &str) -> Closed {
+        self.with(name, needs, script, &[])
+    }
+
+    /// The same, with further variables.
+    pub fn with(&self, name: &str, needs: &[(&Closed, &[&str])], script: &str, variables: &[(&str, &str)]) -> Closed {
+        let name_of = |text: &str| text.parse().expect("a name");
+        let names = |outputs: &[&str]| outputs.iter().map(|output| name_of(output)).collect::<BTreeSet<_>>();
+        let modulos: BTreeMap<StorePath, Modulo> =
+            needs.iter().map(|(need, _)| (need.path.clone(), need.modulo)).collect();
+        let parts = Parts {
+            name: name_of(name),
+            outputs: [name_of("out")].into(),
+            input_derivations: needs.iter().map(|(need, used)| (need.path.clone(), names(used))).collect(),
+            input_sources: [BUILDER.parse().expect("a store path")].into(),
+            system: "x86_64-linux".into(),
+            builder: format!("{BUILDER}/bin/busybox").into_bytes(),
+            arguments: ["sh", "-euc", script].map(|word| word.as_bytes().to_vec()).to_vec(),
+            environment: [("PATH", format!("{BUILDER}/bin").as_str())]
+                .iter()
+                .chain(variables)
+                .map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec()))
+                .collect(),
+        };
+        let closed = Derivation::close(parts, &modulos).expect("a derivation of ours");
+        fs::write(self.file(&closed.path), &closed.bytes).expect("the directory is ours");
+        closed
     }
 
     /// Where the derivation at `path` lies.

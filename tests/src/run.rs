@@ -224,6 +224,15 @@ fn whole(file: &mut File) -> String {
 }
 
 impl Ran {
+    /// Runs `command` to its end, with the stdin that it has.
+    pub fn of(mut command: Command) -> Self {
+        let (line, began) = (format!("{command:?}"), Instant::now());
+        let output = command.output().unwrap_or_else(|e| panic!("{line}: {e}"));
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+        Self { status: output.status, stdout, stderr, took: began.elapsed(), line }
+    }
+
     /// The exit code; a death by a signal has none.
     pub fn code(&self) -> Option<i32> {
         self.status.code()

@@ -6,11 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::derivation::{Attributes, Derivation, DerivationError, Output};
+use crate::digest::NarHash;
 use crate::name::Name;
-use crate::store_path::{StorePath, nix32, placeholder};
+use crate::store_path::{StorePath, nix32, placeholder, spelled};
 
 mod check;
 
@@ -32,8 +34,21 @@ pub struct Contract {
     pub files: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// Store paths, and what each of them names.
-pub type Closure = BTreeMap<StorePath, BTreeSet<StorePath>>;
+/// Store paths, and what is known of each.
+pub type Closure = BTreeMap<StorePath, Named>;
+
+/// What a build may be told of a store path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Paths it names.
+    pub references: BTreeSet<StorePath>,
+    /// Digest of its NAR.
+    pub nar_hash: NarHash,
+    /// Bytes of its NAR.
+    pub nar_size: u64,
+    /// Its content address as a narinfo spells it, if it has one.
+    pub address: Option<String>,
+}
 
 /// What a contract depends on besides the derivation.
 #[expect(missing_debug_implementations, reason = "it holds functions")]
@@ -46,7 +61,7 @@ pub struct Given<'a> {
     pub home: &'a str,
     /// Where the build works, as it sees it.
     pub directory: &'a str,
-    /// The closure of a store path among the inputs and what each path in it names; `None` for other paths.
+    /// The closure of a store path among the inputs; `None` for other paths.
     pub closure: &'a dyn Fn(&StorePath) -> Option<Closure>,
     /// The caller's variable of that name, for what a fixed output declares impure.
     pub caller: &'a dyn Fn(&[u8]) -> Option<Vec<u8>>,
@@ -93,7 +108,41 @@ pub const SYSTEM: &str = "x86_64-linux";
 /// Features that a derivation may require and that every kiln has.
 const FEATURES: [&str; 4] = ["benchmark", "big-parallel", "nixos-test", "kvm"];
 
+/// What is fetched in place of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchUrl {
+    /// The address, as the derivation's author wrote it.
+    pub url: String,
+    /// Whether the file is an archive, and its contents are the output.
+    pub unpack: bool,
+    /// Whether the file may be run.
+    pub executable: bool,
+}
+
 impl Derivation {
+    /// What it fetches, if it is no build: its builder is `builtin:fetchurl`.
+    pub fn fetch_url(&self) -> Result<Option<FetchUrl>, ContractError> {
+        let refuse = |attribute: &str, what| Err(ContractError::Unsupported { attribute: attribute.into(), what });
+        match self.builder.strip_prefix(b"builtin:") {
+            None => return Ok(None),
+            Some(b"fetchurl") => {}
+            Some(other) => {
+                let name = String::from_utf8_lossy(other);
+                return refuse(&format!("builder builtin:{name}"), "of Nix's own builders there is only fetchurl");
+            }
+        }
+        if !self.is_fixed() {
+            return refuse("outputHash", "builtin:fetchurl fetches what has a digest: expected a fixed output");
+        }
+        let is = |name| Ok(self.attribute(name)?.is_some_and(|value| value == "1"));
+        match self.attribute("url")? {
+            Some(url) if !url.is_empty() => {
+                Ok(Some(FetchUrl { url, unpack: is("unpack")?, executable: is("executable")? }))
+            }
+            _ => refuse("url", "builtin:fetchurl fetches an address: expected one"),
+        }
+    }
+
     /// Whether its attributes are structured: one JSON object for all variables.
     pub fn is_structured(&self) -> bool {
         self.environment.contains_key(b"__json".as_slice())
@@ -107,15 +156,15 @@ impl Derivation {
     /// An attribute's value as text, wherever it stands. Lists of a structured one are joined by blanks, as the
     /// unstructured ones are written.
     pub fn attribute(&self, name: &str) -> Result<Option<String>, ContractError> {
-        let text = |value: &serde_json::Value| match value {
-            serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Bool(true) => "1".into(),
-            serde_json::Value::Bool(false) | serde_json::Value::Null => String::new(),
+        let text = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            Value::Bool(true) => "1".into(),
+            Value::Bool(false) | Value::Null => String::new(),
             other => other.to_string(),
         };
         match self.structured()? {
             Some(object) => Ok(object.get(name).map(|value| match value {
-                serde_json::Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+                Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
                 other => text(other),
             })),
             None => {
@@ -125,7 +174,7 @@ impl Derivation {
         }
     }
 
-    fn structured(&self) -> Result<Option<serde_json::Map<String, serde_json::Value>>, ContractError> {
+    fn structured(&self) -> Result<Option<serde_json::Map<String, Value>>, ContractError> {
         let Some(json) = self.environment.get(b"__json".as_slice()) else { return Ok(None) };
         let parsed = serde_json::from_slice(json);
         parsed.map(Some).map_err(|error| ContractError::Structured { what: error.to_string() })
@@ -137,6 +186,7 @@ impl Derivation {
         if self.system != SYSTEM && self.system != "builtin" {
             return Err(ContractError::System { found: self.system.clone(), expected: SYSTEM });
         }
+        self.fetch_url()?;
         for (attribute, what) in [
             ("__noChroot", "builds run in a sandbox or not at all"),
             ("__impure", "impure derivations have no digest to hold them to"),
@@ -155,9 +205,6 @@ impl Derivation {
                 _ => "this machine does not offer it",
             };
             return refuse(&format!("requiredSystemFeatures: {feature}"), what);
-        }
-        if self.is_structured() && self.attribute("exportReferencesGraph")?.is_some() {
-            return refuse("exportReferencesGraph", "not supported together with structured attributes");
         }
         Ok(())
     }
@@ -198,7 +245,8 @@ impl Derivation {
         environment.insert("TERM".into(), "xterm-256color".into());
         if self.is_structured() {
             let refuse = |error: DerivationError| ContractError::Structured { what: error.to_string() };
-            if let Some(Attributes { json, shell }) = self.attributes(given.outputs).map_err(refuse)? {
+            let graphs = self.structured_graphs(given)?;
+            if let Some(Attributes { json, shell }) = self.attributes(given.outputs, &graphs).map_err(refuse)? {
                 for (variable, file, contents) in
                     [("NIX_ATTRS_JSON_FILE", ".attrs.json", json), ("NIX_ATTRS_SH_FILE", ".attrs.sh", shell)]
                 {
@@ -223,6 +271,42 @@ impl Derivation {
         })
     }
 
+    /// For each attribute of a structured `exportReferencesGraph`: what is known of the closure of its paths, as Nix 2.8 has
+    /// it (`Store::pathInfoToJSON`).
+    fn structured_graphs(&self, given: &Given<'_>) -> Result<BTreeMap<String, Value>, ContractError> {
+        let attributes = self.structured()?.unwrap_or_default();
+        // What is not an object is an attribute like any other.
+        let Some(Value::Object(wanted)) = attributes.get("exportReferencesGraph") else { return Ok(BTreeMap::new()) };
+        let mut graphs = BTreeMap::new();
+        for (name, paths) in wanted {
+            let refuse = || ContractError::ReferencesGraph { found: format!("{name} = {paths}") };
+            let paths = match paths {
+                Value::Array(paths) => paths.as_slice(),
+                path => std::slice::from_ref(path),
+            };
+            let mut closure = Closure::new();
+            for path in paths {
+                let path: Option<StorePath> = path.as_str().and_then(|path| path.parse().ok());
+                closure.extend(path.and_then(|path| (given.closure)(&path)).ok_or_else(refuse)?);
+            }
+            let known = closure.iter().map(|(path, named)| {
+                let mut known = serde_json::json!({
+                    "path": path.to_string(),
+                    "narHash": spelled(&named.nar_hash.digest()),
+                    "narSize": named.nar_size,
+                    "references": named.references.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "closureSize": closure_size(path, &closure),
+                });
+                if let Some(address) = &named.address {
+                    known["ca"] = address.as_str().into();
+                }
+                known
+            });
+            graphs.insert(name.clone(), Value::Array(known.collect()));
+        }
+        Ok(graphs)
+    }
+
     /// For each pair of `exportReferencesGraph`: a file with the closure of a path, as Nix 2.8 writes it.
     fn references_graphs(&self, given: &Given<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ContractError> {
         let Some(value) = self.environment.get(b"exportReferencesGraph".as_slice()) else {
@@ -241,7 +325,7 @@ impl Derivation {
             let path: Option<StorePath> = std::str::from_utf8(path).ok().and_then(|path| path.parse().ok());
             let closure = path.and_then(|path| (given.closure)(&path)).ok_or_else(refuse)?;
             let mut text = String::new();
-            for (path, references) in &closure {
+            for (path, Named { references, .. }) in &closure {
                 text.push_str(&format!("{path}\n\n{}\n", references.len()));
                 references.iter().for_each(|reference| text.push_str(&format!("{reference}\n")));
             }
@@ -249,6 +333,17 @@ impl Derivation {
         }
         Ok(files)
     }
+}
+
+fn closure_size(path: &StorePath, all: &Closure) -> u64 {
+    let mut closure = BTreeSet::new();
+    let mut open = vec![path];
+    while let Some(path) = open.pop() {
+        if closure.insert(path) {
+            open.extend(all.get(path).into_iter().flat_map(|named| &named.references));
+        }
+    }
+    closure.into_iter().filter_map(|path| all.get(path)).map(|named| named.nar_size).sum()
 }
 
 fn words(value: Option<&Vec<u8>>) -> impl Iterator<Item = &[u8]> {
@@ -305,7 +400,13 @@ mod tests {
             directory: BUILD_DIRECTORY,
             closure: &|path| {
                 let other: StorePath = "/nix/store/b8zzzm23p9pd6h8zbaiz806gqid7q81v-bb".parse().unwrap();
-                (path.name() == "bb").then(|| BTreeMap::from([(path.clone(), BTreeSet::from([other]))]))
+                let named = Named {
+                    references: [other].into(),
+                    nar_hash: NarHash::new(crate::digest::Digest::of("bb")),
+                    nar_size: 7,
+                    address: None,
+                };
+                (path.name() == "bb").then(|| BTreeMap::from([(path.clone(), named)]))
             },
             caller: &|name| (name == b"proxy").then(|| b"there".to_vec()),
         })
@@ -362,6 +463,22 @@ mod tests {
     }
 
     #[test]
+    fn a_structured_graph_is_part_of_the_attributes() {
+        let bb = "/nix/store/b8zzzm23p9pd6h8zbaiz806gqid7q81v-bb";
+        let contract_of =
+            |graph: &str| contract(&derivation(&[("__json", &format!(r#"{{"exportReferencesGraph":{graph}}}"#))]));
+        let files = contract_of(&format!(r#"{{"it":["{bb}"]}}"#)).unwrap().files;
+        let json: Value = serde_json::from_slice(&files[b".attrs.json".as_slice()]).unwrap();
+        assert_eq!((&json["it"][0]["path"], &json["it"][0]["closureSize"]), (&bb.into(), &7.into()));
+        assert!(json["it"][0]["narHash"].as_str().unwrap().starts_with("sha256:"));
+        for bad in [format!(r#"{{"it":["{}"]}}"#, bb.replace("-bb", "-cc")), r#"{"it":[7]}"#.into()] {
+            assert!(matches!(contract_of(&bad), Err(ContractError::ReferencesGraph { .. })), "{bad}");
+        }
+        // As Nix: what is no object is an attribute like any other.
+        assert!(contract_of("[]").is_ok());
+    }
+
+    #[test]
     fn what_kiln_does_not_offer_is_refused_by_name() {
         derivation(&[("requiredSystemFeatures", "big-parallel benchmark")]).refuse_unsupported().unwrap();
         derivation(&[("__noChroot", "")]).refuse_unsupported().unwrap();
@@ -371,7 +488,6 @@ mod tests {
             ("requiredSystemFeatures", "recursive-nix"),
             ("requiredSystemFeatures", "kvm"),
             ("__json", r#"{"requiredSystemFeatures":["uid-range"]}"#),
-            ("__json", r#"{"exportReferencesGraph":{}}"#),
             ("__json", "["),
         ] {
             assert!(derivation(&[(attribute, value)]).refuse_unsupported().is_err(), "{attribute} = {value}");

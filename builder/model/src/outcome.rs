@@ -57,6 +57,9 @@ pub struct Outcome {
     /// Store paths that the build could read, with the digest of each.
     #[serde(default)]
     pub inputs: BTreeMap<String, NarHash>,
+    /// Which of the outputs and inputs others built, and whose word was taken for that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub substituted: BTreeMap<String, Substituted>,
     /// When the build was started.
     pub started: Moment,
     /// How long it ran.
@@ -179,6 +182,17 @@ pub struct Host {
     pub store_file_system: String,
     /// Version of kiln.
     pub kiln: String,
+}
+
+/// Where a store path came from that was not built here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Substituted {
+    /// The binary cache, as it was configured, without credentials.
+    pub from: String,
+    /// Name of the trusted key that signed it. Absent if the path follows from its contents, which were checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
 }
 
 /// A build's log.

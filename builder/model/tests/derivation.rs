@@ -232,7 +232,7 @@ fn structured_attributes_are_written_as_nix_wrote_them() {
     let structured = find("structured");
     let outputs: BTreeMap<Name, StorePath> =
         structured.outputs.iter().map(|(name, output)| (name.clone(), output.path().unwrap().clone())).collect();
-    let files = structured.attributes(&outputs).unwrap().unwrap();
+    let files = structured.attributes(&outputs, &BTreeMap::new()).unwrap().unwrap();
     // The build copied both files to its output, which is one file: its contents follow its size, at byte 96.
     let (_, nar) = vectors("nar").into_iter().find(|(file, _)| file.ends_with("-structured.nar")).unwrap();
     let expected = [&files.json[..], b"\n", &files.shell].concat();
@@ -241,9 +241,9 @@ fn structured_attributes_are_written_as_nix_wrote_them() {
         String::from_utf8_lossy(&expected),
         "as in Nix's sandbox"
     );
-    assert_eq!(find("ia-simple").attributes(&BTreeMap::new()), Ok(None));
-    assert!(structured.attributes(&BTreeMap::new()).is_err(), "each output has a path");
+    assert_eq!(find("ia-simple").attributes(&BTreeMap::new(), &BTreeMap::new()), Ok(None));
+    assert!(structured.attributes(&BTreeMap::new(), &BTreeMap::new()).is_err(), "each output has a path");
     let mut bad = structured.clone();
     bad.environment.insert(b"__json".to_vec(), b"[]".to_vec());
-    assert!(bad.attributes(&outputs).is_err());
+    assert!(bad.attributes(&outputs, &BTreeMap::new()).is_err());
 }

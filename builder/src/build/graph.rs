@@ -16,7 +16,7 @@ use kiln_model::recipe::{Input, Limits, Recipe};
 use kiln_model::store_path::StorePath;
 
 use crate::exit::Kind;
-use crate::nix::DerivationsError;
+use crate::nix::{DerivationsError, Substituter};
 use crate::recipe_dir::{RecipeDir, RecipeDirError};
 use crate::store::Store;
 
@@ -148,6 +148,15 @@ impl GraphError {
 impl Graph {
     /// Reads `targets`, recipes or derivation files, and all they need; derivations are looked for in `store` too.
     pub fn load(targets: &[PathBuf], store: &Store) -> Result<Self, GraphError> {
+        Self::load_asking(targets, store, None)
+    }
+
+    /// The same; what derivations are neither in `store` nor beside those given, `caches` may have.
+    pub fn load_asking(
+        targets: &[PathBuf],
+        store: &Store,
+        caches: Option<&Substituter<'_>>,
+    ) -> Result<Self, GraphError> {
         let mut loading = Loading {
             graph: Self::default(),
             done: BTreeMap::new(),
@@ -157,7 +166,7 @@ impl Graph {
         };
         for path in targets {
             let node = match path.extension().is_some_and(|extension| extension == "drv") {
-                true => derivation::visit(&mut loading, path, store)?,
+                true => derivation::visit(&mut loading, path, store, caches)?,
                 false => loading.visit(path)?,
             };
             loading.graph.wanted.push(node);

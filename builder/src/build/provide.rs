@@ -11,6 +11,7 @@ use kiln_model::digest::{Digest, NarHash};
 use kiln_model::lock::{Layer, Lock, LockedInput, LockedPackage};
 use kiln_model::lower;
 use kiln_model::name::Variable;
+use kiln_model::outcome::Substituted;
 use kiln_model::store_path::StorePath;
 use kiln_model::tree::{self, Manifest};
 
@@ -36,6 +37,8 @@ pub struct Provided {
     pub closure: BTreeMap<StorePath, PathBuf>,
     /// Digest of each, and of the environment.
     pub digests: BTreeMap<StorePath, NarHash>,
+    /// Those of them that others built.
+    pub substituted: BTreeMap<StorePath, Substituted>,
     /// What is built in place of the node's own derivation, if that could not be built as it is.
     pub resolved: Option<Box<Resolved>>,
 }
@@ -54,8 +57,13 @@ impl Builder<'_> {
     /// Brings everything that node `index` reads into the store. Nodes that it needs must have been built.
     pub fn provide(&self, graph: &Graph, index: usize) -> Result<Provided, BuildError> {
         let node = &graph.nodes[index];
-        let mut provided =
-            Provided { environment: None, closure: BTreeMap::new(), digests: BTreeMap::new(), resolved: None };
+        let mut provided = Provided {
+            environment: None,
+            closure: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            substituted: BTreeMap::new(),
+            resolved: None,
+        };
         match &node.origin {
             Origin::Recipe(locked) => self.provide_locked(node, locked, &mut provided)?,
             Origin::Derivation => self.provide_paths(graph, node, &mut provided)?,
@@ -123,13 +131,14 @@ impl Builder<'_> {
     fn add_closure(
         &self,
         path: &StorePath,
-        Provided { closure, digests, .. }: &mut Provided,
+        Provided { closure, digests, substituted, .. }: &mut Provided,
     ) -> Result<(), BuildError> {
         let wanted = BTreeSet::from([path.clone()]);
         self.store.hold(&wanted)?;
-        for path in self.store.closure(&wanted)?.into_keys() {
+        for (path, info) in self.store.closure(&wanted)? {
             if let Some(nar_hash) = self.valid(&path)? {
                 closure.insert(path.clone(), self.store.physical(&path));
+                substituted.extend(info.substituted.map(|from| (path.clone(), from)));
                 digests.insert(path, nar_hash);
             }
         }

@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kiln_model::contract::{Checks, Contract, Given, Made};
+use kiln_model::contract::{Checks, Contract, ContractError, Given, Made, Named};
 use kiln_model::name::{Name, Variable};
 use kiln_model::outcome::{Failure, Limit, Log, Moment, Outcome, Output, Ran, Status};
 use kiln_model::store_path::StorePath;
@@ -32,7 +32,7 @@ use super::sandbox::{Places, spec};
 use super::transcript::Transcript;
 use super::{BuildError, Builder, io};
 use super::{artifact, fixed};
-use crate::store::{Origin, PrivateDir, Source, StoreError, Taken, TreeError, TreeLimits};
+use crate::store::{Origin, PathInfo, PrivateDir, Source, StoreError, Taken, TreeError, TreeLimits};
 
 /// What one build left.
 pub struct Run {
@@ -62,6 +62,10 @@ impl Builder<'_> {
         conditions: &Conditions,
         began: &dyn Fn(),
     ) -> Result<Run, BuildError> {
+        if let Some(fetch) = provided.target(node).derivation.fetch_url().map_err(|source| refused(node, source))? {
+            began();
+            return self.fetch_url(node, provided, &fetch);
+        }
         // What no sandbox can do without is a better answer than that no identity can be leased.
         if let Some(refusal) = self.host.lacks.first() {
             return Err(refusal.clone().into());
@@ -118,7 +122,7 @@ impl Builder<'_> {
                 Ok(artifacts) => outcome.artifacts = artifacts,
                 Err(error) => {
                     outcome.status = Status::Failed;
-                    outcome.failure = Some(Failure { message: error.to_string(), ..no_failure() });
+                    outcome.failure = Some(failure(error.to_string()));
                     outcome.outputs.clear();
                     taken.clear();
                 }
@@ -145,7 +149,11 @@ impl Builder<'_> {
         let closure = |path: &StorePath| {
             provided.closure.get(path)?;
             let closure = self.store.closure(&BTreeSet::from([path.clone()])).ok()?;
-            Some(closure.into_iter().map(|(path, info)| (path, info.references)).collect())
+            let known = closure.into_iter().map(|(path, info)| {
+                let PathInfo { references, nar_hash, nar_size, ca, .. } = info;
+                (path, Named { references, nar_hash, nar_size, address: ca })
+            });
+            Some(known.collect())
         };
         let given = Given {
             outputs: &outputs,
@@ -155,8 +163,7 @@ impl Builder<'_> {
             closure: &closure,
             caller: &|name| std::env::var_os(OsStr::from_bytes(name)).map(OsStringExt::into_vec),
         };
-        let refuse = |source| BuildError::Contract { target: node.shown.display().to_string(), source };
-        target.derivation.contract(&given).map_err(refuse)
+        target.derivation.contract(&given).map_err(|source| refused(node, source))
     }
 
     /// Makes the private directories of one build, with the contract's files, and gives them to its slot.
@@ -202,7 +209,12 @@ impl Builder<'_> {
     }
 
     /// Copies the outputs out of the build's private store; the inner error is the build's own fault.
-    fn take(&self, node: &Node, provided: &Provided, store: &Path) -> Result<Result<Settled, String>, BuildError> {
+    pub(super) fn take(
+        &self,
+        node: &Node,
+        provided: &Provided,
+        store: &Path,
+    ) -> Result<Result<Settled, String>, BuildError> {
         let target = provided.target(node);
         let directory = File::open(store).map_err(io("opening", store))?;
         let limits = TreeLimits::default();
@@ -225,8 +237,7 @@ impl Builder<'_> {
         };
         let of_taken = |name: &Variable| Name::from(name);
         let outputs = settled.placed.iter().map(|(name, placed)| (of_taken(name), placed.path.clone())).collect();
-        let refuse = |source| BuildError::Contract { target: node.shown.display().to_string(), source };
-        let checks = Checks::of(target.derivation, &outputs).map_err(refuse)?;
+        let checks = Checks::of(target.derivation, &outputs).map_err(|source| refused(node, source))?;
         let made = settled.taken.iter().filter_map(|(name, taken)| {
             let Taken { references, nar_size, .. } = taken.clone();
             Some((of_taken(name), Made { path: settled.placed.get(name)?.path.clone(), references, nar_size }))
@@ -282,6 +293,7 @@ impl Builder<'_> {
             }),
             host: host::traits(self.store.root()),
             inputs: provided.digests.iter().map(|(path, digest)| (path.to_string(), *digest)).collect(),
+            substituted: provided.substituted.iter().map(|(path, from)| (path.to_string(), from.clone())).collect(),
             started: moment(UNIX_EPOCH),
             seconds: Duration::ZERO,
             log: Some(log),
@@ -306,8 +318,13 @@ impl End {
     }
 }
 
-fn no_failure() -> Failure {
-    Failure { message: String::new(), exit: None, signal: None, log_tail: String::new() }
+/// A failure that nothing but `message` is known of.
+pub(super) fn failure(message: String) -> Failure {
+    Failure { message, exit: None, signal: None, log_tail: String::new() }
+}
+
+fn refused(node: &Node, source: ContractError) -> BuildError {
+    BuildError::Contract { target: node.shown.display().to_string(), source }
 }
 
 fn how_it_ended(how: How, log_tail: String) -> End {
@@ -405,7 +422,7 @@ fn observed(seen: &kiln_sandbox::Observed, contract: &Contract, conditions: &Con
     }
 }
 
-fn moment(time: SystemTime) -> Moment {
+pub(super) fn moment(time: SystemTime) -> Moment {
     Moment::from_unix(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
 }
 

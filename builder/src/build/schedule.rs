@@ -12,8 +12,9 @@ use kiln_model::variation::Conditions;
 
 use super::float::{self, Placed};
 use super::graph::{Graph, Node, Origin};
+use super::plan::Plan;
 use super::provide::Provided;
-use super::{BuildError, Builder, host, run};
+use super::{BuildError, Builder, artifact, host, run};
 use crate::event::{self, Level};
 use crate::store::{Digests, Store};
 
@@ -43,6 +44,7 @@ struct Progress {
 /// What the threads of one graph share.
 struct Work<'a> {
     graph: &'a Graph,
+    plan: &'a Plan,
     /// Who needs a node, among those that are needed.
     needed_by: BTreeMap<usize, Vec<usize>>,
     progress: Mutex<Progress>,
@@ -50,20 +52,25 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(graph: &'a Graph, needed: &BTreeSet<usize>) -> Self {
+    fn new(graph: &'a Graph, plan: &'a Plan) -> Self {
         let mut needed_by: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let (mut ready, mut waits_for) = (BTreeSet::new(), BTreeMap::new());
-        for &node in needed {
-            let needs = &graph.nodes[node].needs;
+        for (&node, needs) in &plan.waits_for {
             needs.iter().for_each(|&need| needed_by.entry(need).or_default().push(node));
             match needs.len() {
                 0 => drop(ready.insert(node)),
                 count => drop(waits_for.insert(node, count)),
             }
         }
-        let progress =
-            Progress { ready, waits_for, done: BTreeMap::new(), left: needed.len(), stopped: false, failed: None };
-        Self { graph, needed_by, progress: Mutex::new(progress), changed: Condvar::new() }
+        let progress = Progress {
+            ready,
+            waits_for,
+            done: BTreeMap::new(),
+            left: plan.waits_for.len(),
+            stopped: false,
+            failed: None,
+        };
+        Self { graph, plan, needed_by, progress: Mutex::new(progress), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
@@ -79,7 +86,7 @@ impl<'a> Work<'a> {
             }
             if let Some(node) = progress.ready.pop_first() {
                 let was_not_built = |need: &usize| progress.done[need].outcome.status != Status::Built;
-                return Some((node, self.graph.nodes[node].needs.iter().copied().find(was_not_built)));
+                return Some((node, self.plan.waits_for[&node].iter().copied().find(was_not_built)));
             }
             progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
@@ -124,10 +131,10 @@ impl Drop for Alarm<'_> {
 /// The outcome of `node` if all its outputs are valid in `store`; nothing is run, fetched or locked.
 pub fn cached(store: &Store, node: &Node) -> Result<Option<Outcome>, BuildError> {
     let Some(outputs) = float::realised(store, node)? else { return Ok(None) };
+    let mut substituted = BTreeMap::new();
     for path in outputs.values() {
-        if store.path_info(path)?.is_none() {
-            return Ok(None);
-        }
+        let Some(info) = store.path_info(path)? else { return Ok(None) };
+        substituted.extend(info.substituted.map(|from| (path.to_string(), from)));
     }
     let ids = store.outcomes(&node.path)?;
     for id in ids.iter().rev() {
@@ -139,26 +146,35 @@ pub fn cached(store: &Store, node: &Node) -> Result<Option<Outcome>, BuildError>
             return Ok(Some(outcome));
         }
     }
-    match node.origin {
-        Origin::Recipe(_) => Ok(None),
-        // Substituted or imported: this machine never built it.
-        Origin::Derivation => outcome_of_valid(store, node, &outputs).map(Some),
-    }
+    // Substituted or imported: this machine never built it.
+    let outcome = outcome_of_valid(store, node, &outputs)?;
+    Ok(outcome.map(|outcome| Outcome { substituted, ..outcome }))
 }
 
-/// What can be said of outputs that are valid and were not built here.
-fn outcome_of_valid(store: &Store, node: &Node, made: &BTreeMap<Variable, StorePath>) -> Result<Outcome, BuildError> {
+/// What can be said of outputs that are valid and were not built here; `None` if they lack what the recipe promises.
+fn outcome_of_valid(
+    store: &Store,
+    node: &Node,
+    made: &BTreeMap<Variable, StorePath>,
+) -> Result<Option<Outcome>, BuildError> {
     let mut outputs = BTreeMap::new();
     for (name, path) in made {
         let (nar_hash, nar_size, manifest) = store.digest_directory(&store.physical(path), Digests::NarAndFiles)?;
         let manifest = manifest.expect("a manifest was asked for");
         outputs.insert(name.clone(), Output { path: path.to_string(), nar_hash, nar_size, manifest });
     }
-    Ok(Outcome { outputs, status: Status::Built, cached: true, ..nothing_ran(store, node) })
+    let manifests = outputs.iter().map(|(name, output)| (name.clone(), output.manifest.clone())).collect();
+    let patterns = node.recipe().map(|recipe| &recipe.artifacts);
+    let artifacts = match patterns.map(|patterns| artifact::artifacts(patterns, &manifests)).transpose() {
+        Ok(artifacts) => artifacts.unwrap_or_default(),
+        Err(_) => return Ok(None),
+    };
+    let outcome = Outcome { outputs, artifacts, status: Status::Built, cached: true, ..nothing_ran(store, node) };
+    Ok(Some(outcome))
 }
 
 /// The outcome of a build that did not run.
-fn nothing_ran(store: &Store, node: &Node) -> Outcome {
+pub(super) fn nothing_ran(store: &Store, node: &Node) -> Outcome {
     Outcome {
         schema: (),
         status: Status::Unavailable,
@@ -171,6 +187,7 @@ fn nothing_ran(store: &Store, node: &Node) -> Outcome {
         conditions: None,
         host: host::traits(store.root()),
         inputs: BTreeMap::new(),
+        substituted: BTreeMap::new(),
         started: Moment::from_unix(0),
         seconds: std::time::Duration::ZERO,
         log: None,
@@ -193,48 +210,35 @@ fn is_registered(store: &Store, outcome: &Outcome, made: &BTreeMap<Variable, Sto
     Ok(true)
 }
 
-/// `wanted` and all that they need.
-fn needed(graph: &Graph, wanted: &[usize]) -> BTreeSet<usize> {
-    let mut needed = BTreeSet::new();
-    let mut left = wanted.to_vec();
-    while let Some(node) = left.pop() {
-        if needed.insert(node) {
-            left.extend(&graph.nodes[node].needs);
-        }
-    }
-    needed
-}
-
 impl Builder<'_> {
     /// Builds what `graph` wants and what that needs; one result for each wanted node, in the order asked for.
     pub fn realise(&self, graph: &Graph) -> Result<Vec<Realised>, BuildError> {
-        self.realise_nodes(graph, &graph.wanted)
+        let done = self.carry_out(graph, &self.plan(graph, &graph.wanted)?)?;
+        Ok(graph.wanted.iter().map(|node| done[node].clone()).collect())
     }
 
-    /// As [`Builder::realise`], for these nodes of the graph.
-    pub fn realise_nodes(&self, graph: &Graph, wanted: &[usize]) -> Result<Vec<Realised>, BuildError> {
-        let needed = needed(graph, wanted);
-        let work = Work::new(graph, &needed);
+    fn carry_out(&self, graph: &Graph, plan: &Plan) -> Result<BTreeMap<usize, Realised>, BuildError> {
+        let work = Work::new(graph, plan);
         std::thread::scope(|scope| {
-            for _ in 0..self.settings.jobs.get().min(needed.len()) {
+            for _ in 0..self.settings.jobs.get().min(plan.waits_for.len()) {
                 scope.spawn(|| self.work(&work));
             }
         });
         let progress = work.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
         match progress.failed {
             Some(error) => Err(error),
-            None => Ok(wanted.iter().map(|node| progress.done[node].clone()).collect()),
+            None => Ok(progress.done),
         }
     }
 
-    /// Builds what node `index` needs, from the store where it can; it is an error if one of these fails.
+    /// Has what node `index` needs in the store: from there, from caches, or built; it is an error if that fails.
     pub fn needs(&self, graph: &Graph, index: usize) -> Result<(), BuildError> {
-        let wanted: Vec<usize> = graph.nodes[index].needs.iter().copied().collect();
         let shown = |node: usize| graph.nodes[node].shown.display().to_string();
-        for (need, realised) in wanted.iter().zip(self.realise_nodes(graph, &wanted)?) {
-            if realised.outcome.status != Status::Built {
-                let message = realised.outcome.failure.map(|f| f.message).unwrap_or_default();
-                return Err(BuildError::Needs { target: shown(index), needed: shown(*need), message });
+        let done = self.carry_out(graph, &self.plan_needs(graph, index)?)?;
+        for &need in &graph.nodes[index].needs {
+            if let Some(realised) = done.get(&need).filter(|realised| realised.outcome.status != Status::Built) {
+                let message = realised.outcome.failure.as_ref().map(|f| f.message.clone()).unwrap_or_default();
+                return Err(BuildError::Needs { target: shown(index), needed: shown(need), message });
             }
         }
         Ok(())
@@ -261,7 +265,8 @@ impl Builder<'_> {
         let provided = self.provide(graph, index)?;
         // Another process may be building the same: then its result is taken.
         let _lock = self.store.lock_build(provided.target(node).path)?;
-        if provided.resolved.is_some() {
+        if let Some(resolved) = &provided.resolved {
+            self.substitute_resolved(node, resolved)?;
             // Another derivation may have resolved to the same.
             float::record(self.store, node, &provided)?;
         }

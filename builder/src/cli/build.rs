@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use kiln_model::outcome::{Builds, Status};
 
+use super::substitution::Substitution;
 use super::{Failure, Session};
 use crate::build::{KeepFailed, Realised};
 
@@ -20,16 +21,20 @@ pub(super) struct Build {
     /// Keep the build directory of a failed build, for `kiln shell`
     #[arg(long)]
     keep_failed: bool,
+    #[command(flatten)]
+    substitution: Substitution,
 }
 
 impl Build {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
-        let graph = session.graph(&self.recipes)?;
         let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
-        let realised = match session.cached(&graph)? {
-            Some(realised) => realised,
-            None => session.with_settings(self.jobs, keep, |builder| Ok(builder.realise(&graph)?))?,
-        };
+        let realised = self.substitution.with(session, |caches| {
+            let graph = session.graph_asking(&self.recipes, caches)?;
+            match session.cached(&graph)? {
+                Some(realised) => Ok(realised),
+                None => session.with_settings(self.jobs, keep, caches, |builder| Ok(builder.realise(&graph)?)),
+            }
+        })?;
         if realised.iter().any(|r| !r.outcome.cached) {
             session.keep_within_budget()?;
         }

@@ -8,6 +8,7 @@ use kiln_model::report::Reports;
 use kiln_model::variation::Factor;
 use kiln_model::verdict::Accept;
 
+use super::substitution::Substitution;
 use super::{Failure, Session};
 use crate::build::KeepFailed;
 use crate::rebuild::{self, Options, Reuse};
@@ -37,6 +38,8 @@ pub(super) struct Check {
     /// Also write the report as one self-contained HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    #[command(flatten)]
+    substitution: Substitution,
 }
 
 fn factor(text: &str) -> Result<Factor, String> {
@@ -46,19 +49,18 @@ fn factor(text: &str) -> Result<Factor, String> {
 
 impl Check {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
-        let graph = session.graph(&self.recipes)?;
         let options = Options {
             varied: self.varied,
             held: BTreeSet::from_iter(self.hold),
             reuse: if self.reuse { Reuse::Control } else { Reuse::Nothing },
         };
         let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
-        let mut reports = session.with_settings(self.jobs, keep, |builder| {
-            let mut reports = Vec::new();
-            for &node in &graph.wanted {
-                reports.push(rebuild::check(builder, &graph, node, &options)?);
-            }
-            Ok(reports)
+        let mut reports = self.substitution.with(session, |caches| {
+            let graph = session.graph_asking(&self.recipes, caches)?;
+            session.with_settings(self.jobs, keep, caches, |builder| {
+                let check = |&node: &usize| Ok(rebuild::check(builder, &graph, node, &options)?);
+                graph.wanted.iter().map(check).collect::<Result<Vec<_>, Failure>>()
+            })
         })?;
         session.keep_within_budget()?;
         if let Some(file) = &self.html {

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter};
-use std::num::NonZeroUsize;
 
 use clap::Subcommand;
-use kiln_model::format::signature::PublicKey;
 use kiln_model::store_path::StorePath;
 
+use super::substitution::Asking;
 use super::{Failure, Session};
 use crate::exit;
-use crate::fetch::{self, Policy, Web};
-use crate::nix::{Cache, CacheError, ExchangeError, Substituter, export, import};
+use crate::nix::{ExchangeError, Missing, export, import};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Exchange {
@@ -31,12 +29,8 @@ pub(super) enum Exchange {
         /// As they are named inside: /nix/store/HASH-NAME.
         #[arg(required = true)]
         paths: Vec<StorePath>,
-        /// Caches to ask instead of the configured ones: directories or addresses
-        #[arg(long, value_name = "CACHE", value_delimiter = ' ')]
-        substituters: Vec<String>,
-        /// Keys to trust besides the configured ones: NAME:BASE64
-        #[arg(long, value_name = "KEY", value_delimiter = ' ')]
-        trusted_public_keys: Vec<String>,
+        #[command(flatten)]
+        asking: Asking,
     },
 }
 
@@ -58,8 +52,8 @@ impl Exchange {
                 };
             }
             Self::Import => import(store, &mut io::stdin().lock())?,
-            Self::Substitute { paths, substituters, trusted_public_keys } => {
-                bring(session, &paths.into_iter().collect(), &substituters, &trusted_public_keys)?
+            Self::Substitute { paths, asking } => {
+                asking.with(session, Missing::Refused, |caches| Ok(caches.bring(&paths.iter().cloned().collect())?))?
             }
         };
         if session.json() {
@@ -69,24 +63,4 @@ impl Exchange {
         }
         Ok(exit::YES)
     }
-}
-
-fn bring(
-    session: &Session,
-    paths: &BTreeSet<StorePath>,
-    substituters: &[String],
-    keys: &[String],
-) -> Result<Vec<crate::store::PathInfo>, Failure> {
-    let config = session.config()?;
-    let policy = Policy::of(config);
-    let parallel = NonZeroUsize::new(policy.parallel).unwrap_or(NonZeroUsize::MIN);
-    let web = Web::new(&fetch::Host::current(), session.network(), policy);
-    let addresses = if substituters.is_empty() { &config.caches.substituters } else { substituters };
-    let caches = addresses.iter().map(|address| Cache::at(address, &web)).collect::<Result<Vec<_>, _>>()?;
-    let keys = config.caches.trusted_public_keys.iter().chain(keys);
-    let keys = keys
-        .map(|text| text.parse::<PublicKey>().map_err(|source| CacheError::Key { what: text.clone(), source }))
-        .collect::<Result<Vec<_>, _>>()?;
-    let events = session.events();
-    Ok(Substituter::new(session.store()?, caches, keys, parallel, &events)?.bring(paths)?)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use kiln_model::outcome::{Outcome, Status};
+use kiln_model::outcome::{Outcome, Status, Substituted};
 use kiln_sandbox::Launcher;
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::event::{Event, Level};
 use crate::exit::Kind;
 use crate::fetch::{self, Fetcher, Network};
+use crate::nix::Substituter;
 use crate::render::Colour;
 use crate::store::{self, Store};
 
@@ -101,14 +102,15 @@ impl Session {
 
     /// Calls `work` with everything that builds need.
     pub(super) fn with_builder<T>(&self, work: impl FnOnce(&Builder<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
-        self.with_settings(None, KeepFailed::No, work)
+        self.with_settings(None, KeepFailed::No, None, work)
     }
 
-    /// The same, with this command's own settings.
+    /// The same, with this command's own settings, and `caches` that may have what is to be built.
     pub(super) fn with_settings<T>(
         &self,
         jobs: Option<NonZeroUsize>,
         keep_failed: KeepFailed,
+        caches: Option<&Substituter<'_>>,
         work: impl FnOnce(&Builder<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let store = self.store()?;
@@ -128,15 +130,26 @@ impl Session {
             network: self.network(),
             echo: self.global.verbose.then(echo),
         };
-        let builder =
-            Builder { store, archives: &fetcher, launcher: &launcher, host: &sandbox, events: &events, settings };
-        work(&builder)
+        work(&Builder {
+            store,
+            archives: &fetcher,
+            caches,
+            launcher: &launcher,
+            host: &sandbox,
+            events: &events,
+            settings,
+        })
     }
 
     /// Reads the recipes and all they need, and refuses those whose sources beside them have changed.
     pub(super) fn graph(&self, recipes: &[PathBuf]) -> Result<Graph, Failure> {
+        self.graph_asking(recipes, None)
+    }
+
+    /// The same; `caches` may have derivations that are not here.
+    pub(super) fn graph_asking(&self, recipes: &[PathBuf], caches: Option<&Substituter<'_>>) -> Result<Graph, Failure> {
         let store = self.store()?;
-        let graph = Graph::load(recipes, store)?;
+        let graph = Graph::load_asking(recipes, store, caches)?;
         graph.nodes.iter().try_for_each(|node| provide::refuse_changed_paths(store, node))?;
         Ok(graph)
     }
@@ -165,8 +178,18 @@ impl Session {
     pub(super) fn tell_outcome(&self, outcome: &Outcome, kept: Option<&Path>) {
         match outcome.status {
             Status::Built => {
-                let how = if outcome.cached { "already built" } else { "built" };
-                self.say(format!("{how} {}", outcome.derivation));
+                let from = outcome.outputs.values().find_map(|output| outcome.substituted.get(&output.path));
+                let derivation = &outcome.derivation;
+                self.say(match (outcome.cached, from) {
+                    (true, Some(Substituted { from, signed_by: Some(key) })) => {
+                        format!("not built, but taken from {from}, signed by {key}: {derivation}")
+                    }
+                    (true, Some(Substituted { from, signed_by: None })) => {
+                        format!("not built, but taken from {from}: {derivation}")
+                    }
+                    (true, None) => format!("already built {derivation}"),
+                    (false, _) => format!("built {derivation}"),
+                });
             }
             Status::Failed | Status::TimedOut | Status::Unavailable => {
                 let failure = outcome.failure.as_ref();

@@ -89,6 +89,14 @@ impl Cache {
         Ok(None)
     }
 
+    /// An empty part for a file whose digest is not known; it never becomes a cached file. Two that want the same address wait
+    /// for each other.
+    pub(super) fn scratch(&self, address: &str, waits: impl FnOnce()) -> Result<Part, FetchError> {
+        let mut part = self.part(&Digest::of(format!("address {address}")), waits)?;
+        part.restart()?;
+        Ok(part)
+    }
+
     fn part(&self, sha256: &Digest, waits: impl FnOnce()) -> Result<Part, FetchError> {
         let path = self.parts.join(format!("{sha256}.part"));
         let mut waits = Some(waits);
@@ -165,6 +173,11 @@ fn read_into(file: &mut File, hasher: &mut Sha256) -> io::Result<u64> {
 }
 
 impl Part {
+    /// Where it lies.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Bytes so far.
     pub(super) fn length(&self) -> u64 {
         self.length

@@ -99,6 +99,9 @@ pub enum Refusal {
     /// Other bytes of the right length.
     #[error("has other bytes (sha256 {0})")]
     WrongDigest(Digest),
+    /// Other bytes, judged by something else than their digest.
+    #[error("{0}")]
+    Judged(String),
     /// More than a file of unknown size may have.
     #[error("is larger than {0} bytes")]
     TooLarge(u64),
@@ -125,7 +128,7 @@ pub enum Refusal {
 impl Refusal {
     /// The mirror had a file of that name, with other bytes.
     fn is_other_bytes(&self) -> bool {
-        matches!(self, Self::WrongSize { .. } | Self::WrongDigest(_))
+        matches!(self, Self::WrongSize { .. } | Self::WrongDigest(_) | Self::Judged(_))
     }
 
     /// Asking the same mirror again may help.
@@ -136,6 +139,7 @@ impl Refusal {
             Self::Absent(_)
             | Self::WrongSize { .. }
             | Self::WrongDigest(_)
+            | Self::Judged(_)
             | Self::TooLarge(_)
             | Self::Redirect(_)
             | Self::Offline

@@ -23,8 +23,10 @@ use super::listing::{self, Listed};
 use super::mirror::{Mirror, Mirrors, Origin, Place, below, compact_date};
 use super::pip::Pip;
 use super::route::Proxies;
-use super::transfer::{Setback, from_directory, from_web, listing_of_directory, small_file, small_web};
-use super::{Archive, Archives, FetchError, Host, Refusal, Try, Unfetched, Wanted};
+use super::transfer::{
+    Setback, any_from_directory, any_from_web, from_directory, from_web, listing_of_directory, small_file, small_web,
+};
+use super::{Archive, Archives, FetchError, Host, Judge, Refusal, Try, Unfetched, Wanted};
 use crate::config::Config;
 use crate::event::{Event, Level, SILENT, Task, Unit, say};
 
@@ -462,6 +464,36 @@ impl Fetcher {
         }
     }
 
+    fn judged_at(&self, address: &str, dates: &Dates, judge: &mut Judge<'_>) -> Result<(), FetchError> {
+        check_path(&Archive::Address, address)?;
+        let waits = || say(&*self.events, Level::Note, format!("waiting for another kiln that fetches {address}"));
+        let mut part = self.cache.scratch(address, waits)?;
+        let reach = self.reach()?;
+        let mut tries = Vec::new();
+        let task = Task::start(&*self.events, address.rsplit('/').next().unwrap_or_default(), Unit::Bytes, None);
+        for source in self.sources(reach, &Archive::Address, address, dates)? {
+            let largest = self.policy.largest;
+            let got = match (&source.place, &reach.client) {
+                (From::Nowhere(refusal), _) => Err(refusal.clone()),
+                (From::Directory(directory), _) => any_from_directory(directory, address, &mut part, largest, &task)?,
+                (From::Web { .. } | From::Index { .. }, None) => Err(Refusal::Offline),
+                (From::Web { url, origin } | From::Index { base: url, origin }, Some(client)) => {
+                    self.persist(url, |_| (any_from_web(client, *origin, url, &mut part, largest, &task), 0))?
+                }
+            };
+            match got.and_then(|()| judge(part.path()).map_err(Refusal::Judged)) {
+                Ok(()) => return part.discard(),
+                Err(refusal) => {
+                    say(&*self.events, Level::Detail, format!("{address}: {}: {refusal}", source.label));
+                    tries.push(Try { mirror: source.label, refusal });
+                }
+            }
+        }
+        part.discard()?;
+        let (archive, path) = (Archive::Address, address.to_owned());
+        Err(FetchError::of(vec![Unfetched { archive, path, sha256: None, tries }], 1))
+    }
+
     fn unpinned_at(&self, archive: &Archive, path: &str, limit: u64, dates: &Dates) -> Result<Vec<u8>, FetchError> {
         check_path(archive, path)?;
         let reach = self.reach()?;
@@ -500,6 +532,10 @@ impl Archives for Fetcher {
         self.pinned_at(wanted, &Dates::new())
     }
 
+    fn judged(&self, address: &str, judge: &mut Judge<'_>) -> Result<(), FetchError> {
+        self.judged_at(address, &Dates::new(), judge)
+    }
+
     fn unpinned(&self, archive: &Archive, path: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
         self.unpinned_at(archive, path, limit, &Dates::new())
     }
@@ -508,6 +544,10 @@ impl Archives for Fetcher {
 impl Archives for Dated<'_> {
     fn pinned(&self, wanted: &[Wanted]) -> Result<Vec<PathBuf>, FetchError> {
         self.fetcher.pinned_at(wanted, &self.dates)
+    }
+
+    fn judged(&self, address: &str, judge: &mut Judge<'_>) -> Result<(), FetchError> {
+        self.fetcher.judged_at(address, &self.dates, judge)
     }
 
     fn unpinned(&self, archive: &Archive, path: &str, limit: u64) -> Result<Vec<u8>, FetchError> {

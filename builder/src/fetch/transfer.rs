@@ -89,6 +89,31 @@ pub(super) fn from_web(
     })
 }
 
+/// Gets a whole file of at most `largest` bytes, whatever is in it.
+pub(super) fn any_from_web(
+    client: &Client,
+    origin: Origin,
+    url: &Url,
+    part: &mut Part,
+    largest: u64,
+    task: &Task<'_>,
+) -> Result<(), Setback> {
+    part.restart()?;
+    let reply = client.get(origin, url, 0, "*/*")?;
+    if reply.status != 200 {
+        return Err(not_the_file(&reply));
+    }
+    let announced = reply.length;
+    if announced.is_some_and(|length| length > largest) {
+        return Err(Refusal::TooLarge(largest).into());
+    }
+    body(reply, part, largest, client.stall, task)?;
+    match announced.is_some_and(|length| part.length() < length) {
+        true => Err(Refusal::CutShort(part.length()).into()),
+        false => Ok(()),
+    }
+}
+
 fn check(part: &mut Part, sha256: &Digest) -> Result<(), Setback> {
     let found = part.digest();
     if found == *sha256 {
@@ -147,16 +172,47 @@ pub(super) fn from_directory(
     if let Some(expected) = wanted.size.filter(|size| *size != length) {
         return Ok(Err(Refusal::WrongSize { found: length, expected }));
     }
+    if let Err(refusal) = copied(&mut file, length, part, largest, task)? {
+        return Ok(Err(refusal));
+    }
+    match check(part, &wanted.sha256) {
+        Ok(()) => Ok(Ok(())),
+        Err(Setback::Refused(refusal, _)) => Ok(Err(refusal)),
+        Err(Setback::Fatal(error)) => Err(error),
+    }
+}
+
+/// A file of a directory that has an address, whatever is in it.
+pub(super) fn any_from_directory(
+    directory: &Path,
+    address: &str,
+    part: &mut Part,
+    largest: u64,
+    task: &Task<'_>,
+) -> Result<Result<(), Refusal>, FetchError> {
+    match opened(directory, &Archive::Address, address) {
+        Ok((mut file, length)) => copied(&mut file, length, part, largest, task),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+fn copied(
+    file: &mut File,
+    length: u64,
+    part: &mut Part,
+    largest: u64,
+    task: &Task<'_>,
+) -> Result<Result<(), Refusal>, FetchError> {
     if length > largest {
         return Ok(Err(Refusal::TooLarge(largest)));
     }
     part.restart()?;
     let mut buffer = vec![0; CHUNK];
     // At most the length that was checked, should the file grow meanwhile.
-    let mut file = (&mut file).take(length);
+    let mut file = file.take(length);
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => break,
+            Ok(0) => return Ok(Ok(())),
             Ok(read) => part.write(&buffer[..read])?,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => {
@@ -165,11 +221,6 @@ pub(super) fn from_directory(
             }
         }
         task.advance(part.length());
-    }
-    match check(part, &wanted.sha256) {
-        Ok(()) => Ok(Ok(())),
-        Err(Setback::Refused(refusal, _)) => Ok(Err(refusal)),
-        Err(Setback::Fatal(error)) => Err(error),
     }
 }
 

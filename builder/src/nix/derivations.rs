@@ -1,4 +1,4 @@
-//! Derivations with all that they need, from the store or from beside a file.
+//! Derivations with all that they need, from the store, from beside a file, or from binary caches.
 //!
 //! Each is held against its own path when it is read, and its output paths against what they follow from once the inputs' are
 //! known: a derivation that comes out of here is what its path says, all the way down.
@@ -12,6 +12,8 @@ use kiln_model::derivation::{Derivation, DerivationError, Modulo};
 use kiln_model::name::Name;
 use kiln_model::store_path::StorePath;
 
+use super::error::CacheError;
+use super::substitute::Substituter;
 use crate::exit::Kind;
 use crate::store::{Store, StoreError};
 
@@ -42,11 +44,16 @@ pub enum DerivationsError {
         path: PathBuf,
     },
     /// Not in the store, and not beside the file.
-    #[error("{path} is neither in the store nor beside the file that needs it")]
+    #[error("{path} is neither in the store nor beside the file that needs it{}", asked.also())]
     Unknown {
         /// Which.
         path: StorePath,
+        /// Where else was looked.
+        asked: Asked,
     },
+    /// A cache is wrong about it.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// A derivation that is none, or not what it says.
     #[error("{shown}")]
     Derivation {
@@ -70,6 +77,24 @@ pub enum DerivationsError {
     Store(#[from] StoreError),
 }
 
+/// Whether caches were asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// They were.
+    Caches,
+    /// There are none, or they are not for this.
+    Nobody,
+}
+
+impl Asked {
+    fn also(self) -> &'static str {
+        match self {
+            Self::Caches => ", and no cache has it",
+            Self::Nobody => "",
+        }
+    }
+}
+
 impl DerivationsError {
     /// Who has to act on it.
     pub fn kind(&self) -> Kind {
@@ -77,6 +102,7 @@ impl DerivationsError {
             Self::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => Kind::Host,
             Self::Derivation { source, .. } if source.is_tampering() => Kind::Tampered,
             Self::Store(error) => error.kind(),
+            Self::Cache(error) => error.kind(),
             Self::Io { .. }
             | Self::TooLarge { .. }
             | Self::FileName { .. }
@@ -88,10 +114,13 @@ impl DerivationsError {
 }
 
 /// Derivations that were read and checked.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "caches may hold functions")]
 pub struct Derivations<'s> {
     store: &'s Store,
     beside: Option<PathBuf>,
+    caches: Option<&'s Substituter<'s>>,
+    /// Those that came out of a cache.
+    brought: BTreeSet<StorePath>,
     known: BTreeMap<StorePath, Derivation>,
     modulos: BTreeMap<StorePath, Modulo>,
     /// Each after those it needs.
@@ -101,7 +130,20 @@ pub struct Derivations<'s> {
 impl<'s> Derivations<'s> {
     /// Those of `store`.
     pub fn of(store: &'s Store) -> Self {
-        Self { store, beside: None, known: BTreeMap::new(), modulos: BTreeMap::new(), order: Vec::new() }
+        Self {
+            store,
+            beside: None,
+            caches: None,
+            brought: BTreeSet::new(),
+            known: BTreeMap::new(),
+            modulos: BTreeMap::new(),
+            order: Vec::new(),
+        }
+    }
+
+    /// The same, and those that `caches` have.
+    pub fn asking(self, caches: Option<&'s Substituter<'s>>) -> Self {
+        Self { caches, ..self }
     }
 
     /// Reads the derivation in `file`, and what it needs from beside it or from the store; its path.
@@ -134,10 +176,7 @@ impl<'s> Derivations<'s> {
                 open.pop();
                 continue;
             }
-            if !self.known.contains_key(&here) {
-                let derivation = self.load(&here)?;
-                self.known.insert(here.clone(), derivation);
-            }
+            self.load(std::slice::from_ref(&here))?;
             let derivation = &self.known[&here];
             let needed: Vec<StorePath> = derivation
                 .input_derivations
@@ -147,6 +186,8 @@ impl<'s> Derivations<'s> {
                 .collect();
             // A second visit without its inputs would be a circle, which digests do not allow; then the check says so.
             if !needed.is_empty() && seen.insert(here.clone()) {
+                // Together, because caches take a while to answer.
+                self.load(&needed)?;
                 open.extend(needed);
                 continue;
             }
@@ -175,7 +216,16 @@ impl<'s> Derivations<'s> {
 
     /// Adds all that is known to the store.
     pub fn add(&self) -> Result<(), DerivationsError> {
-        for derivation in self.known.values() {
+        self.add_those(|_| true)
+    }
+
+    /// Adds those that came out of caches to the store.
+    pub fn keep_brought(&self) -> Result<(), DerivationsError> {
+        self.add_those(|path| self.brought.contains(path))
+    }
+
+    fn add_those(&self, wanted: impl Fn(&StorePath) -> bool) -> Result<(), DerivationsError> {
+        for (_, derivation) in self.known.iter().filter(|(path, _)| wanted(path)) {
             self.store.add_derivation(&derivation.name, &derivation.print())?;
         }
         Ok(())
@@ -199,16 +249,44 @@ impl<'s> Derivations<'s> {
         Ok(())
     }
 
-    fn load(&self, path: &StorePath) -> Result<Derivation, DerivationsError> {
+    /// Reads those of `paths` that are not known yet.
+    fn load(&mut self, paths: &[StorePath]) -> Result<(), DerivationsError> {
+        let mut elsewhere = Vec::new();
+        for path in paths {
+            if self.known.contains_key(path) {
+                continue;
+            }
+            match self.load_here(path)? {
+                Some(derivation) => drop(self.known.insert(path.clone(), derivation)),
+                None => elsewhere.push(path.clone()),
+            }
+        }
+        let Some(unknown) = elsewhere.first() else { return Ok(()) };
+        let Some(caches) = self.caches else {
+            return Err(DerivationsError::Unknown { path: unknown.clone(), asked: Asked::Nobody });
+        };
+        let mut texts = caches.texts(&elsewhere, LARGEST)?;
+        for path in elsewhere {
+            let Some(text) = texts.remove(&path) else {
+                return Err(DerivationsError::Unknown { path, asked: Asked::Caches });
+            };
+            let derivation = Derivation::parse_at(&path, &text)
+                .map_err(|source| DerivationsError::Derivation { shown: path.to_string(), source })?;
+            self.brought.insert(path.clone());
+            self.known.insert(path, derivation);
+        }
+        Ok(())
+    }
+
+    fn load_here(&self, path: &StorePath) -> Result<Option<Derivation>, DerivationsError> {
         if self.store.path_info(path)?.is_some() {
-            return Ok(self.store.derivation(path)?);
+            return Ok(Some(self.store.derivation(path)?));
         }
         let file = self.beside.as_ref().map(|directory| directory.join(path.base_name()));
-        match file.filter(|file| file.is_file()) {
-            Some(file) => Derivation::parse_at(path, &bounded(&file)?)
-                .map_err(|source| DerivationsError::Derivation { shown: file.display().to_string(), source }),
-            None => Err(DerivationsError::Unknown { path: path.clone() }),
-        }
+        let Some(file) = file.filter(|file| file.is_file()) else { return Ok(None) };
+        let derivation = Derivation::parse_at(path, &bounded(&file)?)
+            .map_err(|source| DerivationsError::Derivation { shown: file.display().to_string(), source })?;
+        Ok(Some(derivation))
     }
 }
 

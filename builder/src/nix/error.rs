@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use kiln_model::format::cache_info::CacheInfoError;
 use kiln_model::format::nar::NarError;
 use kiln_model::format::narinfo::{Compression, NarInfoError};
+use kiln_model::format::realisation::{RealisationError, RealisationId};
 use kiln_model::format::signature::{KeyError, Untrusted};
 use kiln_model::store_path::StorePath;
 
@@ -119,6 +120,36 @@ pub enum CacheError {
         /// Where it should be.
         url: String,
     },
+    /// A realisation that is none.
+    #[error("{cache}: the realisation {file}")]
+    Realisation {
+        /// The cache.
+        cache: String,
+        /// Which of its files.
+        file: String,
+        /// What is wrong.
+        source: RealisationError,
+    },
+    /// A realisation of another output than was asked for.
+    #[error("{cache}: the realisation {file} is one of {found}")]
+    OtherRealisation {
+        /// The cache.
+        cache: String,
+        /// Which of its files.
+        file: String,
+        /// What it is of.
+        found: RealisationId,
+    },
+    /// Nobody trusted vouches for a realisation.
+    #[error("{cache}: the realisation {file} is not trusted")]
+    UntrustedRealisation {
+        /// The cache.
+        cache: String,
+        /// Which of its files.
+        file: String,
+        /// Why not.
+        source: Untrusted,
+    },
     /// Bytes that do not decompress.
     #[error("{cache}: the archive of {path} is not {compression}")]
     Compressed {
@@ -148,12 +179,14 @@ pub enum CacheError {
         path: StorePath,
     },
     /// No cache has it.
-    #[error("{path} is in none of {caches} caches")]
+    #[error("{path} is in none of {caches} caches{}", if *silent > 0 { format!(", of which {silent} did not answer") } else { String::new() })]
     Nowhere {
         /// What.
         path: StorePath,
-        /// How many were asked.
+        /// How many there are.
         caches: usize,
+        /// How many of them did not answer.
+        silent: usize,
     },
     /// The cache has other bytes under this path.
     #[error(
@@ -183,6 +216,26 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// Whether the cache, or this machine on the way to it, gave no answer at all.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Io { .. })
+    }
+
+    /// Whether a cache that began to answer has stopped to: it need not be waited for again.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self, Self::Unreachable { source: Refusal::Network(_) | Refusal::Stalled(_) | Refusal::Offline, .. })
+    }
+
+    /// Whether an answer ended before its time.
+    pub(super) fn is_break(&self) -> bool {
+        matches!(self, Self::Unreachable { source: Refusal::CutShort(_), .. })
+    }
+
+    /// Whether something is merely not to be had, as opposed to being wrong: another cache, or a build, may help.
+    pub(super) fn is_absence(&self) -> bool {
+        self.is_silence() || matches!(self, Self::NoArchive { .. } | Self::Nowhere { .. })
+    }
+
     /// Who has to act on it.
     pub fn kind(&self) -> Kind {
         match self {
@@ -192,6 +245,9 @@ impl CacheError {
             Self::NarInfo { .. }
             | Self::TooLarge { .. }
             | Self::Untrusted { .. }
+            | Self::Realisation { .. }
+            | Self::OtherRealisation { .. }
+            | Self::UntrustedRealisation { .. }
             | Self::Field { .. }
             | Self::Compressed { .. }
             | Self::Archive { .. }
@@ -200,4 +256,10 @@ impl CacheError {
             Self::Store(error) => error.kind(),
         }
     }
+}
+
+/// An error with what it comes from, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -18,6 +18,9 @@ use crate::store::{Arrival, PathInfo, Store, StoreError, TreeLimits};
 /// More than any derivation has.
 const LARGEST_DERIVATION: u64 = 256 << 20;
 
+/// More than any text that an expression writes has; what is larger stays without an address.
+const LARGEST_TEXT: u64 = 64 << 20;
+
 /// Why paths could not be exported or imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
@@ -108,9 +111,12 @@ pub fn import(store: &Store, stream: &mut dyn Read) -> Result<Vec<PathInfo>, Exc
         let Trailer { path, references, deriver } = Trailer::read(&mut stream)?;
         let ca = match path.derivation_name() {
             Some(_) => Some(derivation_address(&path, restored.place())?),
-            None => source_address(&path, &references, &restored.nar_hash()),
+            None => match source_address(&path, &references, &restored.nar_hash()) {
+                Some(address) => Some(address),
+                None => text_address(&path, &references, restored.place())?,
+            },
         };
-        let arrival = Arrival { path, references, deriver, ca, signatures: BTreeSet::new() };
+        let arrival = Arrival { path, references, deriver, ca, signatures: BTreeSet::new(), substituted: None };
         imported.push(store.register_restored(restored, arrival)?);
     }
     Ok(imported)
@@ -126,6 +132,22 @@ fn derivation_address(path: &StorePath, place: &std::path::Path) -> Result<Strin
     let bytes = std::fs::read(place).map_err(unread)?;
     Derivation::parse_at(path, &bytes).map_err(|source| ExchangeError::Derivation { path: path.clone(), source })?;
     Ok(StorePath::text_address(&bytes))
+}
+
+/// The address of a text as `builtins.toFile` writes it, if the path is that of one with these contents.
+fn text_address(
+    path: &StorePath,
+    references: &BTreeSet<StorePath>,
+    place: &std::path::Path,
+) -> Result<Option<String>, ExchangeError> {
+    let unread = |source| ExchangeError::Stream(ExportError::Io(source));
+    let metadata = place.symlink_metadata().map_err(unread)?;
+    if !metadata.is_file() || metadata.len() > LARGEST_TEXT {
+        return Ok(None);
+    }
+    let contents = std::fs::read(place).map_err(unread)?;
+    let is_one = StorePath::text(path.name(), &contents, references).is_ok_and(|expected| expected == *path);
+    Ok(is_one.then(|| StorePath::text_address(&contents)))
 }
 
 /// The address of a source, if the path is that of one with these contents.

@@ -45,8 +45,12 @@ pub(super) fn made_in_order<R: Send, E: Send>(
     make: impl Fn(usize) -> Result<R, E> + Sync,
     mut finish: impl FnMut(usize, R) -> Result<(), E>,
 ) -> Result<(), E> {
-    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let workers = workers.get().min(count);
+    if workers <= 1 {
+        // A chain of derivations is looked at link by link: a thread for each would cost more than the look.
+        return (0..count).try_for_each(|index| finish(index, make(index)?));
+    }
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let (sender, results) = crossbeam_channel::bounded(workers);
         for _ in 0..workers {

@@ -45,7 +45,7 @@ struct Request {
 
 enum Answer {
     Text { kind: &'static str, text: String },
-    Nar(PathInfo),
+    Nar(Box<PathInfo>),
     Status(&'static str),
 }
 
@@ -140,7 +140,7 @@ impl<'a> Server<'a> {
             };
         }
         if let Some(hash) = target.strip_prefix("/nar/").and_then(|file| file.strip_suffix(".nar")) {
-            return Ok(self.path(hash)?.map_or(Answer::Status("404 Not Found"), Answer::Nar));
+            return Ok(self.path(hash)?.map_or(Answer::Status("404 Not Found"), |info| Answer::Nar(Box::new(info))));
         }
         missing
     }

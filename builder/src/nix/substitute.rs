@@ -1,49 +1,40 @@
 //! Cache → store: paths that others built, if somebody trusted vouches for them.
 //!
-//! Caches are asked in order of their priority; what one lacks the next may have, and it is not asked for it again. The first
-//! fault in what a cache does have ends the whole: nothing of that path enters the store, and the error names the field.
-//! A path is registered after all that it names.
+//! What is wanted comes in groups that are of use only whole, each with all that it names. A group that no cache has, or that
+//! the one that has it cannot deliver, is missing; the first fault in what a cache does have ends everything: nothing of that
+//! path enters the store, and the error names the field. A path is registered after all that it names.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufReader, Read};
 use std::num::NonZeroUsize;
-use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
-use kiln_model::digest::Digest;
-use kiln_model::format::nar::NarError;
-use kiln_model::format::narinfo::{self, Compression, NarInfo};
-use kiln_model::format::signature::PublicKey;
-use kiln_model::rewrite::Rewrites;
-use kiln_model::store_path::{Algorithm, ContentAddress, Method, StorePath, spelled};
-use sha2::{Digest as _, Sha256};
+use kiln_model::format::narinfo::{self, NarInfo};
+use kiln_model::format::realisation::{Realisation, RealisationId};
+use kiln_model::format::signature::{PublicKey, Untrusted, signer};
+use kiln_model::outcome::Substituted;
+use kiln_model::store_path::StorePath;
 
-use super::address::content_digest;
-use super::cache::{Body, Cache};
-use super::error::CacheError;
+use super::archive;
+use super::cache::{Small, Source};
+use super::caches::Caches;
+use super::error::{CacheError, chain};
 use super::order::{made_in_order, references_first};
 use crate::event::{Events, Level, say};
-use crate::store::{Arrival, PathInfo, Restored, Store, StoreError, TreeLimits};
-
-/// The most memory that decompressing may take: what xz's largest preset needs.
-const MOST_MEMORY: u64 = 96 << 20;
-
-/// The largest window of zstd that is taken, as a power of two: 128 MiB is what the format's command takes without being told.
-const LARGEST_WINDOW: u32 = 27;
+use crate::store::{Arrival, PathInfo, Restored, Store, StoreError};
 
 /// The most signatures of one path that are kept.
 const MOST_SIGNATURES: usize = 64;
 
+/// More than any realisation has.
+const LARGEST_REALISATION: u64 = 1 << 20;
+
 /// Brings paths from caches.
 pub struct Substituter<'a> {
     store: &'a Store,
-    caches: Vec<Cache<'a>>,
+    caches: Caches<'a>,
     keys: Vec<PublicKey>,
     parallel: NonZeroUsize,
     events: Events<'a>,
-    /// What a cache, by its place in the list, was found to lack.
-    lacking: Mutex<BTreeSet<(usize, StorePath)>>,
 }
 
 /// Why a path is believed to be what it is said to be.
@@ -63,68 +54,61 @@ pub struct Offer {
     /// Why that is believed.
     pub trusted: Trusted,
     cache: usize,
+    source: Source,
+}
+
+/// What became of groups of paths.
+#[derive(Debug, Default)]
+pub struct Brought {
+    /// What is in the store now and was not before, in the order in which it became valid.
+    pub paths: Vec<PathInfo>,
+    /// For each group, why it is not there as a whole.
+    pub missing: BTreeMap<usize, CacheError>,
+}
+
+/// One of the paths of an attempt.
+enum Got {
+    /// With what was said of it in the end.
+    Restored(Restored, Box<Offer>),
+    /// It could not be had from the cache that offered it.
+    Lost(CacheError),
+    /// Something that it names was lost.
+    Left,
 }
 
 impl<'a> Substituter<'a> {
-    /// From `caches`, those of smaller priority numbers first; `keys` are believed.
+    /// From `caches`; `keys` are believed. No cache is asked anything yet.
     pub fn new(
         store: &'a Store,
-        caches: Vec<Cache<'a>>,
+        caches: Caches<'a>,
         keys: Vec<PublicKey>,
         parallel: NonZeroUsize,
         events: Events<'a>,
-    ) -> Result<Self, CacheError> {
-        let mut ranked = Vec::new();
-        for cache in caches {
-            match cache.info() {
-                Ok(info) => ranked.push((info.priority, cache)),
-                // Others may have everything; if not, what is missing will be said.
-                Err(error @ CacheError::Unreachable { .. }) => {
-                    say(events, Level::Warning, format!("not asked: {}", chain(&error)));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        ranked.sort_by_key(|(priority, _)| *priority);
-        let caches = ranked.into_iter().map(|(_, cache)| cache).collect();
-        Ok(Self { store, caches, keys, parallel, events, lacking: Mutex::default() })
+    ) -> Self {
+        Self { store, caches, keys, parallel, events }
     }
 
     /// What the first cache that has `path` says of it, if that is trusted; `None` if none has it.
     pub fn ask(&self, path: &StorePath) -> Result<Option<Offer>, CacheError> {
-        let mut silent = None;
-        for (index, cache) in self.caches.iter().enumerate() {
-            let key = (index, path.clone());
-            let lacking = || self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
-            if lacking().contains(&key) {
-                continue;
+        let file = narinfo::file_name(path);
+        self.caches.ask(&file, narinfo::MOST_BYTES, |index, small| match self.offer(index, path, &small) {
+            // It may say otherwise by now.
+            Err(_) if small.source == Source::Memory => {
+                self.caches.at(index).forget(&file);
+                let again = self.caches.at(index).small(&file, narinfo::MOST_BYTES)?;
+                again.map(|small| self.offer(index, path, &small)).transpose()
             }
-            let bytes = match cache.small(&narinfo::file_name(path), narinfo::MOST_BYTES) {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) => {
-                    lacking().insert(key);
-                    continue;
-                }
-                Err(error @ CacheError::Unreachable { .. }) => {
-                    lacking().insert(key);
-                    silent.get_or_insert(error);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let info = NarInfo::parse(&bytes).map_err(|source| CacheError::NarInfo {
-                cache: cache.shown().into(),
-                path: path.clone(),
-                source,
-            })?;
-            let trusted = self.trust(cache, path, &info)?;
-            return Ok(Some(Offer { info, trusted, cache: index }));
-        }
-        // A cache that did not answer may have it: that is not the same as not having it.
-        silent.map_or(Ok(None), Err)
+            offer => offer.map(Some),
+        })
     }
 
-    fn trust(&self, cache: &Cache<'_>, path: &StorePath, info: &NarInfo) -> Result<Trusted, CacheError> {
+    fn offer(&self, index: usize, path: &StorePath, small: &Small) -> Result<Offer, CacheError> {
+        let cache = self.caches.at(index);
+        let info = NarInfo::parse(&small.bytes).map_err(|source| CacheError::NarInfo {
+            cache: cache.shown().into(),
+            path: path.clone(),
+            source,
+        })?;
         let field = |field, expected: String, found: String| CacheError::Field {
             cache: cache.shown().into(),
             path: path.clone(),
@@ -140,53 +124,193 @@ impl<'a> Substituter<'a> {
         {
             return Err(field("CA", "an address that yields the path".into(), address.to_string()));
         }
-        match info.signer(&self.keys) {
-            Ok(key) => Ok(Trusted::Signed(key.name().into())),
-            Err(_) if info.address.is_some() => Ok(Trusted::Addressed),
-            Err(source) => Err(CacheError::Untrusted { cache: cache.shown().into(), path: path.clone(), source }),
-        }
+        let trusted = match info.signer(&self.keys) {
+            Ok(key) => Trusted::Signed(key.name().into()),
+            Err(_) if info.address.is_some() => Trusted::Addressed,
+            Err(source) => {
+                return Err(CacheError::Untrusted { cache: cache.shown().into(), path: path.clone(), source });
+            }
+        };
+        Ok(Offer { info, trusted, cache: index, source: small.source })
     }
 
-    /// Brings `wanted`, and all that they name, into the store, as far as they are not there. They are held then. What was
-    /// brought is returned.
-    pub fn bring(&self, wanted: &BTreeSet<StorePath>) -> Result<Vec<PathInfo>, CacheError> {
-        let offers = self.closure(wanted)?;
-        let references = offers.iter().map(|(path, offer)| (path.clone(), offer.info.references.clone())).collect();
-        let ordered = references_first(&references).map_err(|path| CacheError::Circle { path: path.clone() })?;
-        let mut brought = Vec::new();
+    /// Which paths these outputs turned out to be, as far as a cache has that and a trusted key signed it. One that nobody
+    /// signed is passed over, and that is said: Nix publishes them so unless told otherwise.
+    pub fn realisations(&self, ids: &[RealisationId]) -> Result<BTreeMap<RealisationId, Realisation>, CacheError> {
+        let mut found = BTreeMap::new();
         made_in_order(
-            ordered.len(),
+            ids.len(),
             self.parallel,
-            |index| self.restore(&offers[ordered[index]]),
-            |index, restored| {
-                let info = &offers[ordered[index]].info;
-                let arrival = Arrival {
-                    path: info.path.clone(),
-                    references: info.references.clone(),
-                    deriver: info.deriver.clone(),
-                    ca: info.address.as_ref().map(ToString::to_string),
-                    signatures: info.signatures.iter().take(MOST_SIGNATURES).cloned().collect(),
-                };
-                brought.push(self.store.register_restored(restored, arrival)?);
+            |index| self.realisation(&ids[index]),
+            |index, realisation: Option<Realisation>| {
+                found.extend(realisation.map(|realisation| (ids[index].clone(), realisation)));
                 Ok(())
             },
         )?;
-        self.store.hold(wanted)?;
+        Ok(found)
+    }
+
+    fn realisation(&self, id: &RealisationId) -> Result<Option<Realisation>, CacheError> {
+        let file = id.file();
+        self.caches.ask(&file, LARGEST_REALISATION, |index, small| match self.judged(index, id, &file, &small) {
+            Err(_) if small.source == Source::Memory => {
+                self.caches.at(index).forget(&file);
+                let again = self.caches.at(index).small(&file, LARGEST_REALISATION)?;
+                again.map_or(Ok(None), |small| self.judged(index, id, &file, &small))
+            }
+            judged => judged,
+        })
+    }
+
+    fn judged(
+        &self,
+        index: usize,
+        id: &RealisationId,
+        file: &str,
+        small: &Small,
+    ) -> Result<Option<Realisation>, CacheError> {
+        let (cache, file) = (self.caches.at(index).shown().to_owned(), file.to_owned());
+        let realisation = match Realisation::parse(&small.bytes) {
+            Ok(realisation) => realisation,
+            Err(source) => return Err(CacheError::Realisation { cache, file, source }),
+        };
+        if realisation.id != *id {
+            return Err(CacheError::OtherRealisation { cache, file, found: realisation.id });
+        }
+        let lines: Vec<String> = realisation.signatures.iter().cloned().collect();
+        match signer(&self.keys, realisation.fingerprint().as_bytes(), &lines) {
+            Ok(_) => Ok(Some(realisation)),
+            Err(Untrusted::Unsigned) => {
+                let text = format!("{cache}: the realisation {file} has no signature and is not taken");
+                say(self.events, Level::Warning, text);
+                Ok(None)
+            }
+            Err(source) => Err(CacheError::UntrustedRealisation { cache, file, source }),
+        }
+    }
+
+    /// Brings `wanted`, and all that they name, into the store, as far as they are not there; it is an error if that cannot
+    /// be done. They are held then. What was brought is returned.
+    pub fn bring(&self, wanted: &BTreeSet<StorePath>) -> Result<Vec<PathInfo>, CacheError> {
+        let Brought { paths, missing } = self.bring_groups(std::slice::from_ref(wanted))?;
+        match missing.into_values().next() {
+            Some(error) => Err(error),
+            None => Ok(paths),
+        }
+    }
+
+    /// Brings those of `groups` that can be had whole, with all that they name. Their paths are held then.
+    pub fn bring_groups(&self, groups: &[BTreeSet<StorePath>]) -> Result<Brought, CacheError> {
+        let mut brought = Brought::default();
+        let mut open: BTreeSet<usize> = (0..groups.len()).collect();
+        // What was lost at one cache and then offered by no other.
+        let mut reasons: BTreeMap<StorePath, CacheError> = BTreeMap::new();
+        // Each attempt that loses something has one cache less to lose it to, or a fresh answer for a remembered one.
+        while !open.is_empty() {
+            let mut lost = BTreeMap::new();
+            let unavailable = self.attempt(groups, &open, &mut brought.paths, &mut lost)?;
+            open.retain(|group| !unavailable.contains_key(group) && !lost.is_empty());
+            for (group, path) in unavailable {
+                let error = reasons.remove(&path).unwrap_or_else(|| self.nowhere(&path));
+                brought.missing.insert(group, error);
+            }
+            reasons.extend(lost);
+        }
+        for (index, group) in groups.iter().enumerate() {
+            if !brought.missing.contains_key(&index) {
+                self.store.hold(group)?;
+            }
+        }
         Ok(brought)
     }
 
-    /// Offers for all of `wanted`, and all that they name, that the store lacks.
-    fn closure(&self, wanted: &BTreeSet<StorePath>) -> Result<BTreeMap<StorePath, Offer>, CacheError> {
-        let mut offers = BTreeMap::new();
-        let mut open: BTreeSet<StorePath> = wanted.clone();
+    /// Brings what of the `open` groups is offered whole. Returned are those that are not, each with a path that nobody
+    /// offers; `lost` is what was offered and could not be had.
+    fn attempt(
+        &self,
+        groups: &[BTreeSet<StorePath>],
+        open: &BTreeSet<usize>,
+        brought: &mut Vec<PathInfo>,
+        lost: &mut BTreeMap<StorePath, CacheError>,
+    ) -> Result<BTreeMap<usize, StorePath>, CacheError> {
+        let wanted = open.iter().flat_map(|group| groups[*group].iter().cloned()).collect();
+        let (offers, nowhere) = self.offers(wanted)?;
+        let references = offers.iter().map(|(path, offer)| (path.clone(), offer.info.references.clone())).collect();
+        let ordered = references_first(&references).map_err(|path| CacheError::Circle { path: path.clone() })?;
+        // Why a path is out of reach: what it needs that nobody has.
+        let mut lacking: BTreeMap<&StorePath, &StorePath> = nowhere.iter().map(|path| (path, path)).collect();
+        for path in &ordered {
+            let missing = references[*path].iter().find_map(|reference| lacking.get(reference).copied());
+            lacking.extend(missing.map(|missing| (*path, missing)));
+        }
+        let mut unavailable = BTreeMap::new();
+        let mut needed: Vec<&StorePath> = Vec::new();
+        for group in open {
+            match groups[*group].iter().find_map(|path| lacking.get(path)) {
+                Some(missing) => drop(unavailable.insert(*group, (*missing).clone())),
+                None => needed.extend(&groups[*group]),
+            }
+        }
+        let mut of_use = BTreeSet::new();
+        while let Some(path) = needed.pop() {
+            if let Some(references) = references.get(path)
+                && of_use.insert(path)
+            {
+                needed.extend(references);
+            }
+        }
+        let ordered: Vec<&StorePath> = ordered.into_iter().filter(|path| of_use.contains(path)).collect();
+        let gone: Mutex<BTreeSet<&StorePath>> = Mutex::default();
+        made_in_order(
+            ordered.len(),
+            self.parallel,
+            |index| {
+                let offer = &offers[ordered[index]];
+                let is_left = {
+                    let gone = gone.lock().unwrap_or_else(PoisonError::into_inner);
+                    offer.info.references.iter().any(|reference| gone.contains(reference))
+                };
+                let got = if is_left { Got::Left } else { self.get(offer)? };
+                if !matches!(got, Got::Restored(..)) {
+                    gone.lock().unwrap_or_else(PoisonError::into_inner).insert(ordered[index]);
+                }
+                Ok::<_, CacheError>(got)
+            },
+            |index, got| {
+                let path = ordered[index];
+                match got {
+                    Got::Left => {}
+                    Got::Lost(error) => drop(lost.insert(path.clone(), error)),
+                    Got::Restored(restored, offer) => {
+                        // One that it names may have been lost while it was fetched.
+                        let mut gone = gone.lock().unwrap_or_else(PoisonError::into_inner);
+                        if offer.info.references.iter().any(|reference| gone.contains(reference)) {
+                            gone.insert(path);
+                        } else {
+                            drop(gone);
+                            brought.push(self.register(&offer, restored)?);
+                        }
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        Ok(unavailable)
+    }
+
+    /// Offers for all of `open`, and all that they name, that the store lacks; and what nobody has.
+    fn offers(
+        &self,
+        mut open: BTreeSet<StorePath>,
+    ) -> Result<(BTreeMap<StorePath, Offer>, BTreeSet<StorePath>), CacheError> {
+        let (mut offers, mut nowhere) = (BTreeMap::new(), BTreeSet::new());
         while !open.is_empty() {
             let mut missing = Vec::new();
             for path in std::mem::take(&mut open) {
-                if self.store.path_info(&path)?.is_some() {
-                    // Held at once: it must be there when what names it is registered.
-                    self.store.hold(&BTreeSet::from([path]))?;
-                } else {
-                    missing.push(path);
+                // Held at once: it must be there when what names it is registered.
+                match self.store.hold(&BTreeSet::from([path.clone()])) {
+                    Err(StoreError::NotValid { .. }) => missing.push(path),
+                    held => held?,
                 }
             }
             made_in_order(
@@ -196,228 +320,127 @@ impl<'a> Substituter<'a> {
                 |index, offer: Option<Offer>| {
                     let path = missing[index].clone();
                     let Some(offer) = offer else {
-                        return Err(CacheError::Nowhere { path, caches: self.caches.len() });
+                        nowhere.insert(path);
+                        return Ok(());
                     };
                     open.extend(offer.info.references.iter().cloned());
                     offers.insert(path, offer);
                     Ok(())
                 },
             )?;
-            open.retain(|path| !offers.contains_key(path));
+            open.retain(|path| !offers.contains_key(path) && !nowhere.contains(path));
         }
-        Ok(offers)
+        Ok((offers, nowhere))
     }
 
-    /// Fetches an archive and holds it against everything that is said of it.
-    fn restore(&self, offer: &Offer) -> Result<Restored, CacheError> {
-        let (cache, info) = (&self.caches[offer.cache], &offer.info);
-        let field = |field, expected: String, found: String| CacheError::Field {
-            cache: cache.shown().into(),
-            path: info.path.clone(),
-            field,
-            expected,
-            found,
+    fn nowhere(&self, path: &StorePath) -> CacheError {
+        let (caches, silent) = self.caches.count();
+        CacheError::Nowhere { path: path.clone(), caches, silent }
+    }
+
+    fn get(&self, offer: &Offer) -> Result<Got, CacheError> {
+        let cache = self.caches.at(offer.cache);
+        let path = &offer.info.path;
+        let file = narinfo::file_name(path);
+        if !self.caches.answers(offer.cache) {
+            return Ok(Got::Lost(self.nowhere(path)));
+        }
+        say(self.events, Level::Note, format!("fetching {path} from {}", cache.shown()));
+        let restore = || archive::restore(self.store, cache, &offer.info, &offer.trusted);
+        // A connection that broke off says nothing of the next one.
+        let error = match restore().or_else(|error| if error.is_break() { restore() } else { Err(error) }) {
+            Ok(restored) => return Ok(Got::Restored(restored, Box::new(offer.clone()))),
+            Err(CacheError::Store(error)) => return Err(error.into()),
+            Err(error) => error,
         };
-        say(self.events, Level::Note, format!("fetching {} from {}", info.path, cache.shown()));
-        let body = cache.open(&info.url)?.ok_or_else(|| CacheError::NoArchive {
-            cache: cache.shown().into(),
+        if offer.source == Source::Memory {
+            // What it said once may no longer be so: it is asked again.
+            cache.forget(&file);
+            let small = match cache.small(&file, narinfo::MOST_BYTES) {
+                Ok(Some(small)) => small,
+                Ok(None) => {
+                    self.caches.lacks(offer.cache, &file);
+                    return Ok(Got::Lost(error));
+                }
+                Err(error) if error.is_silence() => {
+                    self.caches.is_silent(offer.cache, &error);
+                    return Ok(Got::Lost(error));
+                }
+                Err(error) => return Err(error),
+            };
+            let fresh = self.offer(offer.cache, path, &small)?;
+            if fresh.info.references != offer.info.references {
+                return Ok(Got::Lost(error));
+            }
+            if fresh.info != offer.info {
+                return self.get(&Offer { source: Source::Cache, ..fresh });
+            }
+        }
+        if error.is_end() {
+            self.caches.is_silent(offer.cache, &error);
+            return Ok(Got::Lost(error));
+        }
+        if error.is_absence() {
+            say(self.events, Level::Warning, format!("{path} was not fetched: {}", chain(&error)));
+            self.caches.lacks(offer.cache, &file);
+            return Ok(Got::Lost(error));
+        }
+        Err(error)
+    }
+
+    fn register(&self, offer: &Offer, restored: Restored) -> Result<PathInfo, CacheError> {
+        let info = &offer.info;
+        let signed_by = match &offer.trusted {
+            Trusted::Signed(key) => Some(key.clone()),
+            Trusted::Addressed => None,
+        };
+        let arrival = Arrival {
             path: info.path.clone(),
-            url: info.url.clone(),
-        })?;
-        if let (Some(expected), Some(found)) = (info.file_size, body.size)
-            && expected != found
-        {
-            return Err(field("FileSize", expected.to_string(), found.to_string()));
-        }
-        let seen = Rc::new(RefCell::new(Seen::default()));
-        // No compression that is read makes more of an archive than an eighth and a little.
-        let most = info.file_size.unwrap_or_else(|| info.nar_size.saturating_add(info.nar_size / 8 + 65_536));
-        let mut file = Counted { reader: body, digest: Sha256::new(), limit: most, seen: Rc::clone(&seen) };
-        let restored = decompressed(&mut file, info, &seen, |nar| {
-            self.store.restore(nar, TreeLimits { bytes: info.nar_size, ..TreeLimits::default() })
-        });
-        // Whatever went wrong inside, other bytes than announced are what matters, if the rest can be had.
-        let drained = io::copy(&mut file, &mut io::sink());
-        let found = Digest::from_bytes(file.digest.finalize().into());
-        let seen = seen.borrow_mut().take();
-        match (seen.fault, &drained) {
-            (Some(Fault::Reading(error)), _) => return Err(cache.unread(&info.url, error)),
-            (Some(Fault::TooLong), _) if info.file_size.is_some() => {
-                return Err(field("FileSize", most.to_string(), "more".into()));
-            }
-            (Some(Fault::NarTooLong), _) if info.file_hash.is_none_or(|expected| expected == found) => {
-                return Err(field("NarSize", info.nar_size.to_string(), "more".into()));
-            }
-            _ => {}
-        }
-        if let Some(expected) = info.file_size.filter(|expected| *expected != seen.bytes) {
-            return Err(field("FileSize", expected.to_string(), seen.bytes.to_string()));
-        }
-        if let Some(expected) = info.file_hash.filter(|expected| *expected != found) {
-            return Err(field("FileHash", spelled(&expected), spelled(&found)));
-        }
-        let restored = restored.map_err(|error| match error {
-            StoreError::Nar(NarError::Io(source)) => CacheError::Compressed {
-                cache: cache.shown().into(),
-                path: info.path.clone(),
-                compression: info.compression,
-                source,
+            references: info.references.clone(),
+            deriver: info.deriver.clone(),
+            ca: info.address.as_ref().map(ToString::to_string),
+            signatures: info.signatures.iter().take(MOST_SIGNATURES).cloned().collect(),
+            substituted: Some(Substituted { from: self.caches.at(offer.cache).public_address(), signed_by }),
+        };
+        Ok(self.store.register_restored(restored, arrival)?)
+    }
+
+    /// The bytes of those of `paths` that a cache has as single files of at most `limit` bytes: derivations, which are held
+    /// against their paths by whoever reads them. Nothing enters the store.
+    pub fn texts(&self, paths: &[StorePath], limit: u64) -> Result<BTreeMap<StorePath, Vec<u8>>, CacheError> {
+        let mut texts = BTreeMap::new();
+        made_in_order(
+            paths.len(),
+            self.parallel,
+            |index| self.text(&paths[index], limit),
+            |index, text: Option<Vec<u8>>| {
+                texts.extend(text.map(|text| (paths[index].clone(), text)));
+                Ok(())
             },
-            StoreError::Nar(source) => {
-                CacheError::Archive { cache: cache.shown().into(), path: info.path.clone(), source }
-            }
-            other => other.into(),
-        })?;
-        if restored.nar_size() != info.nar_size {
-            return Err(field("NarSize", info.nar_size.to_string(), restored.nar_size().to_string()));
-        }
-        if restored.nar_hash() != info.nar_hash {
-            return Err(field("NarHash", info.nar_hash.to_string(), restored.nar_hash().to_string()));
-        }
-        match &offer.trusted {
-            Trusted::Signed(_) => {}
-            Trusted::Addressed => {
-                let address = info.address.as_ref().expect("what is trusted for its address has one");
-                if let Some(found) = other_contents(&restored, info, address)? {
-                    return Err(field("CA", address.to_string(), found));
-                }
-            }
-        }
-        Ok(restored)
+        )?;
+        Ok(texts)
     }
-}
 
-/// What the contents' address would be, if it is not `address`.
-fn other_contents(restored: &Restored, info: &NarInfo, address: &ContentAddress) -> Result<Option<String>, CacheError> {
-    let failed = |source| CacheError::Dump { path: info.path.clone(), source };
-    let rewrites = match info.references.contains(&info.path) {
-        true => Rewrites::default().masking(&info.path),
-        false => Rewrites::default(),
-    };
-    let found = match address {
-        ContentAddress::Text(_) => {
-            let digest = content_digest(restored.place(), Method::Flat, Algorithm::Sha256, &Rewrites::default())
-                .map_err(failed)?;
-            let digest: [u8; 32] = digest.try_into().expect("a SHA-256 has 32 bytes");
-            ContentAddress::Text(Digest::from_bytes(digest))
+    fn text(&self, path: &StorePath, limit: u64) -> Result<Option<Vec<u8>>, CacheError> {
+        // As often as there may be another cache to ask.
+        for _ in 0..self.caches.count().0 + 1 {
+            let Some(offer) = self.ask(path)? else { return Ok(None) };
+            let cache = self.caches.at(offer.cache);
+            if offer.info.nar_size > limit {
+                let file = narinfo::file_name(path);
+                return Err(CacheError::TooLarge { cache: cache.shown().into(), file, limit });
+            }
+            if let Got::Restored(restored, _) = self.get(&offer)? {
+                let place = restored.place();
+                let read = match place.symlink_metadata() {
+                    Ok(metadata) if metadata.is_file() => std::fs::read(place),
+                    Ok(_) => Err(std::io::Error::other("expected a file")),
+                    Err(error) => Err(error),
+                };
+                let failed = |source| CacheError::Io { act: "reading", path: place.to_owned(), source };
+                return read.map(Some).map_err(failed);
+            }
         }
-        ContentAddress::Fixed { method, algorithm, .. } => ContentAddress::Fixed {
-            method: *method,
-            algorithm: *algorithm,
-            digest: content_digest(restored.place(), *method, *algorithm, &rewrites).map_err(failed)?,
-        },
-    };
-    Ok((found != *address).then(|| found.to_string()))
-}
-
-/// What was seen of a file while others read it.
-#[derive(Debug, Default)]
-struct Seen {
-    bytes: u64,
-    fault: Option<Fault>,
-}
-
-/// What ended the reading, apart from the bytes themselves.
-#[derive(Debug)]
-enum Fault {
-    /// The cache.
-    Reading(io::Error),
-    /// More compressed bytes than there may be.
-    TooLong,
-    /// More bytes decompressed than there may be.
-    NarTooLong,
-}
-
-impl Seen {
-    fn take(&mut self) -> Self {
-        std::mem::take(self)
+        Ok(None)
     }
-}
-
-/// Hashes and counts a file as it is fetched, up to a limit.
-struct Counted {
-    reader: Body,
-    digest: Sha256,
-    limit: u64,
-    seen: Rc<RefCell<Seen>>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut seen = self.seen.borrow_mut();
-        if matches!(seen.fault, Some(Fault::Reading(_) | Fault::TooLong)) {
-            return Err(io::Error::other("the file could not be read to its end"));
-        }
-        match self.reader.read(buffer) {
-            Ok(count) => {
-                seen.bytes += count as u64;
-                if seen.bytes > self.limit {
-                    seen.fault = Some(Fault::TooLong);
-                    return Err(io::Error::other("the file is longer than announced"));
-                }
-                self.digest.update(&buffer[..count]);
-                Ok(count)
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => {
-                seen.fault = Some(Fault::Reading(error));
-                Err(io::Error::other("the file could not be read"))
-            }
-        }
-    }
-}
-
-/// Ends what decompresses to more than it should: a bomb is not unpacked.
-struct Bounded<R> {
-    reader: R,
-    left: u64,
-    seen: Rc<RefCell<Seen>>,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        match self.left.checked_sub(count as u64) {
-            Some(left) => {
-                self.left = left;
-                Ok(count)
-            }
-            None => {
-                self.seen.borrow_mut().fault.get_or_insert(Fault::NarTooLong);
-                Err(io::Error::other("it decompresses to more than its narinfo says"))
-            }
-        }
-    }
-}
-
-/// Calls `read` with the archive in `file`. Decoders read on after the first frame, so that bytes after the archive are seen.
-fn decompressed<T>(
-    file: &mut Counted,
-    info: &NarInfo,
-    seen: &Rc<RefCell<Seen>>,
-    read: impl FnOnce(&mut dyn Read) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let bad = |error: io::Error| StoreError::Nar(NarError::Io(error));
-    let file = BufReader::with_capacity(128 << 10, file);
-    let decoder: Box<dyn Read + '_> = match info.compression {
-        Compression::None => Box::new(file),
-        Compression::Zstd => {
-            let mut decoder = zstd::Decoder::with_buffer(file).map_err(bad)?;
-            decoder.window_log_max(LARGEST_WINDOW).map_err(bad)?;
-            Box::new(decoder)
-        }
-        Compression::Xz => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(MOST_MEMORY, liblzma::stream::CONCATENATED)
-                .map_err(|error| bad(error.into()))?;
-            Box::new(liblzma::bufread::XzDecoder::new_stream(file, stream))
-        }
-        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-    };
-    read(&mut Bounded { reader: decoder, left: info.nar_size, seen: Rc::clone(seen) })
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

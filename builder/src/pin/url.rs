@@ -115,6 +115,10 @@ mod tests {
             found.ok_or(FetchError::Missing { files: Vec::new(), of: wanted.len() })
         }
 
+        fn judged(&self, _: &str, _: &mut crate::fetch::Judge<'_>) -> Result<(), FetchError> {
+            unreachable!("what is pinned has its own digest")
+        }
+
         fn unpinned(&self, _: &Archive, _: &str, _: u64) -> Result<Vec<u8>, FetchError> {
             unreachable!("an address has no listing")
         }

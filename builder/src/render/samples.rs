@@ -97,6 +97,7 @@ fn outcome(files: &Files, conditions: &Conditions, effects: Option<Effects>, sta
             ("/nix/store/7wk6iy3rgcqfbvjyhmjfv8g6zlk8dspn-hello_2.10".to_string(), NarHash::new(Digest::of("src"))),
         ]
         .into(),
+        substituted: BTreeMap::new(),
         started: Moment::from_unix(start),
         seconds: Duration::from_millis(4250),
         log: Some(Log { sha256: Digest::of("log"), bytes: 48_211 }),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use kiln_model::derivation::Derivation;
 use kiln_model::digest::NarHash;
 use kiln_model::name::Name;
+use kiln_model::outcome::Substituted;
 use kiln_model::store_path::StorePath;
 use kiln_model::tree::Manifest;
 
@@ -45,6 +46,8 @@ pub struct Arrival {
     pub ca: Option<String>,
     /// Who vouched for it: lines as narinfos have them.
     pub signatures: BTreeSet<String>,
+    /// Where it came from, if it was substituted.
+    pub substituted: Option<Substituted>,
 }
 
 /// A canonical copy under a private name.
@@ -115,8 +118,8 @@ impl Store {
         let references = std::mem::take(&mut staged.walked.references);
         let path = StorePath::source(name, &nar_hash, &references);
         let ca = Some(StorePath::source_address(&nar_hash));
-        let info =
-            self.publish(staged, Arrival { path, references, deriver: None, ca, signatures: BTreeSet::new() })?;
+        let arrival = Arrival { path, references, deriver: None, ca, signatures: BTreeSet::new(), substituted: None };
+        let info = self.publish(staged, arrival)?;
         Ok(Added { info, manifest })
     }
 
@@ -136,9 +139,9 @@ impl Store {
         let staged = self.stage(source, Digests::Nar, None, TreeLimits::default())?;
         let references = derivation.input_sources.into_iter().chain(derivation.input_derivations.into_keys()).collect();
         let ca = Some(StorePath::text_address(bytes));
-        let signatures = BTreeSet::new();
-        self.publish(staged, Arrival { path: path.clone(), references, deriver: None, ca, signatures })?;
-        Ok(path)
+        let (path, signatures) = (path.clone(), BTreeSet::new());
+        let arrival = Arrival { path, references, deriver: None, ca, signatures, substituted: None };
+        Ok(self.publish(staged, arrival)?.path)
     }
 
     /// The text of a derivation in the store.
@@ -195,6 +198,7 @@ impl Store {
             deriver: Some(deriver.clone()),
             ca,
             signatures: BTreeSet::new(),
+            substituted: None,
             registered: record::now(),
             fingerprint,
         };
@@ -247,7 +251,7 @@ impl Store {
 
     /// Makes a staged tree the valid `path`. If another was faster, its copy stays.
     pub(super) fn publish(&self, staged: Staged, arrival: Arrival) -> Result<PathInfo, StoreError> {
-        let Arrival { path, references, deriver, ca, signatures } = arrival;
+        let Arrival { path, references, deriver, ca, signatures, substituted } = arrival;
         let _shared = self.share_with_gc()?;
         self.hold_line(path.base_name())?;
         let _lock = self.lock_path(&path)?;
@@ -256,8 +260,18 @@ impl Store {
         }
         let (nar_hash, nar_size) = (staged.walked.nar_hash, staged.walked.nar_size);
         let fingerprint = self.settle(staged, &self.physical(&path))?;
-        let registered = record::now();
-        let info = PathInfo { path, nar_hash, nar_size, references, deriver, ca, signatures, registered, fingerprint };
+        let info = PathInfo {
+            path,
+            nar_hash,
+            nar_size,
+            references,
+            deriver,
+            ca,
+            signatures,
+            substituted,
+            registered: record::now(),
+            fingerprint,
+        };
         self.record(&info)?;
         Ok(info)
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use kiln_model::digest::NarHash;
+use kiln_model::outcome::Substituted;
 use kiln_model::store_path::StorePath;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub struct PathInfo {
     /// Who vouched for it when it was substituted: lines as narinfos have them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub signatures: BTreeSet<String>,
+    /// Where it came from, if it was substituted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub substituted: Option<Substituted>,
     /// When it became valid, in seconds since the epoch.
     pub registered: i64,
     /// How it looked on disk when its digest was taken.

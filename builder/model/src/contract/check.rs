@@ -58,7 +58,7 @@ pub type Known<'a> = dyn Fn(&StorePath) -> Option<(BTreeSet<StorePath>, u64)> + 
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Check {
-    Names { attribute: &'static str, listed: BTreeSet<StorePath>, rule: Rule, reach: Reach },
+    Names { attribute: &'static str, listed: BTreeSet<StorePath>, rule: Rule, reach: Reach, itself: Itself },
     Size { attribute: &'static str, limit: u64, reach: Reach },
 }
 
@@ -72,6 +72,14 @@ enum Rule {
 enum Reach {
     Itself,
     Closure,
+}
+
+/// Whether an output is among what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Itself {
+    Counts,
+    /// As Nix has it where attributes are not structured.
+    DoesNot,
 }
 
 const NAMES: [(&str, Rule, Reach); 4] = [
@@ -106,7 +114,8 @@ impl Checks {
                 let Some(value) = derivation.attribute(attribute)? else { continue };
                 let listed = listed(attribute, &mut value.split_ascii_whitespace())?;
                 for output in outputs.keys() {
-                    let check = Check::Names { attribute, listed: listed.clone(), rule, reach };
+                    let (listed, itself) = (listed.clone(), Itself::DoesNot);
+                    let check = Check::Names { attribute, listed, rule, reach, itself };
                     checks.entry(output.clone()).or_default().push(check);
                 }
             }
@@ -124,7 +133,7 @@ impl Checks {
                 let words = value.as_array().and_then(|items| items.iter().map(|item| item.as_str()).collect());
                 let words: Vec<&str> = words.ok_or_else(|| refuse(attribute, "expected a list of strings"))?;
                 let listed = listed(attribute, &mut words.into_iter())?;
-                let check = Check::Names { attribute, listed, rule, reach };
+                let check = Check::Names { attribute, listed, rule, reach, itself: Itself::Counts };
                 checks.entry(output.clone()).or_default().push(check);
             }
             for (attribute, reach) in SIZES {
@@ -142,11 +151,14 @@ impl Checks {
             let Some(own) = made.get(output) else { continue };
             for check in checks {
                 match check {
-                    Check::Names { attribute, listed, rule, reach } => {
-                        let named = match reach {
+                    Check::Names { attribute, listed, rule, reach, itself } => {
+                        let mut named = match reach {
                             Reach::Itself => own.references.clone(),
                             Reach::Closure => closure(own, made, known).into_keys().collect(),
                         };
+                        if (*reach, *itself) == (Reach::Closure, Itself::DoesNot) {
+                            named.remove(&own.path);
+                        }
                         let bad = |path: &&StorePath| listed.contains(*path) != (*rule == Rule::Only);
                         let paths: BTreeSet<StorePath> = named.iter().filter(bad).cloned().collect();
                         if !paths.is_empty() {
@@ -236,6 +248,16 @@ mod tests {
             Ok(Err(CheckError::Reference { .. }))
         ));
         assert!(hold(&[("allowedReferences", "neither".into())]).is_err());
+    }
+
+    #[test]
+    fn an_output_is_among_what_it_needs_only_where_attributes_are_structured() {
+        let all = format!("{} {} out", path("a"), path("b"));
+        assert_eq!(hold(&[("allowedRequisites", all)]), Ok(Ok(())));
+        assert_eq!(hold(&[("disallowedRequisites", "dev".into())]), Ok(Ok(())));
+        let checks = |text: &str| hold(&[("__json", format!("{{\"outputChecks\":{text}}}"))]);
+        let refused = checks(r#"{"dev":{"disallowedRequisites":["dev"]}}"#);
+        assert!(matches!(refused, Ok(Err(CheckError::Reference { .. }))));
     }
 
     #[test]

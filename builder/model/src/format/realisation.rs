@@ -130,12 +130,19 @@ impl Realisation {
 
     /// Where it lies in a cache, for Nix 2.8.
     pub fn file(&self) -> String {
-        format!("realisations/{}.doi", self.id)
+        self.id.file()
     }
 
     /// Where it lies in a cache, for Nix since 2.35, if it is one of the resolved derivation at `derivation`.
     pub fn build_trace_file(&self, derivation: &StorePath) -> String {
         format!("build-trace-v2/{}/{}.doi", derivation.base_name(), self.id.output)
+    }
+}
+
+impl RealisationId {
+    /// Where a realisation of this output lies in a cache, for Nix 2.8.
+    pub fn file(&self) -> String {
+        format!("realisations/{self}.doi")
     }
 }
 

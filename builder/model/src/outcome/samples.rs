@@ -57,6 +57,7 @@ pub(crate) fn control() -> Outcome {
             kiln: "0.1.0".into(),
         },
         inputs: [("/nix/store/3w0l3xyz-env".to_string(), NarHash::new(Digest::of("env")))].into(),
+        substituted: BTreeMap::new(),
         started,
         seconds: Duration::from_millis(4250),
         log: Some(Log { sha256: Digest::of("log"), bytes: 3 }),

@@ -9,16 +9,22 @@ use kiln_model::name::Variable;
 use kiln_model::store_path::StorePath;
 
 use super::{GraphError, Loading, Node, Origin};
-use crate::nix::{Derivations, DerivationsError};
+use crate::nix::{Derivations, DerivationsError, Substituter};
 use crate::store::Store;
 
 /// The node of the derivation in `file`, or at that path of the store.
-pub(super) fn visit(loading: &mut Loading, file: &Path, store: &Store) -> Result<usize, GraphError> {
-    let mut read = Derivations::of(store);
+pub(super) fn visit(
+    loading: &mut Loading,
+    file: &Path,
+    store: &Store,
+    caches: Option<&Substituter<'_>>,
+) -> Result<usize, GraphError> {
+    let mut read = Derivations::of(store).asking(caches);
     let wanted = match file.to_str().and_then(|text| text.parse::<StorePath>().ok()) {
         Some(path) => read.read(&path).map(|_| path)?,
         None => read.read_file(file)?,
     };
+    read.keep_brought()?;
     for (path, derivation) in read.into_order() {
         if !loading.derivations.contains_key(&path) {
             let shown = if path == wanted { file.to_path_buf() } else { PathBuf::from(path.to_string()) };
