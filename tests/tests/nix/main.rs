@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use kiln_model::digest::NarHash;
 use kiln_model::format::narinfo::NarInfo;
 use kiln_model::store_path::spelled;
+use kiln_tests::ground::Ground;
 use kiln_tests::lab::Lab;
 use kiln_tests::run::Kiln;
 
@@ -74,6 +75,16 @@ fn cache_of_nix(lab: &Lab, compression: &str, paths: &[&str]) -> PathBuf {
 
 fn substitute(kiln: &Kiln, cache: &str, key: &str, path: &str) -> kiln_tests::run::Ran {
     kiln.run(["store", "substitute", "--substituters", cache, "--trusted-public-keys", key, path])
+}
+
+/// kiln with paths of Nix's first store in a store of its own.
+fn stocked(lab: &Lab, paths: &[&str]) -> Kiln {
+    let kiln = Kiln::fresh(Ground::Disk);
+    let cache = cache_of_nix(lab, "zstd", paths).display().to_string();
+    for path in paths {
+        substitute(&kiln, &cache, &lab.public("ours"), path).succeeded();
+    }
+    kiln
 }
 
 fn narinfo(cache: &Path, path: &str) -> PathBuf {

@@ -8,21 +8,14 @@ use kiln_tests::ground::Ground;
 use kiln_tests::lab::Lab;
 use kiln_tests::run::Kiln;
 
-use crate::{cache_of_nix, edit, listing, narinfo, substitute, trees};
+use crate::{edit, listing, narinfo, stocked, trees};
 
 #[test]
 fn publishing_again_changes_nothing_a_second_rebuilder_adds_its_signature_and_one_who_differs_is_refused() {
     let test = "publishing_again_changes_nothing_a_second_rebuilder_adds_its_signature_and_one_who_differs_is_refused";
     let Some(lab) = Lab::open(test) else { return };
     let (path, naming) = trees(&lab);
-    let kiln = Kiln::fresh(Ground::Disk);
-    substitute(
-        &kiln,
-        &cache_of_nix(&lab, "zstd", &[&path, &naming]).display().to_string(),
-        &lab.public("ours"),
-        &naming,
-    )
-    .succeeded();
+    let kiln = stocked(&lab, &[&path, &naming]);
     let cache = lab.path().join("published");
     let publish = |key: &str| {
         let (cache, key) = (cache.display().to_string(), lab.secret(key).display().to_string());

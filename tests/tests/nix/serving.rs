@@ -9,7 +9,7 @@ use kiln_tests::ground::Ground;
 use kiln_tests::lab::Lab;
 use kiln_tests::run::Kiln;
 
-use crate::{cache_of_nix, substitute, trees};
+use crate::{stocked, substitute, trees};
 
 /// `kiln serve`, ended when dropped.
 struct Served {
@@ -47,14 +47,7 @@ impl Drop for Served {
 fn nix_and_kiln_substitute_straight_from_a_store_that_kiln_serves() {
     let Some(lab) = Lab::open("nix_and_kiln_substitute_straight_from_a_store_that_kiln_serves") else { return };
     let (path, naming) = trees(&lab);
-    let kiln = Kiln::fresh(Ground::Disk);
-    substitute(
-        &kiln,
-        &cache_of_nix(&lab, "zstd", &[&path, &naming]).display().to_string(),
-        &lab.public("ours"),
-        &naming,
-    )
-    .succeeded();
+    let kiln = stocked(&lab, &[&path, &naming]);
     let served = Served::start(&kiln, &lab.secret("other"));
     lab.second(&served.address, "other", "nix-store", ["--realise", &naming]).succeeded();
     let key = lab.public("other");
