@@ -5,8 +5,10 @@
 //! it, leaves nothing, and says which field it was. The evaluation of the Nix language and the daemon's protocol are not meant.
 
 mod address;
+mod archive;
 mod cache;
 mod derivations;
+mod destination;
 mod dump;
 mod error;
 mod exchange;
@@ -15,11 +17,13 @@ mod publish;
 mod recipes;
 mod serve;
 mod substitute;
+mod turns;
 mod unpack;
 
 pub use address::content_digest;
 pub use cache::Cache;
 pub use derivations::{Derivations, DerivationsError};
+pub use destination::Destination;
 pub use dump::{DumpError, dump};
 pub use error::CacheError;
 pub use exchange::{ExchangeError, export, import};

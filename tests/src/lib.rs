@@ -2,8 +2,8 @@
 //!
 //! [`ground`] says where tests stand: the binary, the prepared store, directories on two file systems, and what to do
 //! when this host lacks something. [`lab`] is a real Nix. [`run`] runs commands and keeps what they said. [`recipe`] and
-//! [`derivation`] make what they are run on. Nothing here opens a socket: files that builds need come from the prepared store or its offline directory
-//! (`scripts/test --prepare`).
+//! [`derivation`] make what they are run on. [`shelf`] is a server on the loopback; nothing else here opens a socket: files that
+//! builds need come from the prepared store or its offline directory (`scripts/test --prepare`).
 
 pub mod derivation;
 pub mod ground;
@@ -11,3 +11,4 @@ pub mod lab;
 pub mod prepare;
 pub mod recipe;
 pub mod run;
+pub mod shelf;

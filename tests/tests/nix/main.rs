@@ -6,6 +6,7 @@ mod recipes;
 mod servers;
 mod serving;
 mod substitution;
+mod uploading;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
