@@ -2,6 +2,7 @@
 
 mod archives;
 mod publishing;
+mod realisations;
 mod recipes;
 mod servers;
 mod serving;
@@ -78,10 +79,13 @@ fn substitute(kiln: &Kiln, cache: &str, key: &str, path: &str) -> kiln_tests::ru
     kiln.run(["store", "substitute", "--substituters", cache, "--trusted-public-keys", key, path])
 }
 
-/// kiln with paths of Nix's first store in a store of its own.
+/// kiln with paths of Nix's first store in a store of its own; that they follow from their contents is forgotten, so that
+/// only signatures count.
 fn stocked(lab: &Lab, paths: &[&str]) -> Kiln {
     let kiln = Kiln::fresh(Ground::Disk);
-    let cache = cache_of_nix(lab, "zstd", paths).display().to_string();
+    let cache = cache_of_nix(lab, "zstd", paths);
+    paths.iter().for_each(|path| edit(&cache, path, |info| info.address = None));
+    let cache = cache.display().to_string();
     for path in paths {
         substitute(&kiln, &cache, &lab.public("ours"), path).succeeded();
     }

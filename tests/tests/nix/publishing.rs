@@ -28,15 +28,40 @@ fn publishing_again_changes_nothing_a_second_rebuilder_adds_its_signature_and_on
     assert_eq!(publish("other").succeeded().json()["signed"], 2);
     let info = NarInfo::parse(&fs::read(narinfo(&cache, &path)).unwrap()).unwrap();
     assert_eq!(info.signatures.len(), 2);
+    // Nix asks for both, and sees that a third is wanting.
+    let address = format!("file://{}", cache.display());
+    lab.second(&address, "ours", "nix-store", ["--realise", &naming]).succeeded();
+    let keys = format!("{} {}", lab.public("ours"), lab.public("other"));
+    let verify = |needed| {
+        let arguments = ["store", "verify", "-r", "--sigs-needed", needed, "--trusted-public-keys", &keys, &naming];
+        lab.second(&address, "ours", "nix", arguments)
+    };
+    verify("2").succeeded();
+    assert_ne!(verify("3").code(), Some(0));
+
+    // A signature that cannot be verified here stays as well, and is not lost when the archive is written again.
+    let theirs = format!("theirs-1:{}", "A".repeat(86) + "==");
+    edit(&cache, &path, |info| info.signatures.insert(0, theirs.clone()));
+    let before = listing(&cache);
+    assert_eq!(publish("ours").succeeded().json()["kept"], 2);
+    assert_eq!(listing(&cache), before);
 
     // An archive that went missing is written again; a narinfo that says otherwise is not replaced.
     fs::remove_file(cache.join(&info.url)).unwrap();
     assert_eq!(publish("ours").succeeded().json()["added"], 1);
     assert!(cache.join(&info.url).is_file());
-    edit(&cache, &path, |info| info.nar_hash = NarHash::new(Digest::of("other")));
-    let before = listing(&cache);
-    publish("ours").exits(6).says(&["two builds differ"]);
     assert_eq!(listing(&cache), before);
+    let other = NarHash::new(Digest::of("other"));
+    let ours = info.nar_hash;
+    edit(&cache, &path, |info| info.nar_hash = other);
+    let before = listing(&cache);
+    publish("ours").exits(1).says(&["two builds differ", "NAR hash", &ours.to_string(), &other.to_string()]);
+    assert_eq!(listing(&cache), before);
+    edit(&cache, &path, |info| {
+        info.nar_hash = ours;
+        info.references.insert(naming.parse().unwrap());
+    });
+    publish("ours").exits(1).says(&["references", "none here"]);
 }
 
 #[test]

@@ -12,13 +12,13 @@ use kiln_tests::run::Kiln;
 use crate::{stocked, substitute, trees};
 
 /// `kiln serve`, ended when dropped.
-struct Served {
+pub(crate) struct Served {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Served {
-    fn start(kiln: &Kiln, key: &Path) -> Self {
+    pub(crate) fn start(kiln: &Kiln, key: &Path) -> Self {
         let arguments = ["serve".as_ref(), "--nix-cache".as_ref(), "--listen".as_ref(), "127.0.0.1:0".as_ref()];
         let mut command = kiln.command(arguments.into_iter().chain(["--key".as_ref(), key.as_os_str()]));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();

@@ -46,6 +46,9 @@ fn nix_substitutes_what_was_put_on_a_server_and_putting_it_again_sends_nothing()
     });
     assert!(at(&base(&narinfo(shelf.path(), &path))) < at(&base(&narinfo(shelf.path(), &naming))));
 
+    let refused = lab.second(shelf.address(), "other", "nix-store", ["--realise", &naming]);
+    assert_ne!(refused.code(), Some(0), "another key is not enough:\n{}", refused.stderr);
+    lab.fresh();
     lab.second(shelf.address(), "ours", "nix-store", ["--realise", &naming]).succeeded();
     let key = lab.public("ours");
     let verify = ["store", "verify", "-r", "--sigs-needed", "1", "--trusted-public-keys", &key, &naming];
