@@ -1,4 +1,4 @@
-/* Put before libc by LD_PRELOAD (crash.rs): counts kiln's calls that change a file system, over all threads, and kills it
+/* Put before libc by LD_PRELOAD (main.rs): counts kiln's calls that change a file system, over all threads, and kills it
  * at number KILN_SHIM_KILL_AT: before the call if that is odd, after it if even. Writes the count to KILN_SHIM_COUNT. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
