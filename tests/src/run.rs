@@ -175,10 +175,16 @@ impl Kiln {
 impl Running {
     /// Starts `command` with no stdin, its words kept in files.
     pub fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::reading(command)
+    }
+
+    /// The same, with the stdin that it was given.
+    pub fn reading(mut command: Command) -> Self {
         let line = format!("{command:?}");
         let [stdout, stderr] = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file"));
         let keep = |f: &File| Stdio::from(f.try_clone().expect("a descriptor can be copied"));
-        command.stdin(Stdio::null()).stdout(keep(&stdout)).stderr(keep(&stderr));
+        command.stdout(keep(&stdout)).stderr(keep(&stderr));
         let child = command.spawn().unwrap_or_else(|e| panic!("{line}: {e}"));
         Self { child, stdout, stderr, began: Instant::now(), line }
     }

@@ -110,12 +110,11 @@ fn converse(stream: &TcpStream, root: &Path, asked: &Mutex<Vec<Asked>>, fault: &
         let length: u64 = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         let place = root.join(&request.file);
         let mut body = Vec::new();
-        if headers.contains_key("expect") {
-            if told.is_none() {
-                (&*stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-            }
+        let waits = headers.contains_key("expect");
+        if waits && told.is_none() {
+            (&*stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        if told.is_none() || !headers.contains_key("expect") {
+        if told.is_none() || !waits {
             (&mut reader).take(length).read_to_end(&mut body)?;
         }
         let mut answer = Vec::new();

@@ -5,7 +5,9 @@
 //! for a longer campaign (`scripts/crash`), `KILN_CRASH_SEED` for the same one again.
 
 mod builds;
+mod exchanges;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,19 +42,30 @@ impl Shim {
         self.dir.path().join("count")
     }
 
+    /// kiln that is killed at its call number `kill_at` (never, if 0), of those called `only` if that is said.
+    fn preloaded_only(&self, kiln: Kiln, only: &str, kill_at: u64) -> Kiln {
+        self.preloaded(kiln, kill_at).env("KILN_SHIM_ONLY", only)
+    }
+
     fn preloaded(&self, kiln: Kiln, kill_at: u64) -> Kiln {
         kiln.env("LD_PRELOAD", self.library().display().to_string())
             .env("KILN_SHIM_KILL_AT", kill_at.to_string())
             .env("KILN_SHIM_COUNT", self.count().display().to_string())
     }
 
+    fn report(&self) -> String {
+        fs::read_to_string(self.count()).expect("the shim wrote its count: is kiln dynamically linked?")
+    }
+
     /// How many such calls one run made.
     fn counted(&self) -> u64 {
-        fs::read_to_string(self.count())
-            .expect("the shim wrote its count: is kiln dynamically linked?")
-            .trim()
-            .parse()
-            .unwrap()
+        self.report().lines().next().expect("a count of all").parse().unwrap()
+    }
+
+    /// How many of each kind.
+    fn kinds(&self) -> BTreeMap<String, u64> {
+        let kind = |line: &str| line.split_once(' ').map(|(name, count)| (name.to_owned(), count.parse().unwrap()));
+        self.report().lines().filter_map(kind).collect()
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
+use kiln_model::digest::Digest;
 use kiln_model::format::narinfo::NarInfo;
 use kiln_tests::ground::Ground;
 use kiln_tests::lab::Lab;
@@ -130,4 +133,47 @@ fn credentials_come_from_netrc_and_addresses_that_cannot_be_put_to_are_bad_input
     assert!(secret.stderr.contains(".netrc") && !secret.stderr.contains("s3cret"), "{}", secret.stderr);
     let offline = Kiln::with_store(kiln.store());
     publish(&offline, &lab, shelf.address(), "ours", &[path]).exits(7).says(&["offline"]);
+}
+
+#[test]
+fn killed_at_any_upload_the_server_has_a_whole_cache_and_the_next_run_sends_the_rest() {
+    let test = "killed_at_any_upload_the_server_has_a_whole_cache_and_the_next_run_sends_the_rest";
+    let Some(lab) = Lab::open(test) else { return };
+    let (path, naming) = trees(&lab);
+    let kiln = online(&lab, &[&path, &naming]);
+    let key = lab.secret("ours").display().to_string();
+    let unharmed = Shelf::start();
+    publish(&kiln, &lab, unharmed.address(), "ours", &[&naming]).succeeded();
+    let whole = |shelf: &Shelf| {
+        let files = listing(shelf.path()).into_iter();
+        files.map(|(file, bytes)| (file.strip_prefix(shelf.path()).unwrap().to_owned(), bytes)).collect::<Vec<_>>()
+    };
+    let uploads = unharmed.put_since(0).len();
+    assert_eq!(uploads, 5);
+    for (fatal, taken) in (0..uploads).flat_map(|fatal| [(fatal, false), (fatal, true)]) {
+        let (pid, seen) = (Arc::new(AtomicI32::new(0)), AtomicUsize::new(0));
+        let victim = pid.clone();
+        let shelf = Shelf::failing(move |asked| {
+            if asked.method != "PUT" || seen.fetch_add(1, Ordering::SeqCst) != fatal {
+                return None;
+            }
+            let running = || victim.load(Ordering::SeqCst);
+            while running() == 0 {
+                std::thread::yield_now();
+            }
+            let pid = nix::unistd::Pid::from_raw(running());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+            (!taken).then_some(0)
+        });
+        let running = kiln.start(["publish", "--nix-cache", "--to", shelf.address(), "--key", &key, &naming]);
+        pid.store(running.pid().as_raw(), Ordering::SeqCst);
+        assert_eq!(running.end().code(), None, "upload {fatal}");
+        for (file, bytes) in whole(&shelf).iter().filter(|(file, _)| base(file).ends_with(".narinfo")) {
+            let info = NarInfo::parse(bytes).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            assert_eq!(Digest::of(fs::read(shelf.path().join(&info.url)).unwrap()), info.file_hash.unwrap());
+        }
+        publish(&kiln, &lab, shelf.address(), "ours", &[&naming]).succeeded();
+        assert!(whole(&shelf) == whole(&unharmed), "upload {fatal}");
+        kiln.verified();
+    }
 }
