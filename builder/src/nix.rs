@@ -5,7 +5,6 @@
 //! it, leaves nothing, and says which field it was. The evaluation of the Nix language and the daemon's protocol are not meant.
 
 mod address;
-mod archive;
 mod cache;
 mod derivations;
 mod destination;
@@ -13,6 +12,7 @@ mod dump;
 mod error;
 mod exchange;
 mod order;
+mod pack;
 mod publish;
 mod recipes;
 mod serve;

@@ -14,11 +14,11 @@ use kiln_model::format::realisation::{self, Realisation};
 use kiln_model::format::signature::SecretKey;
 use kiln_model::store_path::{StorePath, spelled};
 
-use super::archive::{Archive, LARGE};
 use super::destination::{Destination, Writing};
 use super::dump::DumpError;
 use super::error::CacheError;
 use super::order::references_first;
+use super::pack::{Archive, LARGE};
 use super::turns::in_turn;
 use crate::store::{PathInfo, Store, StoreError};
 
