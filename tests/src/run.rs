@@ -146,6 +146,13 @@ impl Kiln {
         self.start(arguments).end()
     }
 
+    /// Runs it to its end; it reads the file at `stdin`.
+    pub fn run_reading<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, stdin: &Path) -> Ran {
+        let mut command = self.command(arguments);
+        command.stdin(File::open(stdin).expect("a file of the test"));
+        Running::reading(command).end()
+    }
+
     /// Starts it.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
         Running::of(self.command(arguments))

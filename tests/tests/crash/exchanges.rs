@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use kiln_model::digest::Digest;
 use kiln_model::format::narinfo::NarInfo;
 use kiln_tests::ground::{self, Ground};
-use kiln_tests::run::{Kiln, Ran, Running};
+use kiln_tests::run::{Kiln, Ran};
 use tempfile::TempDir;
 
 use crate::{Dice, Shim, died, rounds};
@@ -134,11 +134,7 @@ fn killed_at_any_kind_of_call_of_an_import_the_store_verifies_and_the_next_one_f
     let stock = Stock::new();
     at_each_kind(|killing| {
         let kiln = Kiln::fresh(Ground::Tmpfs);
-        let import = |kiln: &Kiln| {
-            let mut command = kiln.command(["store", "import"]);
-            command.stdin(Stdio::from(File::open(stock.stream()).unwrap()));
-            Running::reading(command).end()
-        };
+        let import = |kiln: &Kiln| kiln.run_reading(["store", "import"], &stock.stream());
         let ran = import(&killing(Kiln::with_store(kiln.store())));
         kiln.verified();
         assert!(Stock::listed(&kiln).iter().all(|path| stock.paths.contains(path)));
