@@ -99,7 +99,12 @@ fn converse(stream: &TcpStream, root: &Path, asked: &Mutex<Vec<Asked>>, fault: &
             let Some((name, value)) = field.trim_end().split_once(':') else { break };
             headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
-        let file = target.trim_start_matches('/').to_owned();
+        // Asked as a proxy, it is every host.
+        let target = match target.strip_prefix("http://") {
+            Some(rest) => rest.split_once('/').map_or("", |(_, file)| file),
+            None => target.trim_start_matches('/'),
+        };
+        let file = target.to_owned();
         let authorization = headers.get("authorization").cloned();
         let nth = {
             let asked = asked.lock().expect("no thread of ours panics");

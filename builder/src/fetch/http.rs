@@ -1,8 +1,9 @@
 //! One request: proxy, credentials, certificates, redirects.
 //!
 //! Redirects are followed here and not by the HTTP library: at most [`MOST_REDIRECTS`], never from https to http, and
-//! credentials go only to the origin (scheme, host, port) that they were asked for. What is sent, is sent nowhere else. What is waited for is bounded: a
-//! connection that is silent for longer than the stall time is given up. Refusals never name an address.
+//! credentials go only to the origin (scheme, host, port) that they were asked for; uploads are not redirected at all. What is
+//! waited for is bounded: a connection that is silent for longer than the stall time is given up. Refusals never name an
+//! address.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -289,8 +290,7 @@ impl Resolver for ProxyAddress {
 
 /// Makes `GET /path` into `GET http://host/path`: ureq itself only knows proxies that tunnel.
 ///
-/// What is sent is either a whole head, which is far smaller than the buffer, or a piece of a body. Bodies are archives, narinfos
-/// and JSON: none of them begins as a head does.
+/// What is sent is a whole head, which is far smaller than the buffer, or a piece of the body whose length that head told.
 #[derive(Debug)]
 struct AbsoluteForm;
 
@@ -298,6 +298,8 @@ struct AbsoluteForm;
 struct AbsoluteTransport<In> {
     inner: In,
     authority: String,
+    /// Bytes of the body that are still to be sent.
+    body: u64,
 }
 
 impl<In: Transport> Connector<In> for AbsoluteForm {
@@ -305,7 +307,7 @@ impl<In: Transport> Connector<In> for AbsoluteForm {
 
     fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
         let authority = details.uri.authority().map(|a| format!("http://{}", a.as_str())).unwrap_or_default();
-        Ok(chained.map(|inner| AbsoluteTransport { inner, authority }))
+        Ok(chained.map(|inner| AbsoluteTransport { inner, authority, body: 0 }))
     }
 }
 
@@ -315,16 +317,18 @@ impl<In: Transport> Transport for AbsoluteTransport<In> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        const METHODS: [&[u8]; 3] = [b"GET ", b"HEAD ", b"PUT "];
-        let output = self.inner.buffers().output();
-        let starts = |method: &&[u8]| output[..amount].strip_prefix(*method).is_some_and(|rest| rest.starts_with(b"/"));
-        let Some(method) = METHODS.iter().find(|method| starts(method)).map(|method| method.len()) else {
+        if self.body > 0 || amount == 0 {
+            self.body = self.body.saturating_sub(amount as u64);
             return self.inner.transmit_output(amount, timeout);
-        };
-        let longer = amount + self.authority.len();
-        if longer > output.len() {
-            return Err(ureq::Error::Io(io::Error::other("request too long for a proxy")));
         }
+        let output = self.inner.buffers().output();
+        let method = [b"GET ".as_slice(), b"HEAD ", b"PUT "].into_iter().find(|method| output.starts_with(method));
+        let head = str::from_utf8(&output[..amount]).ok().filter(|head| head.ends_with("\r\n\r\n"));
+        let longer = amount + self.authority.len();
+        let (Some(method), Some(head), true) = (method.map(<[u8]>::len), head, longer <= output.len()) else {
+            return Err(ureq::Error::Io(io::Error::other("request too long for a proxy")));
+        };
+        self.body = announced(head);
         output.copy_within(method..amount, method + self.authority.len());
         output[method..method + self.authority.len()].copy_from_slice(self.authority.as_bytes());
         self.inner.transmit_output(longer, timeout)
@@ -337,6 +341,13 @@ impl<In: Transport> Transport for AbsoluteTransport<In> {
     fn is_open(&mut self) -> bool {
         self.inner.is_open()
     }
+}
+
+/// The length of the body that follows a head.
+fn announced(head: &str) -> u64 {
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    let length = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, value)| value.trim());
+    length.filter_map(|value| value.parse().ok()).next().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -103,6 +103,24 @@ fn an_upload_is_tried_again_and_what_is_never_taken_has_no_narinfo() {
 }
 
 #[test]
+fn uploads_go_through_a_proxy_whatever_is_in_them() {
+    let Some(lab) = Lab::open("uploads_go_through_a_proxy_whatever_is_in_them") else { return };
+    let shelf = Shelf::start();
+    let kiln = Kiln::fresh(Ground::Disk).online().env("http_proxy", shelf.address());
+    kiln.configure("[fetch]\nclients = []\nattempts = 1\n");
+    // Wherever it is cut into pieces, some begin as a request does.
+    let tree = lab.path().join("requests");
+    fs::write(&tree, "PUT / HTTP/1.1\r\n".repeat(200_000)).unwrap();
+    let added = kiln.run(["store".as_ref(), "add".as_ref(), tree.as_os_str()]).succeeded().stdout;
+    let (path, key) = (added.trim_end(), lab.secret("ours").display().to_string());
+    let to = ["--to", "http://cache.test/kiln", "--compression", "none", "--key", &key];
+    kiln.run(["publish", "--nix-cache"].iter().chain(&to).copied().chain([path])).succeeded();
+    let cache = shelf.path().join("kiln");
+    let info = NarInfo::parse(&fs::read(narinfo(&cache, path)).unwrap()).unwrap();
+    assert_eq!(Digest::of(fs::read(cache.join(&info.url)).unwrap()), info.file_hash.unwrap());
+}
+
+#[test]
 fn credentials_come_from_netrc_and_addresses_that_cannot_be_put_to_are_bad_input() {
     let test = "credentials_come_from_netrc_and_addresses_that_cannot_be_put_to_are_bad_input";
     let Some(lab) = Lab::open(test) else { return };
