@@ -5,7 +5,7 @@
 
 /// Yes: built, reproduced, verified.
 pub const YES: u8 = 0;
-/// No: diverged, upstream differs, policy denies; equivalent too, unless accepted.
+/// No: diverged, upstream differs, policy denies, a cache has other bytes; equivalent too, unless accepted.
 pub const NO: u8 = 1;
 /// Bad input: usage, recipe, lock, malformed file.
 pub const BAD_INPUT: u8 = 2;
@@ -35,6 +35,8 @@ pub enum Kind {
     Inconclusive,
     /// A build that something else needs has failed.
     BuildFailed,
+    /// Two builds that should agree do not: compare them.
+    Disagreement,
     /// Bytes are not what they should be: investigate.
     Tampered,
     /// Disk, network or permissions: mend the host, or try again.
@@ -51,6 +53,7 @@ impl Kind {
             Self::CannotIsolate => CANNOT_ISOLATE,
             Self::Inconclusive => INCONCLUSIVE,
             Self::BuildFailed => BUILD_FAILED,
+            Self::Disagreement => NO,
             Self::Tampered => TAMPERED,
             Self::Host => HOST_FAILED,
             Self::Bug => BUG,
@@ -69,6 +72,7 @@ mod tests {
             (Kind::CannotIsolate, 3),
             (Kind::Inconclusive, 4),
             (Kind::BuildFailed, 5),
+            (Kind::Disagreement, 1),
             (Kind::Tampered, 6),
             (Kind::Host, 7),
             (Kind::Bug, 70),

@@ -49,6 +49,7 @@ mod verify;
 
 pub use add::{Added, Arrival};
 pub use copy::{Origin, Source, TreeLimits};
+pub(crate) use digester::Digester;
 pub use digester::Digests;
 pub use error::{Refusal, StoreError, TreeError};
 pub use fingerprint::Fingerprint;

@@ -146,6 +146,13 @@ impl Kiln {
         self.start(arguments).end()
     }
 
+    /// Runs it to its end; it reads the file at `stdin`.
+    pub fn run_reading<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, stdin: &Path) -> Ran {
+        let mut command = self.command(arguments);
+        command.stdin(File::open(stdin).expect("a file of the test"));
+        Running::reading(command).end()
+    }
+
     /// Starts it.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
         Running::of(self.command(arguments))
@@ -175,10 +182,16 @@ impl Kiln {
 impl Running {
     /// Starts `command` with no stdin, its words kept in files.
     pub fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::reading(command)
+    }
+
+    /// The same, with the stdin that it was given.
+    pub fn reading(mut command: Command) -> Self {
         let line = format!("{command:?}");
         let [stdout, stderr] = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file"));
         let keep = |f: &File| Stdio::from(f.try_clone().expect("a descriptor can be copied"));
-        command.stdin(Stdio::null()).stdout(keep(&stdout)).stderr(keep(&stderr));
+        command.stdout(keep(&stdout)).stderr(keep(&stderr));
         let child = command.spawn().unwrap_or_else(|e| panic!("{line}: {e}"));
         Self { child, stdout, stderr, began: Instant::now(), line }
     }

@@ -162,7 +162,7 @@ impl Builder<'_> {
         let added = match locked {
             LockedInput::DebianSource { .. } | LockedInput::Url { .. } | LockedInput::Pypi { .. } => {
                 let (wanted, names): (Vec<Wanted>, Vec<String>) = files(locked).into_iter().unzip();
-                let fetched = self.archives.pinned(&wanted)?;
+                let fetched = self.fetched(&wanted)?;
                 self.store.add_files(&name, &names.into_iter().zip(fetched).collect::<Vec<_>>())?
             }
             LockedInput::Git { git, rev, .. } => {
@@ -193,6 +193,12 @@ impl Builder<'_> {
         })
     }
 
+    /// The files, which stay for as long as the store is open.
+    pub(crate) fn fetched(&self, wanted: &[Wanted]) -> Result<Vec<PathBuf>, BuildError> {
+        self.store.hold_files(wanted.iter().map(|wanted| &wanted.sha256))?;
+        Ok(self.archives.pinned(wanted)?)
+    }
+
     /// The materialised environment that `lock` names, assembled if the store does not have it.
     pub fn environment(&self, recipe: &str, lock: &Lock) -> Result<PathBuf, BuildError> {
         let wanted = &lock.environment;
@@ -215,7 +221,7 @@ impl Builder<'_> {
     /// Assembles the environment of the packages in `lock`, whatever its digests say, and keeps it.
     pub fn assemble(&self, recipe: &str, lock: &Lock) -> Result<Assembled, BuildError> {
         let wanted: Vec<Wanted> = lock.environment.packages.iter().map(package).collect();
-        let files = self.archives.pinned(&wanted)?;
+        let files = self.fetched(&wanted)?;
         let packages = |layer| {
             let of_layer = lock.environment.packages.iter().zip(&files).filter(move |(p, _)| p.layer == layer);
             of_layer.map(|(locked, file)| Package { locked, file: file.clone() }).collect::<Vec<_>>()

@@ -47,12 +47,17 @@ enum Command {
     },
 }
 
+/// What an ordinary user may ask for (pipe(7), pipe-max-size).
+const LARGEST_PIPE: usize = 1 << 20;
+
 const ANY: Limits = Limits { entries: u64::MAX, bytes: u64::MAX };
 
 impl NarCommand {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
         match self.command {
             Command::Dump { tree } => {
+                // Who reads, reads in larger pieces then; what is no pipe does without.
+                rustix::pipe::fcntl_setpipe_size(io::stdout(), LARGEST_PIPE).ok();
                 let mut out = BufWriter::with_capacity(256 << 10, io::stdout().lock());
                 let dumped = dump(&tree, &mut out).and_then(|()| out.flush().map_err(DumpError::Write));
                 match dumped {

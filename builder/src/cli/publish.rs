@@ -12,7 +12,8 @@ use kiln_model::store_path::StorePath;
 
 use super::{Failure, Session};
 use crate::exit::{self, Kind};
-use crate::nix::{CacheError, Publisher, paths_of};
+use crate::fetch::{self, Policy, Web};
+use crate::nix::{CacheError, Destination, Publisher, paths_of};
 
 /// Write a binary cache that Nix substitutes from.
 #[derive(Debug, Args)]
@@ -20,8 +21,9 @@ pub(super) struct Publish {
     /// Paths in the store (/nix/store/HASH-NAME), or directories of built recipes; with all that they name
     #[arg(required = true)]
     what: Vec<PathBuf>,
-    /// Directory of the cache; made if it is not there, added to if it is
-    #[arg(long, value_name = "DIR")]
+    /// Directory of the cache, made if it is not there, or its address (http, https), which must take PUT; credentials are read
+    /// from ~/.netrc
+    #[arg(long, value_name = "DIR|URL")]
     to: PathBuf,
     /// As a binary cache of Nix
     #[arg(long, required = true)]
@@ -47,6 +49,10 @@ enum Method {
 
 impl Publish {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
+        let policy = Policy::of(session.config()?);
+        let uploads = NonZeroUsize::new(policy.parallel).unwrap_or(NonZeroUsize::MIN);
+        let web = Web::new(&fetch::Host::current(), session.network(), policy);
+        let destination = &Destination::at(&self.to, &web)?;
         let store = session.store()?;
         let mut paths = BTreeSet::new();
         for what in &self.what {
@@ -61,8 +67,8 @@ impl Publish {
             Method::Xz => Compression::Xz,
             Method::None => Compression::None,
         };
-        let parallel = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let publisher = Publisher { store, directory: &self.to, keys: &keys, compression, parallel };
+        let processors = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let publisher = Publisher { store, destination, keys: &keys, compression, processors, uploads };
         let done = publisher.publish(&paths)?;
         if session.json() {
             session.print_json(&serde_json::json!({
@@ -70,6 +76,7 @@ impl Publish {
                 "added": done.added,
                 "signed": done.signed,
                 "kept": done.kept,
+                "realisations": done.realisations,
                 "nar_bytes": done.nar_bytes,
                 "file_bytes": done.file_bytes,
             }))?;

@@ -1,8 +1,9 @@
-//! One GET: proxy, credentials, certificates, redirects.
+//! One request: proxy, credentials, certificates, redirects.
 //!
 //! Redirects are followed here and not by the HTTP library: at most [`MOST_REDIRECTS`], never from https to http, and
-//! credentials go only to the origin (scheme, host, port) that they were asked for. What is waited for is bounded: a
-//! connection that is silent for longer than the stall time is given up. Refusals never name an address.
+//! credentials go only to the origin (scheme, host, port) that they were asked for; uploads are not redirected at all. What is
+//! waited for is bounded: a connection that is silent for longer than the stall time is given up. Refusals never name an
+//! address.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -11,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls_native_certs::load_native_certs;
-use ureq::http::{HeaderMap, Uri, header};
+use ureq::AsSendBody;
+use ureq::http::{HeaderMap, Method, Request, Response, Uri, header, request};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport};
@@ -25,6 +27,12 @@ use super::route::{Proxies, Route};
 
 /// Hops after the first address.
 const MOST_REDIRECTS: usize = 8;
+
+/// Larger bodies are sent once the server has said that it takes them: one that refuses would hang up in the midst.
+const MOST_UNASKED: u64 = 1 << 20;
+
+/// The most that is read of what a server says to an upload.
+const MOST_READ_OF_ANSWER: u64 = 64 << 10;
 
 /// What the fetcher asks with. Connections are kept for the next request to the same host.
 pub(super) struct Client {
@@ -63,11 +71,47 @@ pub(super) struct Reply {
 impl Client {
     /// Asks for the bytes of `url` after the first `from`.
     pub(super) fn get(&self, origin: Origin, url: &Url, from: u64, accept: &str) -> Result<Reply, Refusal> {
+        self.followed(origin, url, || {
+            let request = Request::builder().header(header::ACCEPT, accept);
+            if from > 0 { request.header(header::RANGE, format!("bytes={from}-")) } else { request }
+        })
+    }
+
+    /// Asks what a GET would give.
+    pub(super) fn head(&self, origin: Origin, url: &Url) -> Result<Reply, Refusal> {
+        self.followed(origin, url, || Request::builder().method(Method::HEAD))
+    }
+
+    /// Sends `body` to `url` itself; the status of the answer. A redirect is refused: who asked meant this server.
+    pub(super) fn put(
+        &self,
+        origin: Origin,
+        url: &Url,
+        kind: &str,
+        body: impl AsSendBody,
+        size: u64,
+    ) -> Result<u16, Refusal> {
+        let mut request = Request::builder().method(Method::PUT).header(header::CONTENT_TYPE, kind);
+        if size > MOST_UNASKED {
+            request = request.header(header::EXPECT, "100-continue");
+        }
+        let authorization = self.credentials.header(url, origin);
+        let reply = self.hop(origin, url, authorization.as_deref(), request, body)?;
+        let status = reply.status().as_u16();
+        // Read to its end, so that the connection can be used again.
+        io::copy(&mut reply.into_body().into_reader().take(MOST_READ_OF_ANSWER), &mut io::sink()).ok();
+        match status {
+            300..=399 => Err(Refusal::Redirect("redirected; uploads go only to the address that was given".into())),
+            status => Ok(status),
+        }
+    }
+
+    fn followed(&self, origin: Origin, url: &Url, ask: impl Fn() -> request::Builder) -> Result<Reply, Refusal> {
         let credentials = self.credentials.header(url, origin);
         let mut here = url.clone();
         for _ in 0..=MOST_REDIRECTS {
             let own = here.origin() == url.origin();
-            let reply = self.hop(origin, &here, from, accept, credentials.as_deref().filter(|_| own))?;
+            let reply = self.hop(origin, &here, credentials.as_deref().filter(|_| own), ask(), ())?;
             let (status, headers) = (reply.status().as_u16(), reply.headers());
             if !matches!(status, 301 | 302 | 303 | 307 | 308) {
                 return Ok(Reply {
@@ -88,10 +132,10 @@ impl Client {
         &self,
         origin: Origin,
         url: &Url,
-        from: u64,
-        accept: &str,
         authorization: Option<&str>,
-    ) -> Result<ureq::http::Response<ureq::Body>, Refusal> {
+        request: request::Builder,
+        body: impl AsSendBody,
+    ) -> Result<Response<ureq::Body>, Refusal> {
         let route = self.proxies.route(url, origin, self.apt.as_ref()).map_err(Refusal::Unreadable)?;
         let trust = if origin == Origin::Pip { Trust::Pip } else { Trust::Platform };
         let mut bare = url.clone();
@@ -99,14 +143,7 @@ impl Client {
         let _ = (bare.set_username(""), bare.set_password(None));
         bare.set_fragment(None);
         // Mirrors that compress on the way would change the bytes.
-        let mut request = self
-            .agent(trust, &route)?
-            .get(bare.as_str())
-            .header(header::ACCEPT, accept)
-            .header(header::ACCEPT_ENCODING, "identity");
-        if from > 0 {
-            request = request.header(header::RANGE, format!("bytes={from}-"));
-        }
+        let mut request = request.uri(bare.as_str()).header(header::ACCEPT_ENCODING, "identity");
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
@@ -115,7 +152,8 @@ impl Client {
         {
             request = request.header(header::PROXY_AUTHORIZATION, proxy_authorization(proxy));
         }
-        request.call().map_err(refusal)
+        let request = request.body(body).map_err(|error| Refusal::Unreadable(format!("no such request: {error}")))?;
+        self.agent(trust, &route)?.run(request).map_err(refusal)
     }
 
     fn agent(&self, trust: Trust, route: &Route) -> Result<ureq::Agent, Refusal> {
@@ -251,6 +289,8 @@ impl Resolver for ProxyAddress {
 }
 
 /// Makes `GET /path` into `GET http://host/path`: ureq itself only knows proxies that tunnel.
+///
+/// What is sent is a whole head, which is far smaller than the buffer, or a piece of the body whose length that head told.
 #[derive(Debug)]
 struct AbsoluteForm;
 
@@ -258,6 +298,8 @@ struct AbsoluteForm;
 struct AbsoluteTransport<In> {
     inner: In,
     authority: String,
+    /// Bytes of the body that are still to be sent.
+    body: u64,
 }
 
 impl<In: Transport> Connector<In> for AbsoluteForm {
@@ -265,7 +307,7 @@ impl<In: Transport> Connector<In> for AbsoluteForm {
 
     fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
         let authority = details.uri.authority().map(|a| format!("http://{}", a.as_str())).unwrap_or_default();
-        Ok(chained.map(|inner| AbsoluteTransport { inner, authority }))
+        Ok(chained.map(|inner| AbsoluteTransport { inner, authority, body: 0 }))
     }
 }
 
@@ -275,15 +317,20 @@ impl<In: Transport> Transport for AbsoluteTransport<In> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        // Requests have no body, so that each output is a whole head (it is far smaller than the buffer).
-        const METHOD: usize = "GET ".len();
-        let output = self.inner.buffers().output();
-        let longer = amount + self.authority.len();
-        if !output[..amount].starts_with(b"GET /") || longer > output.len() {
-            return Err(ureq::Error::Io(io::Error::other("request too long for a proxy")));
+        if self.body > 0 || amount == 0 {
+            self.body = self.body.saturating_sub(amount as u64);
+            return self.inner.transmit_output(amount, timeout);
         }
-        output.copy_within(METHOD..amount, METHOD + self.authority.len());
-        output[METHOD..METHOD + self.authority.len()].copy_from_slice(self.authority.as_bytes());
+        let output = self.inner.buffers().output();
+        let method = [b"GET ".as_slice(), b"HEAD ", b"PUT "].into_iter().find(|method| output.starts_with(method));
+        let head = str::from_utf8(&output[..amount]).ok().filter(|head| head.ends_with("\r\n\r\n"));
+        let longer = amount + self.authority.len();
+        let (Some(method), Some(head), true) = (method.map(<[u8]>::len), head, longer <= output.len()) else {
+            return Err(ureq::Error::Io(io::Error::other("request too long for a proxy")));
+        };
+        self.body = announced(head);
+        output.copy_within(method..amount, method + self.authority.len());
+        output[method..method + self.authority.len()].copy_from_slice(self.authority.as_bytes());
         self.inner.transmit_output(longer, timeout)
     }
 
@@ -294,6 +341,13 @@ impl<In: Transport> Transport for AbsoluteTransport<In> {
     fn is_open(&mut self) -> bool {
         self.inner.is_open()
     }
+}
+
+/// The length of the body that follows a head.
+fn announced(head: &str) -> u64 {
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    let length = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, value)| value.trim());
+    length.filter_map(|value| value.parse().ok()).next().unwrap_or(0)
 }
 
 #[cfg(test)]

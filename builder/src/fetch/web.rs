@@ -51,10 +51,15 @@ impl Web {
 
     /// The bytes at `url`; `None` if the server says that it has none. Asked again while that may help.
     pub fn get(&self, url: &Url) -> Result<Option<Stream>, Refusal> {
+        self.patiently(|client| self.once(client, url))
+    }
+
+    /// Calls `ask` again while that may help.
+    pub(super) fn patiently<T>(&self, mut ask: impl FnMut(&Client) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let client = self.client.as_ref().ok_or(Refusal::Offline)?;
         let mut wait = self.policy.backoff;
         for attempt in 1.. {
-            match self.once(client, url) {
+            match ask(client) {
                 Err(refusal) if refusal.may_pass() && attempt < self.policy.attempts => {
                     std::thread::sleep(wait);
                     wait *= 2;

@@ -149,7 +149,8 @@ impl<'w> Cache<'w> {
         }
     }
 
-    fn read(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>, CacheError> {
+    /// The same, and nothing that is remembered.
+    pub(super) fn read(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>, CacheError> {
         let Some(body) = self.open(file)? else { return Ok(None) };
         let too_large = || CacheError::TooLarge { cache: self.shown.clone(), file: file.into(), limit };
         if body.size.is_some_and(|size| size > limit) {

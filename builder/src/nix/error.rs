@@ -188,19 +188,65 @@ pub enum CacheError {
         /// How many of them did not answer.
         silent: usize,
     },
-    /// The cache has other bytes under this path.
+    /// The cache says something else of it.
     #[error(
-        "{path} has the NAR hash {ours} here and {theirs} in {cache}: two builds differ, or one was altered; compare before publishing"
+        "the {what} of {of} is {ours} here and {theirs} in {cache}: two builds differ, or one was altered; compare before publishing"
     )]
     Disagree {
         /// The cache.
         cache: String,
-        /// Of what.
-        path: StorePath,
+        /// Of what: a path, or an output of a derivation.
+        of: String,
+        /// What of it.
+        what: &'static str,
         /// The store's.
         ours: String,
         /// The cache's.
         theirs: String,
+    },
+    /// No place to publish to.
+    #[error(
+        "publishing to {scheme}:// is not supported: publish to a directory, and copy that with a tool for {scheme}, \
+         the files below nar first and those that end in .narinfo last"
+    )]
+    Scheme {
+        /// What the address begins with.
+        scheme: String,
+    },
+    /// An address with settings in it.
+    #[error("{address:?} has parameters: leave them out, and say --compression and --key instead")]
+    Parameters {
+        /// As given.
+        address: String,
+    },
+    /// An address with a password in it.
+    #[error("the address of {host} holds credentials, which other users can see: write them into ~/.netrc instead")]
+    Secret {
+        /// Whose address.
+        host: String,
+    },
+    /// A server that takes no files, or none from this user.
+    #[error(
+        "{cache} answered {status} when {file} was put there: it takes no uploads, or other credentials than $NETRC or \
+         ~/.netrc has for it"
+    )]
+    Unwelcome {
+        /// The cache.
+        cache: String,
+        /// Which file.
+        file: String,
+        /// What it answered.
+        status: u16,
+    },
+    /// A file that could not be sent.
+    #[error("putting {file} into {cache}")]
+    NotTaken {
+        /// The cache.
+        cache: String,
+        /// Which file.
+        file: String,
+        /// Why not.
+        source: Refusal,
     },
     /// A tree of the store cannot be read.
     #[error("reading {path}")]
@@ -240,6 +286,9 @@ impl CacheError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Address { .. } | Self::Key { .. } | Self::Info { .. } | Self::NotACache { .. } => Kind::BadInput,
+            Self::Scheme { .. } | Self::Parameters { .. } | Self::Secret { .. } => Kind::BadInput,
+            Self::Unwelcome { .. } | Self::NotTaken { .. } => Kind::Host,
+            Self::Disagree { .. } => Kind::Disagreement,
             Self::Unreachable { .. } | Self::Io { .. } | Self::Dump { .. } | Self::Nowhere { .. } => Kind::Host,
             Self::NoArchive { .. } => Kind::Host,
             Self::NarInfo { .. }
@@ -251,8 +300,7 @@ impl CacheError {
             | Self::Field { .. }
             | Self::Compressed { .. }
             | Self::Archive { .. }
-            | Self::Circle { .. }
-            | Self::Disagree { .. } => Kind::Tampered,
+            | Self::Circle { .. } => Kind::Tampered,
             Self::Store(error) => error.kind(),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kiln_model::lower;
 use kiln_model::store_path::StorePath;
 
-use crate::build::graph::{Graph, Origin};
+use crate::build::graph::{Graph, Node, Origin};
 use crate::exit::Kind;
 use crate::store::{Digests, Store, StoreError, Trust};
 
@@ -39,7 +39,7 @@ pub fn paths_of(store: &Store, graph: &Graph) -> Result<BTreeSet<StorePath>, Rec
     let mut paths = BTreeSet::new();
     for node in &graph.nodes {
         let not_built = || RecipesError::NotBuilt { recipe: node.shown.display().to_string() };
-        let Some(outputs) = store.valid_outputs(&node.derivation)? else { return Err(not_built()) };
+        let outputs = outputs_of(store, node)?.ok_or_else(not_built)?;
         if let Origin::Recipe(locked) = &node.origin {
             if store.path_info(&locked.environment)?.is_none() {
                 let hash = &locked.lock.environment.nar_hash;
@@ -54,7 +54,22 @@ pub fn paths_of(store: &Store, graph: &Graph) -> Result<BTreeSet<StorePath>, Rec
             }
         }
         paths.insert(store.add_derivation(&node.derivation.name, &node.derivation.print())?);
-        paths.extend(outputs.into_values().map(|info| info.path));
+        paths.extend(outputs);
     }
     Ok(paths)
+}
+
+/// Where the outputs of `node` are, those that float included, if all are valid.
+fn outputs_of(store: &Store, node: &Node) -> Result<Option<BTreeSet<StorePath>>, StoreError> {
+    let mut outputs = BTreeSet::new();
+    for (name, output) in &node.derivation.outputs {
+        let path = match output.path() {
+            Some(path) => store.path_info(path)?.map(|info| info.path),
+            None => store.realisation(&node.path, name)?.map(|realisation| realisation.path),
+        };
+        let Some(path) = path else { return Ok(None) };
+        outputs.insert(path);
+    }
+    store.hold(&outputs)?;
+    Ok(Some(outputs))
 }

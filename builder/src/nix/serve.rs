@@ -1,18 +1,19 @@
 //! The store as a binary cache over HTTP, read only.
 //!
-//! Narinfos are made when they are asked for, archives are streamed from the trees: nothing is written and nothing kept but
+//! Narinfos and realisations are made when they are asked for, archives are streamed from the trees: nothing is written and nothing kept but
 //! which paths were asked for, so that they stay while the server runs. A fixed number of threads answers, each one connection at
 //! a time; what a client sends is bounded in size and time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_model::format::cache_info::CacheInfo;
 use kiln_model::format::narinfo::{Compression, NarInfo};
+use kiln_model::format::realisation::{Realisation, RealisationId};
 use kiln_model::format::signature::SecretKey;
 use kiln_model::store_path::{HASH_LENGTH, StorePath};
 
@@ -26,6 +27,8 @@ const LONGEST_REQUEST: u64 = 16 << 10;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Connections at once.
 const THREADS: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
+/// How long what was found of realisations is believed: each is asked for by an id that its file is not named by.
+const REMEMBERED: Duration = Duration::from_secs(1);
 /// Asked before caches that say nothing.
 const PRIORITY: u32 = 30;
 
@@ -35,6 +38,13 @@ pub struct Server<'a> {
     keys: Vec<SecretKey>,
     listener: TcpListener,
     held: Mutex<BTreeSet<StorePath>>,
+    realisations: Mutex<Option<Realisations>>,
+}
+
+/// What the store knows of outputs whose paths follow from their contents, and since when.
+struct Realisations {
+    read: Instant,
+    by_id: BTreeMap<RealisationId, Realisation>,
 }
 
 struct Request {
@@ -52,7 +62,8 @@ enum Answer {
 impl<'a> Server<'a> {
     /// Serves `store` at `address`; narinfos are signed with `keys`.
     pub fn bind(store: &'a Store, address: SocketAddr, keys: Vec<SecretKey>) -> io::Result<Self> {
-        Ok(Self { store, keys, listener: TcpListener::bind(address)?, held: Mutex::default() })
+        let listener = TcpListener::bind(address)?;
+        Ok(Self { store, keys, listener, held: Mutex::default(), realisations: Mutex::default() })
     }
 
     /// Where it listens.
@@ -142,6 +153,14 @@ impl<'a> Server<'a> {
         if let Some(hash) = target.strip_prefix("/nar/").and_then(|file| file.strip_suffix(".nar")) {
             return Ok(self.path(hash)?.map_or(Answer::Status("404 Not Found"), |info| Answer::Nar(Box::new(info))));
         }
+        if let Some(id) = target.strip_prefix("/realisations/").and_then(|file| file.strip_suffix(".doi")) {
+            // Clients differ in whether they encode these two.
+            let Ok(id) = id.replace("%3A", ":").replace("%21", "!").parse() else { return missing };
+            return match self.realisation(&id)? {
+                Some(realisation) => Ok(Answer::Text { kind: "application/json", text: realisation.print() }),
+                None => missing,
+            };
+        }
         missing
     }
 
@@ -159,6 +178,25 @@ impl<'a> Server<'a> {
             }
         }
         Ok(Some(self.store.check(&path, Trust::Fingerprint)?))
+    }
+
+    /// Which path an output turned out to be, signed; the path is kept while the server runs.
+    fn realisation(&self, id: &RealisationId) -> Result<Option<Realisation>, CacheError> {
+        let found = {
+            let mut known = self.realisations.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.as_ref().is_none_or(|known| known.read.elapsed() > REMEMBERED) {
+                let by_id =
+                    self.store.realisations()?.into_iter().map(|(_, found)| (found.id.clone(), found)).collect();
+                *known = Some(Realisations { read: Instant::now(), by_id });
+            }
+            known.as_ref().and_then(|known| known.by_id.get(id)).cloned()
+        };
+        let Some(mut realisation) = found else { return Ok(None) };
+        if self.path(realisation.path.hash_part())?.is_none() {
+            return Ok(None);
+        }
+        self.keys.iter().for_each(|key| realisation.sign(key));
+        Ok(Some(realisation))
     }
 
     fn narinfo(&self, info: PathInfo) -> NarInfo {

@@ -39,6 +39,8 @@ impl UnpackError {
     /// Who has to act on it.
     pub fn kind(&self) -> Kind {
         match self {
+            // One that ends early is no archive.
+            Self::Nar(NarError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Kind::BadInput,
             Self::Nar(NarError::Io(_)) | Self::Io { .. } => Kind::Host,
             Self::Nar(_) | Self::Exists { .. } => Kind::BadInput,
         }

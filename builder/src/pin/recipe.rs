@@ -190,7 +190,7 @@ impl Pinning<'_, '_> {
                 };
                 let wanted = crate::build::provide::files(&locked(NarHash::new(Digest::of(b""))));
                 let (wanted, names): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-                let fetched = builder.archives.pinned(&wanted).map_err(BuildError::from)?;
+                let fetched = builder.fetched(&wanted)?;
                 digested(&locked, &names.into_iter().zip(fetched).collect::<Vec<_>>())
             }
             Input::Url { url: address, sha256, file } => {

@@ -28,13 +28,13 @@ pub enum Digests {
 }
 
 /// What came out.
-pub(super) struct Digested {
-    pub(super) nar_hash: NarHash,
-    pub(super) nar_size: u64,
+pub(crate) struct Digested {
+    pub(crate) nar_hash: NarHash,
+    pub(crate) nar_size: u64,
     /// One per file, in the order of the NAR; empty unless wanted.
-    pub(super) files: Vec<Digest>,
+    pub(crate) files: Vec<Digest>,
     /// Indices of the scanner's candidates that were found.
-    pub(super) references: Vec<usize>,
+    pub(crate) references: Vec<usize>,
 }
 
 /// A piece of the NAR, and where in it files begin and end.
@@ -51,7 +51,7 @@ enum Cut {
 }
 
 /// Takes a NAR piece by piece.
-pub(super) struct Digester {
+pub(crate) struct Digester {
     digests: Digests,
     scanner: Option<ReferenceScanner>,
     block: Block,
@@ -140,12 +140,12 @@ impl Ring {
 }
 
 impl Digester {
-    pub(super) fn new(digests: Digests, scanner: Option<ReferenceScanner>) -> Self {
+    pub(crate) fn new(digests: Digests, scanner: Option<ReferenceScanner>) -> Self {
         Self { digests, scanner, block: Block::new(), size: 0, ring: None }
     }
 
     /// Takes a frame.
-    pub(super) fn frame(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn frame(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let room = BLOCK - self.block.used;
             let (now, later) = bytes.split_at(room.min(bytes.len()));
@@ -200,7 +200,7 @@ impl Digester {
         ring.full.send(block).expect("the hashing threads end only after this one");
     }
 
-    pub(super) fn finish(mut self) -> Digested {
+    pub(crate) fn finish(mut self) -> Digested {
         if let Some(scanner) = &mut self.scanner {
             scanner.scan(self.block.filled());
         }

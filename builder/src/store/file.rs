@@ -23,6 +23,12 @@ impl Store {
         Ok(Some(path))
     }
 
+    /// Keeps files from being collected, those too that are only about to be fetched.
+    pub fn hold_files<'d>(&self, digests: impl IntoIterator<Item = &'d Digest>) -> Result<(), StoreError> {
+        let _shared = self.share_with_gc()?;
+        digests.into_iter().try_for_each(|digest| self.hold_line(&file_line(digest)))
+    }
+
     /// Adds what `reader` gives if its digest is `digest`; `what` names it in errors. On return it is on the disk.
     pub fn add_file(&self, what: &str, reader: &mut dyn Read, digest: &Digest) -> Result<PathBuf, StoreError> {
         if let Some(path) = self.file(digest)? {

@@ -120,7 +120,10 @@ impl Store {
             super::contents(&self.layout)?.paths.into_iter().map(|info| (info.path.clone(), info)).collect();
         let mut live = BTreeSet::new();
         let mut open: Vec<StorePath> = self.roots()?.into_values().collect();
-        open.extend(infos.keys().filter(|path| held.contains(path.base_name())).cloned());
+        // Who holds a tree by its digest may have found it as a valid path.
+        let is_held =
+            |info: &PathInfo| held.contains(info.path.base_name()) || held.contains(&tree_line(&info.nar_hash));
+        open.extend(infos.values().filter(|info| is_held(info)).map(|info| info.path.clone()));
         while let Some(path) = open.pop() {
             let Some(info) = infos.get(&path) else { continue };
             if live.insert(path) {

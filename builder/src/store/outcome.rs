@@ -145,6 +145,8 @@ impl Store {
             references: staged.walked.references.clone(),
             manifest,
         };
+        // A collection that has read what is held must not find the tree before it has ended.
+        let _shared = self.share_with_gc()?;
         self.hold_line(&tree_line(&nar_hash))?;
         let _lock = self.lock_name(&format!("tree-{}", nar_hash.digest()))?;
         if self.tree_location(&nar_hash)?.is_some() {

@@ -1,19 +1,19 @@
 //! Archive → store: restored under a private name, made valid once the caller knows that it is what it should be.
 //!
-//! Hashed, checked and written in one pass; canonical from the start. What is refused leaves nothing behind.
+//! Checked and written in one pass, and hashed meanwhile; canonical from the start. What is refused leaves nothing behind.
 
 use std::ffi::CString;
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use kiln_model::digest::{Digest, NarHash};
+use kiln_model::digest::NarHash;
 use kiln_model::format::nar::{Event, Limits, NarError, decode};
-use sha2::{Digest as _, Sha256};
 
 use super::Store;
 use super::add::{Arrival, Staged, c_name};
 use super::copy::{Destination, TreeLimits, Walked, Writer, write_all};
+use super::digester::{Digested, Digester, Digests};
 use super::error::{StoreError, failed};
 use super::record::PathInfo;
 use super::session::remove_tree;
@@ -66,7 +66,7 @@ impl Store {
 }
 
 fn restore(nar: &mut dyn Read, mut writer: Writer<'_>, limits: TreeLimits) -> Result<Walked, StoreError> {
-    let mut hashing = Hashing { reader: nar, digest: Sha256::new(), size: 0 };
+    let mut hashing = Hashing { reader: nar, digester: Digester::new(Digests::Nar, None) };
     let limits = Limits { entries: limits.entries, bytes: limits.bytes };
     let mut buffer = vec![0; 128 << 10];
     let mut refused = None;
@@ -82,13 +82,10 @@ fn restore(nar: &mut dyn Read, mut writer: Writer<'_>, limits: TreeLimits) -> Re
     match (decoded, refused) {
         (_, Some(error)) => Err(error),
         (Err(error), None) => Err(error.into()),
-        (Ok(()), None) => Ok(Walked {
-            nar_hash: NarHash::new(Digest::from_bytes(hashing.digest.finalize().into())),
-            nar_size: hashing.size,
-            manifest: None,
-            references: Default::default(),
-            stats: writer.stats,
-        }),
+        (Ok(()), None) => {
+            let Digested { nar_hash, nar_size, .. } = hashing.digester.finish();
+            Ok(Walked { nar_hash, nar_size, manifest: None, references: Default::default(), stats: writer.stats })
+        }
     }
 }
 
@@ -131,15 +128,13 @@ fn write(writer: &mut Writer<'_>, event: Event<'_>, buffer: &mut [u8]) -> Result
 /// Hashes what is read.
 struct Hashing<'r> {
     reader: &'r mut dyn Read,
-    digest: Sha256,
-    size: u64,
+    digester: Digester,
 }
 
 impl Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
-        self.digest.update(&buffer[..count]);
-        self.size += count as u64;
+        self.digester.frame(&buffer[..count]);
         Ok(count)
     }
 }

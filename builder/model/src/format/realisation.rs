@@ -11,8 +11,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::digest::{Digest, serde_as_text};
+use crate::format::signature::SecretKey;
 use crate::name::Name;
 use crate::store_path::StorePath;
+
+/// More than any such file has: a thousand dependent realisations are a fifth of it.
+pub const MOST_BYTES: u64 = 1 << 20;
 
 /// What Nix 2.8 names an output by before its path is known: `sha256:HEX!OUT`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,6 +130,11 @@ impl Realisation {
         let unsigned =
             Unsigned { dependent_realisations: &text.dependent_realisations, id: &text.id, out_path: &text.out_path };
         serde_json::to_string(&unsigned).expect("a realisation has string keys only")
+    }
+
+    /// Adds the signature of `key`, unless it is there already.
+    pub fn sign(&mut self, key: &SecretKey) {
+        self.signatures.insert(key.sign(self.fingerprint().as_bytes()).to_string());
     }
 
     /// Where it lies in a cache, for Nix 2.8.

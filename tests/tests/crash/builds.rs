@@ -1,83 +1,15 @@
-//! kiln killed at any instruction: the store verifies, the next run finishes, no process and no mount is left.
-//!
-//! A shim that the dynamic loader puts before libc counts the calls that change a file system and kills kiln at the N-th,
-//! before or after it is done; what kiln calls without libc is met by killing at random times. `KILN_CRASH_ROUNDS` asks
-//! for a longer campaign (`scripts/crash`), `KILN_CRASH_SEED` for the same one again.
+//! Builds that are killed.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::recipe::{self, Made};
-use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::run::Kiln;
 
-/// The shim, compiled with this machine's C compiler.
-struct Shim {
-    dir: tempfile::TempDir,
-}
-
-impl Shim {
-    fn new() -> Self {
-        let shim = Self { dir: ground::directory(Ground::Disk) };
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash_shim.c");
-        let compiled = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-            .arg(shim.library())
-            .arg(source)
-            .status();
-        assert!(compiled.unwrap().success(), "cc cannot compile the shim");
-        shim
-    }
-
-    fn library(&self) -> PathBuf {
-        self.dir.path().join("shim.so")
-    }
-
-    fn count(&self) -> PathBuf {
-        self.dir.path().join("count")
-    }
-
-    fn preloaded(&self, kiln: Kiln, kill_at: u64) -> Kiln {
-        kiln.env("LD_PRELOAD", self.library().display().to_string())
-            .env("KILN_SHIM_KILL_AT", kill_at.to_string())
-            .env("KILN_SHIM_COUNT", self.count().display().to_string())
-    }
-
-    /// How many such calls one run made.
-    fn counted(&self) -> u64 {
-        fs::read_to_string(self.count())
-            .expect("the shim wrote its count: is kiln dynamically linked?")
-            .trim()
-            .parse()
-            .unwrap()
-    }
-}
-
-/// Numbers that look random, the same for the same seed (Knuth, MMIX).
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let seed = match std::env::var("KILN_CRASH_SEED") {
-            Ok(seed) => seed.parse().expect("KILN_CRASH_SEED is a number"),
-            Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64,
-        };
-        println!("KILN_CRASH_SEED={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % end.max(1)
-    }
-}
-
-fn rounds(usual: u64) -> u64 {
-    std::env::var("KILN_CRASH_ROUNDS").map_or(usual, |n| n.parse().expect("KILN_CRASH_ROUNDS is a number"))
-}
+use crate::{Dice, Shim, died, rounds};
 
 fn mounts() -> BTreeSet<String> {
     fs::read_to_string("/proc/self/mountinfo").unwrap().lines().map(String::from).collect()
@@ -122,12 +54,6 @@ mkdir "$out" "$dev"; for i in 1 2 3 4 5 6 7 8; do echo same >"$out/$i"; ln -s "$
     );
     (made, marker)
 }
-
-fn died(ran: &Ran) -> bool {
-    use std::os::unix::process::ExitStatusExt as _;
-    ran.status.signal() == Some(9)
-}
-
 /// A store of its own whose environment is assembled.
 fn store() -> Kiln {
     let kiln = Kiln::fresh(Ground::Tmpfs);

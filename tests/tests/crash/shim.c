@@ -1,5 +1,6 @@
-/* Put before libc by LD_PRELOAD (crash.rs): counts kiln's calls that change a file system, over all threads, and kills it
- * at number KILN_SHIM_KILL_AT: before the call if that is odd, after it if even. Writes the count to KILN_SHIM_COUNT. */
+/* Put before libc by LD_PRELOAD (main.rs): counts kiln's calls that change a file system, over all threads, and kills it
+ * at number KILN_SHIM_KILL_AT of them, or, if KILN_SHIM_ONLY names a call, of that call's: before it if the number is odd,
+ * after it if even. Writes the counts to KILN_SHIM_COUNT: of all, then a line `NAME COUNT` for each call that was made. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,14 +16,24 @@
 #include <time.h>
 #include <unistd.h>
 
+/* One kind of call; all that were made are in a list. */
+struct kind {
+    const char *name;
+    atomic_ulong calls;
+    struct kind *next;
+};
+
 static atomic_ulong calls;
+static _Atomic(struct kind *) kinds;
 static unsigned long kill_at;
+static const char *only;
 static int active;
 
 __attribute__((constructor)) static void begin(void) {
     const char *at = getenv("KILN_SHIM_KILL_AT");
     active = at && strcmp(program_invocation_short_name, "kiln") == 0;
     kill_at = active ? strtoul(at, NULL, 10) : 0;
+    only = getenv("KILN_SHIM_ONLY");
 }
 
 __attribute__((destructor)) static void end(void) {
@@ -33,6 +44,8 @@ __attribute__((destructor)) static void end(void) {
     FILE *file = fopen(path, "w");
     if (file) {
         fprintf(file, "%lu\n", (unsigned long)calls);
+        for (struct kind *kind = kinds; kind; kind = kind->next)
+            fprintf(file, "%s %lu\n", kind->name, (unsigned long)kind->calls);
         fclose(file);
     }
 }
@@ -43,12 +56,28 @@ static void die(void) {
         pause();
 }
 
+/* The number that decides; 0 if this call is not one of those that count. */
+static unsigned long count(struct kind *kind) {
+    if (!active)
+        return 0;
+    unsigned long all = ++calls, own = ++kind->calls;
+    if (own == 1) {
+        kind->next = kinds;
+        while (!atomic_compare_exchange_weak(&kinds, &kind->next, kind))
+            ;
+    }
+    if (!only)
+        return all;
+    return strcmp(only, kind->name) == 0 ? own : 0;
+}
+
 #define COUNTED(type, name, parameters, arguments)                      \
     type name parameters {                                              \
         static type(*real) parameters;                                  \
         if (!real)                                                      \
             real = dlsym(RTLD_NEXT, #name);                             \
-        unsigned long n = active ? ++calls : 0;                         \
+        static struct kind kind = {#name, 0, NULL};                     \
+        unsigned long n = count(&kind);                                 \
         if (n && n == kill_at && n % 2 == 1)                            \
             die();                                                      \
         type result = real arguments;                                   \
@@ -92,7 +121,8 @@ COUNTED(ssize_t, copy_file_range, (int in, off64_t *in_at, int out, off64_t *out
             mode = va_arg(rest, mode_t);                                \
             va_end(rest);                                               \
         }                                                               \
-        unsigned long n = active && (flags & O_CREAT) ? ++calls : 0;    \
+        static struct kind kind = {#name, 0, NULL};                     \
+        unsigned long n = flags & O_CREAT ? count(&kind) : 0;           \
         if (n && n == kill_at && n % 2 == 1)                            \
             die();                                                      \
         int result = real arguments;                                    \
