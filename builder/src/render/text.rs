@@ -26,7 +26,9 @@ pub fn report(report: &Report, colour: Colour) -> String {
     page.subjects(report, &names);
     page.causes(report);
     page.differences(report, &names);
-    page.outcomes(&report.outcomes, &names);
+    if !report.outcomes.is_empty() {
+        page.outcomes(&report.outcomes, &names);
+    }
     page.factors(report);
     if report.is_comparison() {
         return page.out;
@@ -121,11 +123,13 @@ impl Page {
         if report.subjects.is_empty() {
             return;
         }
-        self.heading("Outputs");
+        self.heading(words::subjects(report));
         let width = names.iter().map(String::len).chain([9]).max().unwrap_or(9);
         for judged in &report.subjects {
             let verdict = self.styled(verdict_style(judged.verdict), judged.verdict.as_str());
-            self.line(&format!("  {}  {verdict}", words::plain(judged.subject.name())));
+            if !report.is_comparison() {
+                self.line(&format!("  {}  {verdict}", words::plain(judged.subject.name())));
+            }
             for (name, digest) in names.iter().zip(&judged.digests) {
                 self.line(&format!("    {name:<width$}  {}", digest.as_deref().unwrap_or("-")));
             }
@@ -141,7 +145,7 @@ impl Page {
         if all == 0 {
             return;
         }
-        self.heading(&words::counted(all, "entry differs", "entries differ"));
+        self.heading(&words::differing(report, all));
         for difference in listed.iter().take(SHOWN) {
             self.difference(report, difference, names);
         }
