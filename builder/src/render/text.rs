@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use kiln_model::outcome::{Outcome, Status};
-use kiln_model::report::{Difference, Report};
+use kiln_model::report::{Content, Difference, Report};
 use kiln_model::verdict::Verdict;
 
 use super::Colour;
-use super::detail;
+use super::detail::{self, Told};
 use super::excerpt::{self, Cell, Mark};
 use super::words;
 
@@ -160,10 +160,20 @@ impl Page {
         let path = words::place(report, difference);
         self.line(&format!("  {path}  {}", words::difference(difference, names)));
         if !difference.details.is_empty() {
-            detail::text(difference).iter().for_each(|line| self.line(line));
+            for told in detail::text(difference) {
+                match told {
+                    Told::Line(line) => self.line(&line),
+                    Told::Bytes(content) => self.bytes(content, difference, names),
+                }
+            }
             return;
         }
-        let Some(content) = &difference.content else { return };
+        if let Some(content) = &difference.content {
+            self.bytes(content, difference, names);
+        }
+    }
+
+    fn bytes(&mut self, content: &Content, difference: &Difference, names: &[String]) {
         let name = |side: usize| names.get(difference.between[side]).map_or("?", String::as_str);
         let width = name(0).len().max(name(1).len());
         let rows = excerpt::rows(content, ROWS);
