@@ -289,6 +289,38 @@ fn equal_files_are_reproduced_and_a_missing_one_is_bad_input() {
     compare(&side("a"), &side("d"), &[]).exits(2).says(&["is a file", "a directory"]);
 }
 
+#[test]
+fn each_normaliser_is_needed_where_it_is_named_for_what_differs() {
+    let record = "mkdir -p x-1.dist-info; touch -d @1600000000 n; for n in a b; do [ $n = a ] && s='x.py,,\ny.py,,\n' || s='y.py,,\nx.py,,\n'
+printf \"$s\" >x-1.dist-info/RECORD; touch -d @1600000000 x-1.dist-info/RECORD; zip -qXD $n.whl x-1.dist-info/RECORD; done";
+    let by = |ending: &str, kind: &str| {
+        let known = KNOWN.iter().find(|k| k.ending == ending && k.kind == kind).unwrap();
+        (known.script, known.ending)
+    };
+    for ((script, ending), normaliser) in [
+        (by(".a", "time"), "ar-members/1"),
+        (by(".gz", "time"), "gzip-header/1"),
+        (by(".gz", "compression"), "compression/1"),
+        (by(".tar", "order"), "tar-order/1"),
+        (by(".zip", "time"), "wheel-zip/1"),
+        ((record, ".whl"), "wheel-record-order/1"),
+    ] {
+        let directory = made(script);
+        let (a, b) = (directory.path().join(format!("a{ending}")), directory.path().join(format!("b{ending}")));
+        let report = compare(&a, &b, &["--json"]).exits(1).json();
+        assert_eq!(report["verdict"], "equivalent", "{normaliser} {report:#}");
+        assert_eq!(report["differences"][0]["equivalence"]["normalisers"], serde_json::json!([normaliser]));
+        // The digest is a function of one artifact and the set: the other order of sides has the same.
+        let turned = compare(&b, &a, &["--json"]).json();
+        assert_eq!(turned["differences"][0]["equivalence"], report["differences"][0]["equivalence"]);
+    }
+    for (script, ending) in [by(".tar", "owner"), by(".tar", "target"), by(".txt", "text"), by(".bin", "string")] {
+        let directory = made(script);
+        let (a, b) = (directory.path().join(format!("a{ending}")), directory.path().join(format!("b{ending}")));
+        assert_eq!(compare(&a, &b, &["--json"]).exits(1).json()["verdict"], "diverged", "{script}");
+    }
+}
+
 /// Two packages with two programs each that differ in nothing but their build ids.
 const BUILD_IDS: &str = r#"
 echo 'int main(void){return 0;}' >x.c; mkdir -p p/usr/bin

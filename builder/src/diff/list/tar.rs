@@ -68,7 +68,7 @@ pub(in crate::diff) fn list(blob: &Blob, most: usize) -> Result<Listing, ListErr
             text(fields.username_bytes()),
             text(fields.groupname_bytes())
         );
-        header.push((
+        let format = (
             "format",
             if fields.as_gnu().is_some() {
                 "gnu"
@@ -77,8 +77,12 @@ pub(in crate::diff) fn list(blob: &Blob, most: usize) -> Result<Listing, ListErr
             } else {
                 "v7"
             }
-            .into(),
-        ));
+            .to_string(),
+        );
+        // The usual one is not worth its memory; any other stands for itself.
+        if format.1 != "gnu" {
+            header.push(format);
+        }
         let raw = raw_headers(blob, end, start)?;
         let contents =
             blob.slice(start, holds).ok_or_else(|| broken(format!("the entry at byte {start} is cut short")))?;
