@@ -72,7 +72,7 @@ const KNOWN: &[Known] = &[
     ),
     known(
         ".a",
-        "echo 'int f(void){return 1;}' >x.c; gcc -c x.c; touch -d @1600000000 x.o; ar rcU a.a x.o; touch -d @1700000000 x.o; ar rcU b.a x.o",
+        "echo 'int f(void){return 1;}' >x.c; gcc -c x.c; touch -d @1600000000 x.o; ar rcSU a.a x.o; touch -d @1700000000 x.o; ar rcSU b.a x.o",
         "x.o",
         "time",
         "2020-09-13T12:26:40Z and 2023-11-14T22:13:20Z",
