@@ -4,6 +4,7 @@
 
 mod build;
 mod check;
+mod compare;
 mod completions;
 mod derivation;
 mod doctor;
@@ -99,6 +100,7 @@ enum Command {
     Build(build::Build),
     /// Build twice under varied conditions and compare every byte
     Check(check::Check),
+    Compare(compare::Compare),
     /// Show the log of a build
     Log(log::Log),
     /// Enter a recipe's environment, or what a failed build left
@@ -155,6 +157,7 @@ failures! {
     crate::build::BuildError,
     crate::build::graph::GraphError,
     crate::config::ConfigError,
+    crate::diff::DiffError,
     crate::fetch::FetchError,
     crate::nix::CacheError,
     crate::nix::DerivationsError,
@@ -185,6 +188,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Lock(command) => command.run(&session),
         Command::Build(command) => command.run(&session),
         Command::Check(command) => command.run(&session),
+        Command::Compare(command) => command.run(&session),
         Command::Log(command) => command.run(&session),
         Command::Shell(command) => command.run(&session),
         Command::Sandbox(command) => command.run(&session),

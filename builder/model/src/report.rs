@@ -3,17 +3,22 @@
 //! A [`Report`] is one JSON document (docs/report.schema.json), and everything that is shown as text or HTML is in it:
 //! a renderer adds layout, never facts. [`Report::of`] judges; differences come from the caller, who has the trees.
 
+pub mod comparison;
+pub mod detail;
 pub mod difference;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::cause::Setting;
 use crate::outcome::{EntryPath, Outcome, schema_field};
 use crate::variation::observed::Effects;
 use crate::variation::{Factor, Label};
 use crate::verdict::{self, Accept, Identity, Reference, Scope, Seen, Subject, Verdict};
 
+pub use comparison::{Comparison, Side, SideKind};
+pub use detail::{Aspect, Detail, Equivalence, Line};
 pub use difference::{Content, Difference, Differences, Excerpt, Kind};
 
 /// The only schema there is.
@@ -47,6 +52,9 @@ pub struct Report {
     pub reference: Option<Published>,
     /// What was seen; the control first.
     pub outcomes: Vec<Outcome>,
+    /// Names of what else was compared: artifacts that were given, a reference. Numbered after the outcomes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sides: Vec<String>,
     /// What differs between the control and one other outcome.
     #[serde(flatten)]
     pub differences: Differences,
@@ -108,6 +116,9 @@ pub struct Cause {
     pub path: EntryPath,
     /// What was found, for people.
     pub evidence: String,
+    /// The setting of another build that would prove it, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setting: Option<Setting>,
 }
 
 /// Several reports in one document.
@@ -163,7 +174,11 @@ impl Report {
             })
             .collect();
         let factors = over_all(&outcomes);
-        let causes = crate::variation::suspect::causes(&outcomes, &differences);
+        let mut causes = crate::variation::suspect::causes(&outcomes, &differences);
+        // What the bytes of known conditions show is better evidence than what artifacts show by themselves.
+        let others = crate::cause::recognise(&differences);
+        let unknown: Vec<Cause> = others.into_iter().filter(|o| causes.iter().all(|c| c.label != o.label)).collect();
+        causes.extend(unknown);
         Self {
             schema: (),
             verdict: judgement.verdict,
@@ -176,10 +191,45 @@ impl Report {
                 .origin
                 .map(|origin| Published { origin, available: matches!(reference, Reference::Published(_)) }),
             outcomes,
+            sides: Vec::new(),
             differences,
             causes,
             factors,
         }
+    }
+
+    /// The report of two artifacts that were held against each other, without any build.
+    pub fn comparing(comparison: Comparison) -> Self {
+        let Comparison { verdict, sides, normalisers: _, differences } = comparison;
+        let [first, second] = &sides;
+        let names = sides.iter().map(|s| s.name.clone()).collect();
+        let title = format!("{} and {}", first.name, second.name);
+        let digests = sides.iter().map(|s| s.sha256.map(|d| d.to_string())).collect();
+        let subject = match first.kind {
+            SideKind::Directory => Subject::Output(title.clone()),
+            SideKind::File | SideKind::Symlink => Subject::File(title.clone()),
+        };
+        let causes = crate::cause::recognise(&differences);
+        Self {
+            schema: (),
+            verdict,
+            scope: Scope::Local,
+            title,
+            recipe: None,
+            derivation: None,
+            subjects: vec![Judged { subject, verdict, digests, reference: None }],
+            reference: None,
+            outcomes: Vec::new(),
+            sides: names,
+            differences,
+            causes,
+            factors: Effects::default(),
+        }
+    }
+
+    /// Whether it is of artifacts alone, and of no build.
+    pub fn is_comparison(&self) -> bool {
+        self.outcomes.is_empty() && self.sides.len() == 2
     }
 
     /// The process's exit code.
@@ -253,6 +303,9 @@ mod tests {
                 first,
                 second,
                 content: Some(content),
+                details: Vec::new(),
+                details_left_out: 0,
+                equivalence: None,
             }],
             differences_left_out: 0,
         }

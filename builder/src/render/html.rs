@@ -3,10 +3,11 @@
 //! The order is that of a maintainer's questions: is it reproducible, what differs, why, under which conditions, where.
 
 use kiln_model::outcome::{Outcome, Status};
-use kiln_model::report::{Cause, Content, Difference, Judged, Report};
+use kiln_model::report::{Content, Difference, Judged, Report};
 use kiln_model::verdict::Verdict;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::detail;
 use super::excerpt::{self, Cell, Mark};
 use super::words::{self, plain, plain_lines};
 
@@ -56,10 +57,10 @@ fn told(report: &Report) -> Markup {
         (head(report))
         (subjects(report, &names))
         (failures(report, &names))
-        (causes(&report.causes))
+        (causes(report))
         (differences(report, &names))
         (factors(report))
-        (builds(report, &names))
+        @if !report.outcomes.is_empty() { (builds(report, &names)) }
         (footer(report))
     }
 }
@@ -138,20 +139,20 @@ fn subjects(report: &Report, names: &[String]) -> Markup {
     html! {
         @if !report.subjects.is_empty() {
             section {
-                h2 { "Outputs" }
-                @for judged in &report.subjects { (subject(judged, names)) }
+                h2 { (words::subjects(report)) }
+                @for judged in &report.subjects { (subject(report, judged, names)) }
             }
         }
     }
 }
 
-fn subject(judged: &Judged, names: &[String]) -> Markup {
+fn subject(report: &Report, judged: &Judged, names: &[String]) -> Markup {
     // Digests are held against what was published, or else against the control's.
     let norm = judged.reference.as_ref().or(judged.digests.first().and_then(Option::as_ref));
     html! {
         div.card {
             div.row {
-                span.name { (plain(judged.subject.name())) }
+                @if !report.is_comparison() { span.name { (plain(judged.subject.name())) } }
                 span.tag.(tone(judged.verdict)) { (judged.verdict.as_str()) }
             }
             table.digests {
@@ -192,7 +193,8 @@ fn failures(report: &Report, names: &[String]) -> Markup {
     }
 }
 
-fn causes(causes: &[Cause]) -> Markup {
+fn causes(report: &Report) -> Markup {
+    let causes = &report.causes;
     html! {
         @if !causes.is_empty() {
             section {
@@ -206,7 +208,10 @@ fn causes(causes: &[Cause]) -> Markup {
                             }
                             div {
                                 p { (plain(&cause.evidence)) }
-                                p.where { "in " code { (place(&cause.output, &cause.path.to_string())) } }
+                                @if let Some(setting) = &cause.setting {
+                                    p { "A build with " code { (plain(&setting.to_string())) } " would show it." }
+                                }
+                                @if !report.is_comparison() { p.where { "in " code { (place(&cause.output, &cause.path.to_string())) } } }
                             }
                         }
                     }
@@ -227,22 +232,27 @@ fn differences(report: &Report, names: &[String]) -> Markup {
     html! {
         @if all > 0 {
             section {
-                h2 { (words::counted(all, "entry differs", "entries differ")) }
-                @for difference in listed.iter().take(SHOWN) { (entry(difference, names)) }
+                h2 { (words::differing(report, all)) }
+                @for difference in listed.iter().take(SHOWN) { (entry(report, difference, names)) }
                 @if rest > 0 { p.quiet { "and " (rest) " more" } }
             }
         }
     }
 }
 
-fn entry(difference: &Difference, names: &[String]) -> Markup {
+fn entry(report: &Report, difference: &Difference, names: &[String]) -> Markup {
+    let name = |side: usize| names.get(difference.between[side]).map_or("?", String::as_str);
     html! {
         div.card {
             div.row {
-                code.name { (place(difference.output.as_str(), &difference.path.to_string())) }
+                code.name { (words::place(report, difference)) }
                 span.what { (words::difference(difference, names)) }
             }
-            @if let Some(content) = &difference.content { (bytes(content, difference.between, names)) }
+            @if !difference.details.is_empty() {
+                (detail::page(difference, [name(0), name(1)], |content| bytes(content, difference.between, names)))
+            } @else if let Some(content) = &difference.content {
+                (bytes(content, difference.between, names))
+            }
         }
     }
 }
@@ -360,7 +370,7 @@ fn footer(report: &Report) -> Markup {
     html! {
         footer {
             @if let Some(note) = words::left_open(report) { p { (note) } }
-            p { "Seen by one machine alone; nobody independent has confirmed it." }
+            @if !report.is_comparison() { p { "Seen by one machine alone; nobody independent has confirmed it." } }
         }
     }
 }

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use kiln_model::outcome::{Outcome, Status};
-use kiln_model::report::{Difference, Report};
+use kiln_model::report::{Content, Difference, Report};
 use kiln_model::verdict::Verdict;
 
 use super::Colour;
+use super::detail::{self, Told};
 use super::excerpt::{self, Cell, Mark};
 use super::words;
 
@@ -25,8 +26,13 @@ pub fn report(report: &Report, colour: Colour) -> String {
     page.subjects(report, &names);
     page.causes(report);
     page.differences(report, &names);
-    page.outcomes(&report.outcomes, &names);
+    if !report.outcomes.is_empty() {
+        page.outcomes(&report.outcomes, &names);
+    }
     page.factors(report);
+    if report.is_comparison() {
+        return page.out;
+    }
     if let Some(note) = words::left_open(report) {
         page.line(&format!("\n{note}"));
     } else {
@@ -117,11 +123,13 @@ impl Page {
         if report.subjects.is_empty() {
             return;
         }
-        self.heading("Outputs");
+        self.heading(words::subjects(report));
         let width = names.iter().map(String::len).chain([9]).max().unwrap_or(9);
         for judged in &report.subjects {
             let verdict = self.styled(verdict_style(judged.verdict), judged.verdict.as_str());
-            self.line(&format!("  {}  {verdict}", words::plain(judged.subject.name())));
+            if !report.is_comparison() {
+                self.line(&format!("  {}  {verdict}", words::plain(judged.subject.name())));
+            }
             for (name, digest) in names.iter().zip(&judged.digests) {
                 self.line(&format!("    {name:<width$}  {}", digest.as_deref().unwrap_or("-")));
             }
@@ -137,9 +145,9 @@ impl Page {
         if all == 0 {
             return;
         }
-        self.heading(&words::counted(all, "entry differs", "entries differ"));
+        self.heading(&words::differing(report, all));
         for difference in listed.iter().take(SHOWN) {
-            self.difference(difference, names);
+            self.difference(report, difference, names);
         }
         let rest = all - listed.len().min(SHOWN) as u64;
         if rest > 0 {
@@ -148,12 +156,24 @@ impl Page {
         }
     }
 
-    fn difference(&mut self, difference: &Difference, names: &[String]) {
-        let path = words::plain(&difference.path.to_string());
-        let path =
-            if path.is_empty() { difference.output.to_string() } else { format!("{}/{path}", difference.output) };
+    fn difference(&mut self, report: &Report, difference: &Difference, names: &[String]) {
+        let path = words::place(report, difference);
         self.line(&format!("  {path}  {}", words::difference(difference, names)));
-        let Some(content) = &difference.content else { return };
+        if !difference.details.is_empty() {
+            for told in detail::text(difference) {
+                match told {
+                    Told::Line(line) => self.line(&line),
+                    Told::Bytes(content) => self.bytes(content, difference, names),
+                }
+            }
+            return;
+        }
+        if let Some(content) = &difference.content {
+            self.bytes(content, difference, names);
+        }
+    }
+
+    fn bytes(&mut self, content: &Content, difference: &Difference, names: &[String]) {
         let name = |side: usize| names.get(difference.between[side]).map_or("?", String::as_str);
         let width = name(0).len().max(name(1).len());
         let rows = excerpt::rows(content, ROWS);
@@ -200,7 +220,13 @@ impl Page {
                 words::confidence(cause.confidence),
                 words::plain(&cause.evidence)
             ));
-            self.line(&format!("  {}  in {}", " ".repeat(cause.label.as_str().len()), path.trim_end_matches('/')));
+            let indent = " ".repeat(cause.label.as_str().len());
+            if !report.is_comparison() {
+                self.line(&format!("  {indent}  in {}", path.trim_end_matches('/')));
+            }
+            if let Some(setting) = &cause.setting {
+                self.line(&format!("  {indent}  a build with {} would show it", words::plain(&setting.to_string())));
+            }
         }
     }
 
