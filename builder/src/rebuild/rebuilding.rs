@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use kiln_model::report::{Missing, Rebuilt, Report};
 use kiln_model::variation::Conditions;
 
-use super::CheckError;
 use super::plan::Plan;
 use super::reference::{self, Held, Published};
 use super::setting::Settings;
 use super::target::Target;
+use super::{CheckError, debian};
 use crate::build::graph::{Graph, GraphError};
 use crate::build::{BuildError, Builder};
 use crate::exit::Kind;
@@ -86,6 +86,9 @@ pub enum RebuildError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A Debian target that cannot be planned.
+    #[error(transparent)]
+    Debian(#[from] debian::DebianError),
     /// A kind of target that this kiln does not rebuild.
     #[error("{target}: this kiln does not rebuild this kind of target")]
     Unsupported {
@@ -128,6 +131,7 @@ impl RebuildError {
             Self::Recipe(e) => e.kind(),
             Self::Fetch(e) => e.kind(),
             Self::Store(e) => e.kind(),
+            Self::Debian(e) => e.kind(),
             Self::Plan { .. } | Self::Unsupported { .. } => Kind::BadInput,
             Self::Io { .. } => Kind::Host,
         }
@@ -146,12 +150,10 @@ impl Rebuilding<'_, '_> {
     /// Makes the plan of `target`.
     pub fn planned(&self, target: &Target) -> Result<Planned, RebuildError> {
         match target {
-            Target::Debian { .. }
-            | Target::Dsc(_)
-            | Target::Deb(_)
-            | Target::Buildinfo(_)
-            | Target::Pypi { .. }
-            | Target::Wheel(_) => Err(RebuildError::Unsupported { target: target.to_string() }),
+            Target::Debian { .. } | Target::Dsc(_) | Target::Deb(_) | Target::Buildinfo(_) => {
+                debian::plan(self, target)
+            }
+            Target::Pypi { .. } | Target::Wheel(_) => Err(RebuildError::Unsupported { target: target.to_string() }),
             Target::Earlier(directory) => Ok(Planned::At(directory.clone())),
         }
     }
