@@ -475,7 +475,9 @@ fn check_offer(suite: &SignedSuite, architecture: &str) -> Result<(), PinError> 
             there: owned(&release.architectures),
         });
     }
-    if !release.components.contains(&COMPONENT) {
+    // A security suite says `updates/main`, and names its indices by `main` all the same.
+    let is_it = |component: &&str| component.rsplit('/').next() == Some(COMPONENT);
+    if !release.components.iter().any(is_it) {
         return Err(PinError::UnknownComponent {
             suite: name.clone(),
             found: COMPONENT.into(),

@@ -18,7 +18,7 @@ use super::reference;
 use super::setting::{Changelog, Tests};
 use super::source::{self, Root};
 use super::target::Target;
-use crate::environment::deb::{Deb, DebError};
+use crate::environment::{Deb, DebError};
 use crate::event::{self, Level};
 use crate::exit::Kind;
 use crate::fetch::{Archive, Wanted, apt};
