@@ -2,14 +2,21 @@
 //!
 //! Every parser is bounded, names the line or the offset in its errors, and borrows where it can.
 
+pub mod ar;
 pub mod aterm;
 pub mod cache_info;
 pub mod control;
+pub mod elf;
 pub mod export;
+pub mod gettext;
+pub mod gzip;
 pub mod nar;
 pub mod narinfo;
 pub mod packages;
+pub mod png;
+pub mod pyc;
 pub mod realisation;
 pub mod release;
 pub mod signature;
 pub mod sources;
+pub mod zip;

@@ -16,6 +16,8 @@ pub mod recipe;
 pub mod rewrite;
 pub mod store_path;
 
+pub mod cause;
+pub mod normalise;
 pub mod outcome;
 pub mod report;
 pub mod tree;
