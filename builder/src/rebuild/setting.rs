@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use kiln_model::cause::{Setting, SettingName};
+
 /// Settings of one rebuild.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Settings {
@@ -74,6 +76,35 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// These settings and `setting`, if a rebuild can be told it.
+    pub fn with(&self, setting: &Setting) -> Option<Self> {
+        let mut settings = self.clone();
+        match setting.name {
+            SettingName::BuildOptions => {
+                settings.build_options.extend(setting.value.split([' ', ',']).map(str::to_string));
+            }
+            SettingName::Changelog if setting.value == "binnmu" => settings.changelog = Changelog::Binnmu,
+            SettingName::Pin => {
+                for pin in setting.value.split(',') {
+                    let (name, version) = pin.split_once(':')?;
+                    settings.pins.insert(name.into(), version.into());
+                }
+            }
+            SettingName::BuildPath
+            | SettingName::Changelog
+            | SettingName::Clock
+            | SettingName::Epoch
+            | SettingName::FileTimes
+            | SettingName::Identity
+            | SettingName::Locale
+            | SettingName::TimeZone
+            | SettingName::Umask => return None,
+        }
+        (settings != *self).then_some(settings)
+    }
+}
+
 impl fmt::Display for Settings {
     /// The settings in words, as the ground truth of targets has them: `build-options=notrimdch`, or `default`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,5 +115,22 @@ impl fmt::Display for Settings {
         let words: Vec<String> = self.told().into_iter().map(word).collect();
         f.write_str(if words.is_empty() { "default" } else { "" })?;
         f.write_str(&words.join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suggested_setting_is_added_once_and_what_cannot_be_set_is_not() {
+        let setting = |text: &str| text.parse::<Setting>().unwrap();
+        let settings = Settings::default().with(&setting("build-options=notrimdch")).unwrap();
+        assert_eq!(settings.to_string(), "build-options=notrimdch");
+        assert_eq!(settings.with(&setting("build-options=notrimdch")), None);
+        let settings = settings.with(&setting("pin=perl:5.36.0-7+deb12u3")).unwrap();
+        assert_eq!(settings.to_string(), "build-options=notrimdch pin=perl:5.36.0-7+deb12u3");
+        assert_eq!(settings.with(&setting("clock=2024-07-25")), None);
+        assert_eq!(Settings::default().to_string(), "default");
     }
 }
