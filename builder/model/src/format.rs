@@ -20,4 +20,5 @@ pub mod realisation;
 pub mod release;
 pub mod signature;
 pub mod sources;
+pub mod stream;
 pub mod zip;
