@@ -7,6 +7,7 @@
 pub mod doctor;
 mod excerpt;
 pub mod html;
+mod rebuilt;
 pub mod text;
 mod words;
 
