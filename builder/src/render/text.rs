@@ -8,6 +8,7 @@ use kiln_model::report::{Difference, Report};
 use kiln_model::verdict::Verdict;
 
 use super::Colour;
+use super::detail;
 use super::excerpt::{self, Cell, Mark};
 use super::rebuilt;
 use super::words;
@@ -29,6 +30,9 @@ pub fn report(report: &Report, colour: Colour) -> String {
     page.differences(report, &names);
     page.outcomes(&report.outcomes, &names);
     page.factors(report);
+    if report.is_comparison() {
+        return page.out;
+    }
     if let Some(note) = words::left_open(report) {
         page.line(&format!("\n{note}"));
     } else {
@@ -147,7 +151,7 @@ impl Page {
         }
         self.heading(&words::counted(all, "entry differs", "entries differ"));
         for difference in listed.iter().take(SHOWN) {
-            self.difference(difference, names);
+            self.difference(report, difference, names);
         }
         let rest = all - listed.len().min(SHOWN) as u64;
         if rest > 0 {
@@ -156,11 +160,13 @@ impl Page {
         }
     }
 
-    fn difference(&mut self, difference: &Difference, names: &[String]) {
-        let path = words::plain(&difference.path.to_string());
-        let path =
-            if path.is_empty() { difference.output.to_string() } else { format!("{}/{path}", difference.output) };
+    fn difference(&mut self, report: &Report, difference: &Difference, names: &[String]) {
+        let path = words::place(report, difference);
         self.line(&format!("  {path}  {}", words::difference(difference, names)));
+        if !difference.details.is_empty() {
+            detail::text(difference).iter().for_each(|line| self.line(line));
+            return;
+        }
         let Some(content) = &difference.content else { return };
         let name = |side: usize| names.get(difference.between[side]).map_or("?", String::as_str);
         let width = name(0).len().max(name(1).len());
@@ -208,7 +214,13 @@ impl Page {
                 words::confidence(cause.confidence),
                 words::plain(&cause.evidence)
             ));
-            self.line(&format!("  {}  in {}", " ".repeat(cause.label.as_str().len()), path.trim_end_matches('/')));
+            let indent = " ".repeat(cause.label.as_str().len());
+            if !report.is_comparison() {
+                self.line(&format!("  {indent}  in {}", path.trim_end_matches('/')));
+            }
+            if let Some(setting) = &cause.setting {
+                self.line(&format!("  {indent}  a build with {} would show it", words::plain(&setting.to_string())));
+            }
         }
     }
 
