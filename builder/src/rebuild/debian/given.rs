@@ -329,8 +329,9 @@ pub(super) fn source_beside<'w>(
         let clauses = text.split(',').map(|clause| clause.split_ascii_whitespace().collect::<Vec<_>>().join(" "));
         depends.extend(clauses.filter(|clause| !clause.is_empty()));
     }
+    let build_depends = source.build_depends.map(str::to_string);
     let conflicts = source.build_conflicts.iter().map(|text| text.to_string()).collect();
-    Ok(Ok(SourceFrom::Files { files, depends, conflicts }))
+    Ok(Ok(SourceFrom::Files { files, depends, build_depends, conflicts }))
 }
 
 /// Holds a file against the size and digest that `by` says it has.
