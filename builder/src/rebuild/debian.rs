@@ -225,7 +225,7 @@ impl Planning<'_, '_, '_> {
                     (&mut planned, rebuilt, changelog)
                 {
                     report.causes.push(Cause {
-                        label: Label::Binnmu,
+                        label: Label::BinNmu,
                         factor: None,
                         confidence: Confidence::Likely,
                         output: "out".into(),
