@@ -16,6 +16,7 @@ mod man;
 mod nar;
 mod progress;
 mod publish;
+mod rebuild;
 mod sandbox;
 mod serve;
 mod session;
@@ -100,6 +101,8 @@ enum Command {
     Build(build::Build),
     /// Build twice under varied conditions and compare every byte
     Check(check::Check),
+    /// Build what was published again from its source, and hold it against the real thing
+    Rebuild(Box<rebuild::Rebuild>),
     Compare(compare::Compare),
     /// Show the log of a build
     Log(log::Log),
@@ -166,6 +169,7 @@ failures! {
     crate::nix::UnpackError,
     crate::pin::PinError,
     crate::rebuild::CheckError,
+    crate::rebuild::rebuilding::RebuildError,
     crate::recipe_dir::RecipeDirError,
     crate::store::StoreError,
 }
@@ -188,6 +192,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Lock(command) => command.run(&session),
         Command::Build(command) => command.run(&session),
         Command::Check(command) => command.run(&session),
+        Command::Rebuild(command) => command.run(&session),
         Command::Compare(command) => command.run(&session),
         Command::Log(command) => command.run(&session),
         Command::Shell(command) => command.run(&session),

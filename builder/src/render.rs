@@ -8,6 +8,7 @@ mod detail;
 pub mod doctor;
 mod excerpt;
 pub mod html;
+mod rebuilt;
 pub mod text;
 mod words;
 

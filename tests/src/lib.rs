@@ -6,6 +6,7 @@
 //! and one that takes uploads; no other socket is opened: files that builds need come from the prepared store or its
 //! offline directory (`scripts/test --prepare`).
 
+pub mod archive;
 pub mod derivation;
 pub mod ground;
 pub mod lab;

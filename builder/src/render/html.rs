@@ -9,6 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::detail;
 use super::excerpt::{self, Cell, Mark};
+use super::rebuilt;
 use super::words::{self, plain, plain_lines};
 
 const STYLE: &str = include_str!("style.css");
@@ -55,6 +56,7 @@ fn told(report: &Report) -> Markup {
     let names = words::names(report);
     html! {
         (head(report))
+        (rebuilt(report))
         (subjects(report, &names))
         (failures(report, &names))
         (causes(report))
@@ -62,6 +64,23 @@ fn told(report: &Report) -> Markup {
         (factors(report))
         @if !report.outcomes.is_empty() { (builds(report, &names)) }
         (footer(report))
+    }
+}
+
+/// What is told of a rebuild.
+fn rebuilt(report: &Report) -> Markup {
+    let lines = rebuilt::lines(report);
+    html! {
+        @if !lines.is_empty() {
+            section {
+                h2 { "Rebuild" }
+                div.card {
+                    table.pairs {
+                        @for (key, value) in lines { tr { td.quiet { (key) } td { (value) } } }
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use kiln_model::verdict::Verdict;
 use super::Colour;
 use super::detail::{self, Told};
 use super::excerpt::{self, Cell, Mark};
+use super::rebuilt;
 use super::words;
 
 /// Differences that are shown with their bytes; the JSON has all.
@@ -23,6 +24,7 @@ pub fn report(report: &Report, colour: Colour) -> String {
     let mut page = Page { out: String::new(), colour };
     let names = words::names(report);
     page.head(report);
+    page.rebuilt(report);
     page.subjects(report, &names);
     page.causes(report);
     page.differences(report, &names);
@@ -116,6 +118,12 @@ impl Page {
             if let Some(value) = value {
                 self.line(&format!("  {key:<11}{}", words::plain(value)));
             }
+        }
+    }
+
+    fn rebuilt(&mut self, report: &Report) {
+        for (key, value) in rebuilt::lines(report) {
+            self.line(&format!("  {key:<12}{value}"));
         }
     }
 

@@ -62,6 +62,9 @@ pub(super) fn sentence(report: &Report) -> String {
             }
             names => format!("The bytes differ, and agree only after {}. This is not identity.", names.join(", ")),
         },
+        Verdict::Inconclusive if report.rebuild.as_ref().is_some_and(|rebuilt| !rebuilt.missing.is_empty()) => {
+            "Something that it takes could not be had, so nothing was built and nobody is judged.".into()
+        }
         Verdict::Inconclusive if report.reference.as_ref().is_some_and(|r| !r.available) => {
             "The published artifact could not be had, so there is nothing to compare with.".into()
         }

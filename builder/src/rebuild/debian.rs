@@ -1,0 +1,525 @@
+//! Debian targets: from a name or a file to the plan of a rebuild.
+//!
+//! Sources, references and the environment come from the signed indices of some suites, whoever mirrors them. What the indices or
+//! the mirrors do not have makes the rebuild inconclusive and is named; a file on the command line that is broken or does not
+//! hold what it says is an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use kiln_model::debian::build::{self, Scope, SourceBuild, SourceInput};
+use kiln_model::debian::changelog::Entry;
+use kiln_model::lock::LockedFile;
+use kiln_model::outcome::EntryPath;
+use kiln_model::report::{Cause, Confidence, EnvironmentKind, Missing, Rebuilt, VersionDiffers};
+
+use kiln_model::cause::{Setting, SettingName};
+use kiln_model::variation::Label;
+
+use super::plan::{Draft, Plan, PlannedFile, PlannedPlace};
+use super::rebuilding::{Planned, RebuildError, Rebuilding, missing_pin};
+use super::record::DebianBuild;
+use super::reference;
+use super::setting::{Changelog, Tests};
+use super::source::{self, Root};
+use super::target::Target;
+use crate::environment::{Deb, DebError};
+use crate::event::{self, Level};
+use crate::exit::Kind;
+use crate::fetch::{Archive, FetchError, Wanted, apt};
+use crate::pin;
+use crate::pin::Pinning;
+use crate::pin::debian::{Binary, Indices, PinError as IndexError, Source, SourcesIndex, Trust};
+
+mod choose;
+mod given;
+mod recorded;
+
+use choose::Chosen;
+pub use given::GivenError;
+
+/// The architecture that is built for.
+const ARCHITECTURE: &str = "amd64";
+/// The logical archive, as reports name where references are from.
+const ORIGIN: &str = "debian";
+/// Bytes of a compressed changelog's text that are read.
+const CHANGELOG_BYTES: u64 = 64 << 20;
+/// The directory of a plan that holds a source which was given.
+const BESIDE: &str = "source";
+
+/// Why a Debian target cannot be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum DebianError {
+    /// No suites were named, and this host does not say which it is of.
+    #[error("this host names no Debian suite: say --suite NAME, once for each")]
+    NoSuite,
+    /// Several versions are published.
+    #[error("{name} is published in several versions: say debian:{name}=VERSION with one of {}", versions.join(", "))]
+    Ambiguous {
+        /// As given.
+        name: String,
+        /// The versions.
+        versions: Vec<String>,
+    },
+    /// The files of a source cannot be read.
+    #[error("reading the source of {title}")]
+    Source {
+        /// Name and version.
+        title: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A published package cannot be read.
+    #[error(transparent)]
+    Deb(#[from] DebError),
+    /// A published package whose changelog is none.
+    #[error("{file}: no changelog with the entry of a binary-only rebuild")]
+    NoEntry {
+        /// The package's file.
+        file: String,
+    },
+    /// The environment has what the source does not go with.
+    #[error("{title}: its Build-Conflicts name {package}, which its build dependencies bring")]
+    Conflict {
+        /// Name and version.
+        title: String,
+        /// The package.
+        package: String,
+    },
+    /// A file on the command line.
+    #[error(transparent)]
+    Given(#[from] GivenError),
+}
+
+impl DebianError {
+    /// What sort of error it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NoSuite | Self::Ambiguous { .. } | Self::Conflict { .. } => Kind::BadInput,
+            Self::Source { .. } | Self::Deb(DebError::Read { .. }) => Kind::Host,
+            // What is read was published, and has the digest that was signed or given.
+            Self::Deb(_) | Self::NoEntry { .. } => Kind::BadInput,
+            Self::Given(error) => error.kind(),
+        }
+    }
+}
+
+/// Everything that is known of a rebuild before its source is read.
+struct Wish<'a> {
+    /// As it would be asked for again.
+    target: String,
+    name: String,
+    version: String,
+    source: SourceFrom<'a>,
+    /// What is held against the build, by file name, and where its bytes are if no archive need be asked.
+    published: BTreeMap<String, (PlannedFile, Option<PathBuf>)>,
+    /// The entry of a binary-only rebuild, and its date.
+    entry: Option<(String, i64)>,
+    scope: Scope,
+    /// Where it is unpacked, if not where official builders do it.
+    place: Option<String>,
+    /// Packages that the environment must have, each as a dependency.
+    packages: BTreeSet<String>,
+    /// Words of `DEB_BUILD_OPTIONS`.
+    options: BTreeSet<String>,
+    variables: BTreeMap<String, String>,
+    /// The epoch, if it is not the changelog's.
+    epoch: Option<i64>,
+    environment: EnvironmentKind,
+    differs: Vec<VersionDiffers>,
+    notes: Vec<String>,
+}
+
+/// Where the files of a source are.
+enum SourceFrom<'a> {
+    Archive(&'a Source),
+    /// On disk: name and place of each, the `.dsc` first; what the source needs, and what it does not go with.
+    Files {
+        files: Vec<(String, PathBuf)>,
+        depends: BTreeSet<String>,
+        build_depends: [String; 3],
+        conflicts: Vec<String>,
+    },
+}
+
+impl<'a> Wish<'a> {
+    fn new(target: String, name: &str, version: &str, source: SourceFrom<'a>) -> Self {
+        Self {
+            target,
+            name: name.into(),
+            version: version.into(),
+            source,
+            published: BTreeMap::new(),
+            entry: None,
+            scope: Scope::All,
+            place: None,
+            packages: BTreeSet::new(),
+            options: BTreeSet::new(),
+            variables: BTreeMap::new(),
+            epoch: None,
+            environment: EnvironmentKind::Current,
+            differs: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn title(&self) -> String {
+        format!("{} {}", self.name, self.version)
+    }
+}
+
+/// The plan of a Debian target.
+pub(super) fn plan(rebuilding: &Rebuilding<'_, '_>, target: &Target) -> Result<Planned, RebuildError> {
+    let planning = Planning { rebuilding, target };
+    match target {
+        Target::Debian { name, version } => planning.by_name(name, version.as_deref()),
+        Target::Dsc(path) => planning.by_dsc(path),
+        Target::Deb(path) => planning.by_deb(path),
+        Target::Buildinfo(path) => planning.by_buildinfo(path),
+        Target::Pypi { .. } | Target::Wheel(_) | Target::Earlier(_) => {
+            Err(RebuildError::Unsupported { target: target.to_string() })
+        }
+    }
+}
+
+struct Planning<'a, 'b, 'c> {
+    rebuilding: &'a Rebuilding<'b, 'c>,
+    target: &'a Target,
+}
+
+/// A value, or what is missing to have it.
+type Had<T> = Result<T, Vec<Missing>>;
+
+impl Planning<'_, '_, '_> {
+    fn by_name(&self, name: &str, version: Option<&str>) -> Result<Planned, RebuildError> {
+        let indices = match self.indices()? {
+            Ok(indices) => indices,
+            Err(missing) => return Ok(self.inconclusive(name.into(), missing)),
+        };
+        let published = indices.published(name).map_err(|e| self.pin_error(e.into()))?;
+        let asked = self.rebuilding.settings.changelog;
+        let (version, changelog, number) =
+            match choose::choose(name, &published, version).map_err(RebuildError::from)? {
+                Chosen::Source(version) => (version, asked, None),
+                Chosen::BinaryOnly(version, number) => (version, Changelog::Binnmu, Some(number)),
+                Chosen::Nothing(missing) => {
+                    let title = format!("{name} {}", version.unwrap_or_default());
+                    return Ok(self.inconclusive(title.trim_end().into(), missing));
+                }
+            };
+        let title = format!("{} {version}", published.name);
+        let Some(source) = published.sources.iter().find(|source| source.version == version) else {
+            let what = format!("source {title} is in no index of {}", indices.suites().join(", "));
+            return Ok(self.inconclusive(title, vec![Missing { what, tries: Vec::new() }]));
+        };
+        let of_version: Vec<&Binary> = published.binaries.iter().filter(|b| b.source_version == version).collect();
+        let target = format!("debian:{}={version}", published.name);
+        let wish = Wish::new(target, &published.name, &version, SourceFrom::Archive(source));
+        match self.with_references(wish, &of_version, changelog, number)? {
+            Ok(wish) => self.plan_of(&indices, wish),
+            Err(missing) => {
+                let evidence = missing.first().map(|missing| missing.what.clone()).unwrap_or_default();
+                let mut planned = self.inconclusive(title, missing);
+                let rebuilt = of_version.iter().find(|b| build::is_binary_only(&b.version, &b.source_version));
+                if let (Planned::Inconclusive(report), Some(binary), Changelog::AsIs) =
+                    (&mut planned, rebuilt, changelog)
+                {
+                    report.causes.push(Cause {
+                        label: Label::BinNmu,
+                        factor: None,
+                        confidence: Confidence::Likely,
+                        output: "out".into(),
+                        path: EntryPath::from(planned_file(binary).0.as_str()),
+                        evidence,
+                        setting: Some(Setting::new(SettingName::Changelog, "binnmu")),
+                    });
+                }
+                Ok(planned)
+            }
+        }
+    }
+
+    /// The wish with what is published of its source, and the entry of a binary-only rebuild if it is one.
+    fn with_references<'w>(
+        &self,
+        mut wish: Wish<'w>,
+        of_version: &[&Binary],
+        changelog: Changelog,
+        number: Option<u32>,
+    ) -> Result<Had<Wish<'w>>, RebuildError> {
+        let (references, others) = choose::references(of_version, changelog, number);
+        let Some(first) = references.first() else {
+            return Ok(Err(vec![choose::no_reference(&wish.title(), changelog, &others)]));
+        };
+        if !others.is_empty() {
+            let how = match changelog {
+                Changelog::AsIs => "binary-only rebuilds, which --changelog binnmu rebuilds",
+                Changelog::Binnmu => "not of this binary-only rebuild",
+            };
+            wish.notes.push(format!("not held against anything: {}: {how}", choose::titles(&others)));
+        }
+        if changelog == Changelog::Binnmu {
+            wish.target = format!("debian:{}={}", wish.name, first.version);
+            wish.scope = Scope::Dependent;
+            wish.entry = match self.published_entry(&references)? {
+                Ok(entry) => Some(entry),
+                Err(missing) => return Ok(Err(missing)),
+            };
+        }
+        for binary in references {
+            let (name, file) = planned_file(binary);
+            wish.published.insert(name, (file, None));
+        }
+        Ok(Ok(wish))
+    }
+
+    /// Fetches source and references, reads what the source says, and pins the environment.
+    fn plan_of(&self, indices: &Indices, wish: Wish<'_>) -> Result<Planned, RebuildError> {
+        let settings = &self.rebuilding.settings;
+        let title = wish.title();
+        let files = match self.files(&wish)? {
+            Ok(files) => files,
+            Err(missing) => return Ok(self.inconclusive(title, missing)),
+        };
+        let says = source::read(&files).map_err(|source| DebianError::Source { title: title.clone(), source })?;
+        let dsc = files.iter().map(|(name, _)| name).find(|name| name.ends_with(".dsc")).cloned().unwrap_or_default();
+        let mut packages = wish.packages.clone();
+        packages.extend(settings.pins.iter().map(|(name, version)| format!("{name} (= {version})")));
+        if says.root == Root::Pretended {
+            packages.insert("fakeroot".into());
+        }
+        let mut options: BTreeSet<String> = wish.options.union(&settings.build_options).cloned().collect();
+        if settings.tests == Tests::Skip {
+            options.insert("nocheck".into());
+        }
+        let input = match &wish.source {
+            SourceFrom::Archive(_) => SourceInput::Archive,
+            SourceFrom::Files { depends, .. } => {
+                packages.extend(depends.iter().cloned());
+                SourceInput::Beside(BESIDE.into())
+            }
+        };
+        let build = SourceBuild {
+            place: wish.place.clone().unwrap_or_else(|| build::place(&wish.name, &wish.version)),
+            dsc,
+            input,
+            suites: indices.suites().to_vec(),
+            architecture: ARCHITECTURE.into(),
+            packages,
+            epoch: wish.epoch.or(wish.entry.as_ref().map(|(_, date)| *date)).or(says.date),
+            options,
+            variables: wish.variables.clone(),
+            entry: wish.entry.as_ref().map(|(text, _)| text.clone()),
+            scope: wish.scope,
+            name: wish.name.clone(),
+            version: wish.version.clone(),
+        };
+        let mut plan = Plan::new(wish.target.clone(), title, ORIGIN);
+        plan.notes = wish.notes.clone();
+        plan.settings = settings.told();
+        if build.entry.is_some() {
+            plan.settings.insert("changelog".into(), "binnmu".into());
+        }
+        let build_depends = match &wish.source {
+            SourceFrom::Archive(source) => &source.build_depends,
+            SourceFrom::Files { build_depends, .. } => build_depends,
+        };
+        plan.debian = Some(DebianBuild {
+            source: build.name.clone(),
+            version: build.version.clone(),
+            place: build.place.clone(),
+            build_depends: used(build_depends, build.scope),
+            options: build.options.clone(),
+            epoch: build.epoch,
+            variables: build.variables.clone(),
+            entry: build.entry.clone(),
+        });
+        plan.environment = wish.environment;
+        plan.environment_differs = wish.differs.clone();
+        plan.published = wish.published.iter().map(|(name, (file, _))| (name.clone(), file.clone())).collect();
+        self.locked(&build, indices, plan, &wish, &files)
+    }
+
+    /// The source's files by name, all of what an archive has fetched at once, so that all that is missing is told.
+    fn files(&self, wish: &Wish<'_>) -> Result<Had<Vec<(String, PathBuf)>>, RebuildError> {
+        let (source, given) = match &wish.source {
+            SourceFrom::Archive(source) => (&source.files[..], None),
+            SourceFrom::Files { files, .. } => (&[][..], Some(files.clone())),
+        };
+        let mut wants: Vec<Wanted> = match &wish.source {
+            SourceFrom::Archive(from) => source.iter().map(|file| wanted(&from.archive, file)).collect(),
+            SourceFrom::Files { .. } => Vec::new(),
+        };
+        let references = wish.published.values().filter(|(_, here)| here.is_none());
+        wants.extend(references.filter_map(|(file, _)| file.wanted()));
+        let title = wish.title();
+        let what = |path: &str| match source.iter().any(|file| file.path == path) {
+            true => format!("source {title}"),
+            false => "reference".into(),
+        };
+        let files = match self.fetched(&wants, &what)? {
+            Ok(files) => files,
+            Err(missing) => return Ok(Err(missing)),
+        };
+        let names = source.iter().map(|file| base_name(&file.path).to_string());
+        Ok(Ok(given.unwrap_or_else(|| names.zip(files).collect())))
+    }
+
+    /// Locks the recipe of a build, and keeps it with its plan.
+    fn locked(
+        &self,
+        build: &SourceBuild,
+        indices: &Indices,
+        plan: Plan,
+        wish: &Wish<'_>,
+        files: &[(String, PathBuf)],
+    ) -> Result<Planned, RebuildError> {
+        let rebuilding = self.rebuilding;
+        let draft = Draft::new(rebuilding.builder.store.root())?;
+        draft.write("recipe.toml", build.recipe().as_bytes())?;
+        if let SourceFrom::Files { .. } = wish.source {
+            files.iter().try_for_each(|(name, file)| draft.keep(BESIDE, name, file))?;
+        }
+        for (name, (_, here)) in &wish.published {
+            if let Some(file) = here {
+                draft.keep_beside(name, file)?;
+            }
+        }
+        event::say(rebuilding.builder.events, Level::Note, format!("pinning the environment of {}", plan.title));
+        let pinning = Pinning {
+            builder: rebuilding.builder,
+            clock: rebuilding.clock,
+            keyrings: rebuilding.keyrings.clone(),
+            freshness: rebuilding.freshness,
+            network: rebuilding.network,
+            indices: Some(indices),
+        };
+        match draft.locked(&pinning)? {
+            Ok(lock) => {
+                if let SourceFrom::Files { conflicts, .. } = &wish.source {
+                    given::refuse_conflicts(&plan.title, conflicts, &lock)?;
+                }
+                Ok(Planned::At(draft.finished(&plan)?))
+            }
+            Err(error) => match missing_pin(&error) {
+                Some(missing) => Ok(self.inconclusive(plan.title, missing)),
+                None => Err(self.pin_error(error)),
+            },
+        }
+    }
+
+    /// The entry that the published binary-only rebuild put before the changelog, and its date.
+    fn published_entry(&self, references: &[&Binary]) -> Result<Had<(String, i64)>, RebuildError> {
+        let mut last = None;
+        for binary in references {
+            let files = match self.fetched(&[wanted(&binary.archive, &binary.file)], &|_| "reference".into())? {
+                Ok(files) => files,
+                Err(missing) => return Ok(Err(missing)),
+            };
+            for file in files {
+                if let Some(found) = entry_of(&Deb::open(&file).map_err(DebianError::from)?)? {
+                    return Ok(Ok(found));
+                }
+            }
+            last = Some(binary.file.path.clone());
+        }
+        Err(DebianError::NoEntry { file: last.unwrap_or_default() }.into())
+    }
+
+    fn fetched(&self, wanted: &[Wanted], what: &dyn Fn(&str) -> String) -> Result<Had<Vec<PathBuf>>, RebuildError> {
+        match self.rebuilding.builder.archives.pinned(wanted) {
+            Ok(files) => Ok(Ok(files)),
+            Err(error) => nowhere(error, what),
+        }
+    }
+
+    /// The indices of the suites that are looked into.
+    fn indices(&self) -> Result<Had<Indices>, RebuildError> {
+        let Rebuilding { builder, clock, keyrings, freshness, suites, .. } = self.rebuilding;
+        let seen = builder.store.root().join("seen");
+        let trust = Trust { keyrings, clock: *clock, seen: Some(&seen), freshness: *freshness };
+        let named = match suites.is_empty() {
+            true => apt::debian_suites(&crate::fetch::Host::current()),
+            false => suites.clone(),
+        };
+        if named.is_empty() {
+            return Err(DebianError::NoSuite.into());
+        }
+        match Indices::fetch(builder.archives, &named, ARCHITECTURE, SourcesIndex::Read, &trust) {
+            Ok(indices) => Ok(Ok(indices)),
+            Err(IndexError::Fetch { what, source }) => match reference::nowhere(&source) {
+                Some(files) => Ok(Err(files.iter().map(|file| reference::missing(&what, file)).collect())),
+                None => Err(self.pin_error(IndexError::Fetch { what, source }.into())),
+            },
+            Err(error) => Err(self.pin_error(error.into())),
+        }
+    }
+
+    fn pin_error(&self, error: pin::PinError) -> RebuildError {
+        RebuildError::Pin { target: self.target.to_string(), source: Box::new(error) }
+    }
+
+    fn inconclusive(&self, title: String, missing: Vec<Missing>) -> Planned {
+        let mut rebuilt = Rebuilt::new(self.target.to_string());
+        rebuilt.settings = self.rebuilding.settings.told();
+        rebuilt.missing = missing;
+        Planned::Inconclusive(Box::new(reference::inconclusive(title, ORIGIN.into(), rebuilt)))
+    }
+}
+
+/// The build dependencies that a build of this scope uses.
+fn used([all, dependent, independent]: &[String; 3], scope: Scope) -> Vec<String> {
+    let fields = match scope {
+        Scope::All => vec![all, dependent, independent],
+        Scope::Dependent => vec![all, dependent],
+        Scope::Independent => vec![all, independent],
+    };
+    fields.into_iter().filter(|field| !field.is_empty()).cloned().collect()
+}
+
+/// Files that are nowhere as what is missing; any other failure as an error.
+fn nowhere<T>(error: FetchError, what: &dyn Fn(&str) -> String) -> Result<Had<T>, RebuildError> {
+    match reference::nowhere(&error) {
+        Some(files) => Ok(Err(files.iter().map(|file| reference::missing(&what(&file.path), file)).collect())),
+        None => Err(error.into()),
+    }
+}
+
+/// A published package under the file name that its build gives it.
+fn planned_file(binary: &Binary) -> (String, PlannedFile) {
+    let name = build::deb_name(&binary.name, &binary.version, &binary.architecture);
+    let at = PlannedPlace { archive: binary.archive.clone(), path: binary.file.path.clone() };
+    (name, PlannedFile { sha256: binary.file.sha256, size: Some(binary.file.size), at: Some(at) })
+}
+
+/// The newest entry of the changelog that a package ships, if it is that of a binary-only rebuild.
+fn entry_of(deb: &Deb) -> Result<Option<(String, i64)>, DebianError> {
+    let mut found = None;
+    deb.entries(None, &mut |entry, body| -> Result<(), DebError> {
+        let path = String::from_utf8_lossy(&entry.path);
+        let name = path.strip_prefix("usr/share/doc/").and_then(|rest| rest.split_once('/')).map(|(_, name)| name);
+        // `changelog.Debian.amd64.gz`, or `changelog.amd64.gz` of a native package: dh_installchangelogs splits the entry off.
+        let is_it = name.is_some_and(|name| name.starts_with("changelog.") && name.ends_with(".gz"));
+        if is_it && found.is_none() {
+            let mut text = Vec::new();
+            let mut decoder = std::io::Read::take(flate2::read::MultiGzDecoder::new(body), CHANGELOG_BYTES);
+            // One that cannot be read is not the one.
+            if std::io::Read::read_to_end(&mut decoder, &mut text).is_ok() {
+                let text = String::from_utf8_lossy(&text);
+                let entry = Entry::newest(&text).ok().filter(Entry::is_binary_only);
+                found = entry.map(|entry| (entry.text.to_string(), entry.date));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn wanted(archive: &str, file: &LockedFile) -> Wanted {
+    let archive = Archive::Debian(archive.into());
+    Wanted { archive, path: file.path.clone(), size: Some(file.size), sha256: file.sha256 }
+}
+
+fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
