@@ -5,11 +5,14 @@
 pub mod aterm;
 pub mod cache_info;
 pub mod control;
+pub mod dist_info;
 pub mod export;
 pub mod nar;
 pub mod narinfo;
 pub mod packages;
+pub mod pyproject;
 pub mod realisation;
+pub mod record;
 pub mod release;
 pub mod signature;
 pub mod sources;
