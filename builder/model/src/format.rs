@@ -16,3 +16,4 @@ pub mod record;
 pub mod release;
 pub mod signature;
 pub mod sources;
+pub mod zip;
