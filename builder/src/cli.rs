@@ -15,6 +15,7 @@ mod man;
 mod nar;
 mod progress;
 mod publish;
+mod rebuild;
 mod sandbox;
 mod serve;
 mod session;
@@ -98,6 +99,8 @@ enum Command {
     Build(build::Build),
     /// Build twice under varied conditions and compare every byte
     Check(check::Check),
+    // Without a line here the help is the command's own, whole.
+    Rebuild(Box<rebuild::Rebuild>),
     /// Show the log of a build
     Log(log::Log),
     /// Enter a recipe's environment, or what a failed build left
@@ -162,6 +165,7 @@ failures! {
     crate::nix::UnpackError,
     crate::pin::PinError,
     crate::rebuild::CheckError,
+    crate::rebuild::rebuilding::RebuildError,
     crate::recipe_dir::RecipeDirError,
     crate::store::StoreError,
 }
@@ -184,6 +188,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Lock(command) => command.run(&session),
         Command::Build(command) => command.run(&session),
         Command::Check(command) => command.run(&session),
+        Command::Rebuild(command) => command.run(&session),
         Command::Log(command) => command.run(&session),
         Command::Shell(command) => command.run(&session),
         Command::Sandbox(command) => command.run(&session),

@@ -4,6 +4,11 @@
 //! differs. What that means is judged by `kiln_model::verdict`; a divergence is a result, not an error.
 
 pub(crate) mod locales;
+pub mod plan;
+pub mod rebuilding;
+pub mod reference;
+pub mod setting;
+pub mod target;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -207,7 +212,7 @@ impl Start {
 }
 
 /// What differs between the control and the varied builds, output by output.
-fn differences(builder: &Builder<'_>, outcomes: &[Outcome]) -> Result<Differences, CheckError> {
+pub(crate) fn differences(builder: &Builder<'_>, outcomes: &[Outcome]) -> Result<Differences, CheckError> {
     let mut found = Differences::default();
     let Some((control, varied)) = outcomes.split_first() else { return Ok(found) };
     for (number, outcome) in varied.iter().enumerate() {

@@ -149,6 +149,18 @@ pub struct Artifact {
     pub output: Variable,
     /// Where in that output.
     pub path: EntryPath,
+    /// What it is after the normalisers that were needed to compare it, if any were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalised: Option<Normalised>,
+}
+
+/// A file's digest after named normalisers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Normalised {
+    /// Digest of what is left.
+    pub sha256: Digest,
+    /// Which were applied, each with its version, sorted: `elf-build-id/1`.
+    pub normalisers: Vec<String>,
 }
 
 /// What a build ran under: what was set, what was seen, and what that varied.

@@ -4,8 +4,9 @@
 //! a renderer adds layout, never facts. [`Report::of`] judges; differences come from the caller, who has the trees.
 
 pub mod difference;
+pub mod rebuilt;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -15,6 +16,7 @@ use crate::variation::{Factor, Label};
 use crate::verdict::{self, Accept, Identity, Reference, Scope, Seen, Subject, Verdict};
 
 pub use difference::{Content, Difference, Differences, Excerpt, Kind};
+pub use rebuilt::{EnvironmentKind, Explained, Missing, Rebuilt, Suspect, Tried, VersionDiffers};
 
 /// The only schema there is.
 pub const SCHEMA: &str = "kiln/report/v1";
@@ -54,6 +56,9 @@ pub struct Report {
     pub causes: Vec<Cause>,
     /// What was varied in at least one build, and what in none.
     pub factors: Effects,
+    /// What is told of a rebuild besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<Rebuilt>,
 }
 
 /// The verdict on one subject, with the digest that each outcome has for it.
@@ -69,6 +74,15 @@ pub struct Judged {
     /// The published digest, if it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// Its digest after normalisers in each of the report's outcomes. Empty if none was applied to any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub normalised: Vec<Option<String>>,
+    /// The published one's digest after the same normalisers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_normalised: Option<String>,
+    /// The normalisers that were needed, each with its version: `elf-build-id/1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub normalisers: Vec<String>,
 }
 
 /// Where the reference came from.
@@ -143,25 +157,30 @@ impl Report {
         let seen: Vec<Seen> = outcomes.iter().map(Seen::from).collect();
         let judgement = verdict::judge(&seen, reference);
         let published = |subject: &Subject| match reference {
-            Reference::Published(subjects) => subjects.get(subject).map(|i| spelled(subject, i)),
+            Reference::Published(subjects) => subjects.get(subject),
             Reference::None | Reference::Unavailable => None,
         };
-        let subjects = judgement
-            .subjects
-            .iter()
-            .map(|(subject, &verdict)| Judged {
+        let copies = |subject: &Subject, spell: &dyn Fn(&Identity) -> Option<String>| -> Vec<Option<String>> {
+            let one = |seen: &Seen| match seen {
+                Seen::Built(subjects) => subjects.get(subject).and_then(spell),
+                Seen::Failed | Seen::Unfinished | Seen::Unavailable => None,
+            };
+            seen.iter().map(one).collect()
+        };
+        let judged = |(subject, &verdict): (&Subject, &Verdict)| {
+            let normalised = copies(subject, &|i| i.normalised.map(|digest| digest.to_string()));
+            let reference = published(subject);
+            Judged {
                 subject: subject.clone(),
                 verdict,
-                digests: seen
-                    .iter()
-                    .map(|s| match s {
-                        Seen::Built(subjects) => subjects.get(subject).map(|i| spelled(subject, i)),
-                        Seen::Failed | Seen::Unfinished | Seen::Unavailable => None,
-                    })
-                    .collect(),
-                reference: published(subject),
-            })
-            .collect();
+                digests: copies(subject, &|i| Some(spelled(subject, i))),
+                reference: reference.map(|i| spelled(subject, i)),
+                normalised: if normalised.iter().any(Option::is_some) { normalised } else { Vec::new() },
+                reference_normalised: reference.and_then(|i| i.normalised).map(|digest| digest.to_string()),
+                normalisers: normalisers(subject, &outcomes),
+            }
+        };
+        let subjects = judgement.subjects.iter().map(judged).collect();
         let factors = over_all(&outcomes);
         let causes = crate::variation::suspect::causes(&outcomes, &differences);
         Self {
@@ -179,6 +198,7 @@ impl Report {
             differences,
             causes,
             factors,
+            rebuild: None,
         }
     }
 
@@ -206,6 +226,14 @@ fn spelled(subject: &Subject, identity: &Identity) -> String {
         Subject::Output(_) => crate::digest::NarHash::new(identity.exact).to_string(),
         Subject::File(_) => identity.exact.to_string(),
     }
+}
+
+/// The normalisers that were applied to a file, in any outcome.
+fn normalisers(subject: &Subject, outcomes: &[Outcome]) -> Vec<String> {
+    let Subject::File(name) = subject else { return Vec::new() };
+    let applied = outcomes.iter().filter_map(|outcome| outcome.artifacts.get(name)?.normalised.as_ref());
+    let named: BTreeSet<&String> = applied.flat_map(|normalised| &normalised.normalisers).collect();
+    named.into_iter().cloned().collect()
 }
 
 /// A factor was varied if it was in at least one build; the reason is the first build's otherwise.

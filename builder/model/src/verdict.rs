@@ -127,7 +127,10 @@ impl From<&Outcome> for Seen {
                     .outputs
                     .iter()
                     .map(|(n, o)| (Subject::Output(n.to_string()), identity(o.nar_hash.digest())));
-                let files = outcome.artifacts.iter().map(|(n, a)| (Subject::File(n.clone()), identity(a.sha256)));
+                let files = outcome.artifacts.iter().map(|(name, artifact)| {
+                    let normalised = artifact.normalised.as_ref().map(|n| n.sha256);
+                    (Subject::File(name.clone()), Identity { exact: artifact.sha256, normalised })
+                });
                 Self::Built(outputs.chain(files).collect())
             }
             (Status::Failed, None) => Self::Failed,

@@ -64,7 +64,13 @@ pub fn artifacts(
                 }
                 any = true;
                 let name = shown.rsplit('/').next().unwrap_or(&shown).to_string();
-                let artifact = Artifact { sha256: *sha256, size: *size, output: output.clone(), path: path.clone() };
+                let artifact = Artifact {
+                    sha256: *sha256,
+                    size: *size,
+                    output: output.clone(),
+                    path: path.clone(),
+                    normalised: None,
+                };
                 if let Some(other) = found.insert(name.clone(), artifact.clone())
                     && other != artifact
                 {

@@ -178,6 +178,14 @@ impl FetchError {
     }
 }
 
+impl FetchError {
+    /// No file was had, and no mirror could have it: each said that it has no such file, or was not to be asked.
+    pub fn is_nowhere(&self) -> bool {
+        let no = |t: &Try| matches!(t.refusal, Refusal::Absent(_) | Refusal::Offline);
+        matches!(self, Self::Missing { files, .. } if files.iter().all(|f| f.tries.iter().all(no)))
+    }
+}
+
 struct Listing<'a> {
     files: &'a [Unfetched],
     of: usize,

@@ -1,0 +1,146 @@
+//! `kiln rebuild`: build what was published again from its source, and hold it against the real thing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use kiln_model::report::{Report, Reports};
+use kiln_model::verdict::Accept;
+
+use super::{Failure, Session};
+use crate::build::KeepFailed;
+use crate::pin::debian::Freshness;
+use crate::rebuild::rebuilding::{Causes, Rebuilding};
+use crate::rebuild::setting::{Changelog, Settings, Substitute, Tests};
+use crate::rebuild::target::Target;
+use crate::render;
+
+/// Build what was published again from its source, and hold it against the real thing.
+#[derive(Debug, Args)]
+pub(super) struct Rebuild {
+    /// debian:NAME[=VERSION], pypi:NAME==VERSION, FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl, or the directory of an
+    /// earlier rebuild
+    #[arg(required = true, value_name = "TARGET")]
+    targets: Vec<Target>,
+    /// Leave the package's own tests out; the report says so
+    #[arg(long)]
+    no_check: bool,
+    /// Add a word to DEB_BUILD_OPTIONS; may be repeated
+    #[arg(long, value_name = "WORD", value_parser = word)]
+    build_option: Vec<String>,
+    /// Have this version of a package in the environment; may be repeated
+    #[arg(long, value_name = "NAME=VERSION", value_parser = pin)]
+    pin: Vec<(String, String)>,
+    /// What to do to the changelog: put the entry of the published binary-only rebuild before it
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    changelog: Changelog,
+    /// What to take in place of recorded versions that are gone
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
+    substitute: Substitute,
+    /// Where bytes differ, build with the settings that the recognised causes suggest, to prove them
+    #[arg(long = "try")]
+    try_causes: bool,
+    /// Suite of the archive; may be repeated, in order of preference [default: the host's]
+    #[arg(long, value_name = "SUITE")]
+    suite: Vec<String>,
+    /// Accept an index that is older than one seen before, or past its Valid-Until
+    #[arg(long)]
+    allow_expired: bool,
+    /// Exit with 0 for this, too
+    #[arg(long, value_name = "VERDICT")]
+    accept: Option<Accepted>,
+    /// Also write lock, derivation, artifacts and report to this directory, from which the rebuild can be repeated
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Rebuilds that run at once
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Keep the build directory of a failed build, for `kiln shell`
+    #[arg(long)]
+    keep_failed: bool,
+    /// Also write the report as one self-contained HTML page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// Verdicts that may be accepted besides `reproduced`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Accepted {
+    /// Equal after named normalisers.
+    Equivalent,
+}
+
+fn word(text: &str) -> Result<String, String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"+-.=_".contains(&b);
+    match !text.is_empty() && text.bytes().all(fits) {
+        true => Ok(text.into()),
+        false => Err("expected one word such as notrimdch".into()),
+    }
+}
+
+fn pin(text: &str) -> Result<(String, String), String> {
+    match text.parse::<Target>() {
+        _ if text.contains(':') && !text.contains('=') => Err("expected NAME=VERSION".into()),
+        _ => match format!("debian:{text}").parse::<Target>() {
+            Ok(Target::Debian { name, version: Some(version) }) => Ok((name, version)),
+            Ok(_) => Err("expected NAME=VERSION".into()),
+            Err(error) => Err(error.to_string()),
+        },
+    }
+}
+
+impl Rebuild {
+    pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
+        let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
+        let mut reports = session.with_settings(self.jobs, keep, |builder| {
+            let rebuilding = Rebuilding {
+                builder,
+                clock: jiff::Timestamp::now(),
+                keyrings: session.keyrings()?,
+                freshness: if self.allow_expired { Freshness::Any } else { Freshness::Required },
+                network: session.network(),
+                suites: self.suite.clone(),
+                settings: self.settings(),
+                causes: if self.try_causes { Causes::Tried } else { Causes::Told },
+            };
+            let mut reports: Vec<Report> = Vec::new();
+            for target in &self.targets {
+                reports.push(rebuilding.rebuild(target)?);
+            }
+            Ok(reports)
+        })?;
+        session.keep_within_budget()?;
+        if let Some(file) = &self.html {
+            session.write_file(file, render::html::page(&reports).as_bytes())?;
+        }
+        let accept = match self.accept {
+            Some(Accepted::Equivalent) => Accept::Equivalent,
+            None => Accept::Identical,
+        };
+        if session.json() {
+            if reports.len() == 1 {
+                let report = reports.remove(0);
+                session.print_json(&report)?;
+                return Ok(report.exit_code(accept));
+            }
+            let reports = Reports::new(reports);
+            session.print_json(&reports)?;
+            return Ok(reports.exit_code(accept));
+        }
+        for report in &reports {
+            session.print_text(&render::text::report(report, session.colour()))?;
+        }
+        Ok(Reports::new(reports).exit_code(accept))
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            tests: if self.no_check { Tests::Skip } else { Tests::Run },
+            build_options: BTreeSet::from_iter(self.build_option.iter().cloned()),
+            pins: BTreeMap::from_iter(self.pin.iter().cloned()),
+            changelog: self.changelog,
+            substitute: self.substitute,
+        }
+    }
+}

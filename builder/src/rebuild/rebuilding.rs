@@ -1,0 +1,232 @@
+//! One target from its name to its report: a plan is made, then carried out.
+//!
+//! Planning looks into indices and pins; what it cannot find makes the rebuild inconclusive, not an error. Carrying out reads
+//! the plan's directory alone, so that repeating it needs no index.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use kiln_model::report::{Missing, Rebuilt, Report};
+use kiln_model::variation::Conditions;
+
+use super::CheckError;
+use super::plan::Plan;
+use super::reference::{self, Held, Published};
+use super::setting::Settings;
+use super::target::Target;
+use crate::build::graph::{Graph, GraphError};
+use crate::build::{BuildError, Builder};
+use crate::exit::Kind;
+use crate::fetch::{FetchError, Network};
+use crate::pin::PinError;
+use crate::pin::debian::Freshness;
+use crate::recipe_dir::RecipeDirError;
+use crate::store::StoreError;
+
+/// What rebuilds are made with.
+pub struct Rebuilding<'a, 'b> {
+    /// Store, archives and sandbox.
+    pub builder: &'a Builder<'b>,
+    /// What time it is.
+    pub clock: Timestamp,
+    /// Keyrings that sign indices.
+    pub keyrings: Vec<PathBuf>,
+    /// Whether an old index will do.
+    pub freshness: Freshness,
+    /// Whether `git` may use the network.
+    pub network: Network,
+    /// Suites in order of preference; the host's if empty.
+    pub suites: Vec<String>,
+    /// How it is done.
+    pub settings: Settings,
+    /// What is done about causes that are recognised.
+    pub causes: Causes,
+}
+
+/// What is done about causes that are recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Causes {
+    /// They are told.
+    Told,
+    /// The settings that they suggest are built with.
+    Tried,
+}
+
+/// What planning came to.
+pub enum Planned {
+    /// The plan's directory.
+    At(PathBuf),
+    /// Something is missing.
+    Inconclusive(Box<Report>),
+}
+
+/// Why a rebuild could not be done. What is merely not to be had is a report instead.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// Something could not be pinned.
+    #[error("pinning {target}")]
+    Pin {
+        /// What was asked for.
+        target: String,
+        /// Why.
+        source: Box<PinError>,
+    },
+    /// Building or comparing.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// The recipe that was made.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// Reading or writing the recipe that was made.
+    #[error(transparent)]
+    Recipe(#[from] RecipeDirError),
+    /// A published file could not be had.
+    #[error("fetching what was published")]
+    Fetch(#[from] FetchError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A kind of target that this kiln does not rebuild.
+    #[error("{target}: this kiln does not rebuild this kind of target")]
+    Unsupported {
+        /// What was asked for.
+        target: String,
+    },
+    /// A plan that is none.
+    #[error("{}: {what}", path.display())]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A file could not be read or written.
+    #[error("{act} {}", path.display())]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl From<BuildError> for RebuildError {
+    fn from(error: BuildError) -> Self {
+        Self::Check(error.into())
+    }
+}
+
+impl RebuildError {
+    /// What sort of error it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Pin { source, .. } => source.kind(),
+            Self::Check(e) => e.kind(),
+            Self::Graph(e) => e.kind(),
+            Self::Recipe(e) => e.kind(),
+            Self::Fetch(e) => e.kind(),
+            Self::Store(e) => e.kind(),
+            Self::Plan { .. } | Self::Unsupported { .. } => Kind::BadInput,
+            Self::Io { .. } => Kind::Host,
+        }
+    }
+}
+
+impl Rebuilding<'_, '_> {
+    /// Rebuilds `target`.
+    pub fn rebuild(&self, target: &Target) -> Result<Report, RebuildError> {
+        match self.planned(target)? {
+            Planned::At(directory) => self.carried_out(&directory),
+            Planned::Inconclusive(report) => Ok(*report),
+        }
+    }
+
+    /// Makes the plan of `target`.
+    pub fn planned(&self, target: &Target) -> Result<Planned, RebuildError> {
+        match target {
+            Target::Debian { .. }
+            | Target::Dsc(_)
+            | Target::Deb(_)
+            | Target::Buildinfo(_)
+            | Target::Pypi { .. }
+            | Target::Wheel(_) => Err(RebuildError::Unsupported { target: target.to_string() }),
+            Target::Earlier(directory) => Ok(Planned::At(directory.clone())),
+        }
+    }
+
+    /// Builds by the plan in `directory`, and judges.
+    pub fn carried_out(&self, directory: &Path) -> Result<Report, RebuildError> {
+        let plan = Plan::open(directory)?;
+        let graph = Graph::load(&[directory.to_path_buf()], self.builder.store)?;
+        let node = graph.wanted[0];
+        let published = match self.published(&plan, directory)? {
+            Ok(published) => published,
+            Err(missing) => return Ok(inconclusive(&plan, missing)),
+        };
+        let conditions = Conditions {
+            hostname: "builder".into(),
+            user_name: "builder".into(),
+            ..Conditions::control(self.builder.settings.cores)
+        };
+        let held = Held {
+            title: plan.title.clone(),
+            origin: plan.origin.clone(),
+            graph: &graph,
+            node,
+            conditions,
+            published: &published,
+        };
+        Ok(held.judged(self.builder, plan.rebuilt())?)
+    }
+
+    /// The published files; what is nowhere is the inner error.
+    fn published(&self, plan: &Plan, directory: &Path) -> Result<Result<Vec<Published>, Vec<Missing>>, RebuildError> {
+        let (mut published, mut wanted, mut wanted_for) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, file) in &plan.published {
+            let beside = Plan::beside(directory, name);
+            if let (None, Some(one)) = (&beside, file.wanted()) {
+                wanted.push(one);
+                wanted_for.push(published.len());
+            }
+            published.push(Published { name: name.clone(), sha256: file.sha256, file: beside });
+        }
+        match self.builder.archives.pinned(&wanted) {
+            Ok(files) => {
+                for (at, file) in wanted_for.into_iter().zip(files) {
+                    published[at].file = Some(file);
+                }
+                Ok(Ok(published))
+            }
+            Err(error) => match reference::nowhere(&error) {
+                Some(files) => Ok(Err(files.iter().map(|file| reference::missing("reference", file)).collect())),
+                None => Err(error.into()),
+            },
+        }
+    }
+}
+
+/// The report of a plan that cannot be carried out.
+fn inconclusive(plan: &Plan, missing: Vec<Missing>) -> Report {
+    let rebuilt = Rebuilt { missing, ..plan.rebuilt() };
+    reference::inconclusive(plan.title.clone(), plan.origin.clone(), rebuilt)
+}
+
+/// What is missing, if that is why pinning failed: files that no mirror has, a version that no index has.
+pub fn missing_pin(error: &PinError) -> Option<Vec<Missing>> {
+    let nothing = Vec::new;
+    match error {
+        PinError::Build(error) => match &**error {
+            BuildError::Fetch(error) => {
+                let files = reference::nowhere(error)?;
+                Some(files.iter().map(|file| reference::missing("file", file)).collect())
+            }
+            _ => None,
+        },
+        PinError::Debian(error @ crate::pin::debian::PinError::UnknownSource { .. }) => {
+            Some(vec![Missing { what: error.to_string(), tries: nothing() }])
+        }
+        _ => None,
+    }
+}

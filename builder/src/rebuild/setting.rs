@@ -1,0 +1,88 @@
+//! How a rebuild is done, beside what the publisher did by default: each setting is honest (it could have been so at the
+//! publisher's), is part of what is built, and is told in the report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// Settings of one rebuild.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Settings {
+    /// Whether the package's own tests run.
+    pub tests: Tests,
+    /// Further words of `DEB_BUILD_OPTIONS`.
+    pub build_options: BTreeSet<String>,
+    /// Versions that the environment must have, by package.
+    pub pins: BTreeMap<String, String>,
+    /// What is done to the changelog.
+    pub changelog: Changelog,
+    /// What stands in for recorded versions that are gone.
+    pub substitute: Substitute,
+}
+
+/// Whether a package's own tests run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tests {
+    /// As official builders run them.
+    #[default]
+    Run,
+    /// They are left out, and the report says so.
+    Skip,
+}
+
+/// What is done to the changelog of a Debian source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Changelog {
+    /// Nothing.
+    #[default]
+    AsIs,
+    /// The entry of the published binary-only rebuild is put before it.
+    Binnmu,
+}
+
+/// What stands in for recorded versions that are gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Substitute {
+    /// Nothing: the rebuild is inconclusive.
+    #[default]
+    None,
+    /// The version nearest to it that there is.
+    Nearest,
+}
+
+impl Settings {
+    /// The settings that are not the default, by name, as reports have them.
+    pub fn told(&self) -> BTreeMap<String, String> {
+        let mut told = BTreeMap::new();
+        if self.tests == Tests::Skip {
+            told.insert("no-check".into(), String::new());
+        }
+        if !self.build_options.is_empty() {
+            let words: Vec<&str> = self.build_options.iter().map(String::as_str).collect();
+            told.insert("build-options".into(), words.join(","));
+        }
+        if !self.pins.is_empty() {
+            let words: Vec<String> = self.pins.iter().map(|(name, version)| format!("{name}:{version}")).collect();
+            told.insert("pin".into(), words.join(","));
+        }
+        if self.changelog == Changelog::Binnmu {
+            told.insert("changelog".into(), "binnmu".into());
+        }
+        if self.substitute == Substitute::Nearest {
+            told.insert("substitute".into(), "nearest".into());
+        }
+        told
+    }
+}
+
+impl fmt::Display for Settings {
+    /// The settings in words, as the ground truth of targets has them: `build-options=notrimdch`, or `default`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |(name, value): (String, String)| match value.is_empty() {
+            true => name,
+            false => format!("{name}={value}"),
+        };
+        let words: Vec<String> = self.told().into_iter().map(word).collect();
+        f.write_str(if words.is_empty() { "default" } else { "" })?;
+        f.write_str(&words.join(" "))
+    }
+}
