@@ -9,6 +9,7 @@ pub mod rebuilding;
 pub mod reference;
 pub mod setting;
 pub mod target;
+pub mod wheel;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;

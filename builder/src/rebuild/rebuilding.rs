@@ -14,6 +14,7 @@ use super::plan::Plan;
 use super::reference::{self, Held, Published};
 use super::setting::Settings;
 use super::target::Target;
+use super::wheel::{self, WheelError};
 use crate::build::graph::{Graph, GraphError};
 use crate::build::{BuildError, Builder};
 use crate::exit::Kind;
@@ -74,6 +75,9 @@ pub enum RebuildError {
     /// Building or comparing.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// A wheel, or what it is rebuilt from.
+    #[error(transparent)]
+    Wheel(#[from] WheelError),
     /// The recipe that was made.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -124,6 +128,7 @@ impl RebuildError {
         match self {
             Self::Pin { source, .. } => source.kind(),
             Self::Check(e) => e.kind(),
+            Self::Wheel(e) => e.kind(),
             Self::Graph(e) => e.kind(),
             Self::Recipe(e) => e.kind(),
             Self::Fetch(e) => e.kind(),
@@ -137,6 +142,9 @@ impl RebuildError {
 impl Rebuilding<'_, '_> {
     /// Rebuilds `target`.
     pub fn rebuild(&self, target: &Target) -> Result<Report, RebuildError> {
+        if matches!(target, Target::Pypi { .. } | Target::Wheel(_)) {
+            return self.wheel(target);
+        }
         match self.planned(target)? {
             Planned::At(directory) => self.carried_out(&directory),
             Planned::Inconclusive(report) => Ok(*report),
@@ -146,12 +154,10 @@ impl Rebuilding<'_, '_> {
     /// Makes the plan of `target`.
     pub fn planned(&self, target: &Target) -> Result<Planned, RebuildError> {
         match target {
-            Target::Debian { .. }
-            | Target::Dsc(_)
-            | Target::Deb(_)
-            | Target::Buildinfo(_)
-            | Target::Pypi { .. }
-            | Target::Wheel(_) => Err(RebuildError::Unsupported { target: target.to_string() }),
+            Target::Debian { .. } | Target::Dsc(_) | Target::Deb(_) | Target::Buildinfo(_) => {
+                Err(RebuildError::Unsupported { target: target.to_string() })
+            }
+            Target::Pypi { .. } | Target::Wheel(_) => wheel::plan(self, target, &[]),
             Target::Earlier(directory) => Ok(Planned::At(directory.clone())),
         }
     }

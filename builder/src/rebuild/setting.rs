@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use kiln_model::wheel::times::Epoch;
+
 /// Settings of one rebuild.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Settings {
@@ -17,6 +19,10 @@ pub struct Settings {
     pub changelog: Changelog,
     /// What stands in for recorded versions that are gone.
     pub substitute: Substitute,
+    /// `TZ` of the build of a wheel; `UTC` if absent.
+    pub time_zone: Option<String>,
+    /// `SOURCE_DATE_EPOCH` of the build of a wheel; what the reference shows if absent.
+    pub epoch: Option<Epoch>,
 }
 
 /// Whether a package's own tests run.
@@ -69,6 +75,14 @@ impl Settings {
         }
         if self.substitute == Substitute::Nearest {
             told.insert("substitute".into(), "nearest".into());
+        }
+        if let Some(zone) = &self.time_zone {
+            told.insert("time-zone".into(), zone.clone());
+        }
+        match self.epoch {
+            Some(Epoch::At(seconds)) => drop(told.insert("epoch".into(), seconds.to_string())),
+            Some(Epoch::Unset) => drop(told.insert("epoch".into(), "unset".into())),
+            None => {}
         }
         told
     }

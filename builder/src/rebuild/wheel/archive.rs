@@ -1,0 +1,210 @@
+//! A zip file on disk, read strictly: a wheel, or an sdist of the old kind.
+//!
+//! Everything that could be seen differently by two readers is refused before any member is read (`kiln_model::format::zip`),
+//! and so is what would unpack to far more than it is. Memory is bounded by the directory and by what the caller asks for.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use flate2::Crc;
+use flate2::read::DeflateDecoder;
+use kiln_model::digest::Digest;
+use kiln_model::format::zip::{self, End, LOCAL, Member, Method, TAIL, ZipError};
+use sha2::{Digest as _, Sha256};
+
+use crate::exit::Kind;
+
+/// More members than any wheel known has by far.
+const MOST_MEMBERS: u64 = 65_534;
+/// Bytes of a directory of as many members with long names.
+const LARGEST_DIRECTORY: u64 = 64 << 20;
+/// Bytes that all members together may have.
+const LARGEST: u64 = 4 << 30;
+/// Archives below this may be packed as tightly as they like.
+const HARMLESS: u64 = 256 << 20;
+/// How many times its size an archive may unpack to. Text packs to a tenth.
+const TIGHTEST: u64 = 100;
+
+/// An archive whose directory was read and believed.
+#[derive(Debug)]
+pub(super) struct Archive {
+    file: File,
+    path: PathBuf,
+    /// Each member and where its data begins.
+    members: Vec<(Member, u64)>,
+}
+
+/// Why an archive cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// It cannot be read.
+    #[error("reading {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no archive that is believed.
+    #[error("in {}", path.display())]
+    Zip {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: ZipError,
+    },
+    /// A member is not what the directory says.
+    #[error("in {}: member {member:?} {what}", path.display())]
+    Member {
+        /// The file.
+        path: PathBuf,
+        /// The member.
+        member: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// It would unpack to too much.
+    #[error("{} would unpack to {unpacked} bytes from {packed}: refused as a bomb", path.display())]
+    Bomb {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        packed: u64,
+        /// What its directory says that its members have.
+        unpacked: u64,
+    },
+}
+
+impl ArchiveError {
+    /// What sort of error it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Read { .. } => Kind::Host,
+            Self::Zip { .. } | Self::Member { .. } | Self::Bomb { .. } => Kind::BadInput,
+        }
+    }
+}
+
+impl Archive {
+    /// Opens the archive at `path`.
+    pub(super) fn open(path: &Path) -> Result<Self, ArchiveError> {
+        let read = |source| ArchiveError::Read { path: path.into(), source };
+        let refuse = |source| ArchiveError::Zip { path: path.into(), source };
+        let file = File::open(path).map_err(read)?;
+        let length = file.metadata().map_err(read)?.len();
+        let bytes = |offset: u64, size: u64| -> Result<Vec<u8>, ArchiveError> {
+            let mut bytes = vec![0; usize::try_from(size).expect("bounded by the callers")];
+            file.read_exact_at(&mut bytes, offset).map_err(read)?;
+            Ok(bytes)
+        };
+        let tail = length.min(TAIL);
+        let end = End::parse(&bytes(length - tail, tail)?, length).map_err(refuse)?;
+        if end.members > MOST_MEMBERS || end.size > LARGEST_DIRECTORY {
+            return Err(ArchiveError::Bomb { path: path.into(), packed: length, unpacked: end.size });
+        }
+        let members = end.members(&bytes(end.offset, end.size)?).map_err(refuse)?;
+        let mut placed = Vec::new();
+        let mut taken = Vec::new();
+        for member in members {
+            let available = length.saturating_sub(member.offset).min((LOCAL + member.name.len()) as u64);
+            let header = bytes(member.offset.min(length), available)?;
+            let (fixed, name) = header.split_at(header.len().min(LOCAL));
+            let before = member.header_length(fixed).map_err(refuse)?;
+            member.is_named(name).map_err(refuse)?;
+            taken.push((member.clone(), before + member.packed));
+            placed.push((member.offset + before, member));
+        }
+        zip::contiguous(&taken, &end).map_err(refuse)?;
+        let unpacked: u64 = taken.iter().map(|(member, _)| member.size).sum();
+        if unpacked > LARGEST || unpacked > HARMLESS && unpacked / TIGHTEST > length {
+            return Err(ArchiveError::Bomb { path: path.into(), packed: length, unpacked });
+        }
+        let members = placed.into_iter().map(|(data, member)| (member, data)).collect();
+        Ok(Self { file, path: path.into(), members })
+    }
+
+    /// The members, in the directory's order.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().map(|(member, _)| member)
+    }
+
+    /// The bytes of a member of at most `most` of them; `None` if there is none of that name.
+    pub(super) fn read(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, ArchiveError> {
+        let Some((member, data)) = self.members.iter().find(|(member, _)| member.name == name) else { return Ok(None) };
+        if member.size > most {
+            return Err(self.member(member, format!("has {} bytes, expected at most {most}", member.size)));
+        }
+        let mut bytes = Vec::new();
+        self.each(member, *data, &mut |part| bytes.extend_from_slice(part))?;
+        Ok(Some(bytes))
+    }
+
+    /// Digest and size of every member that is a file, by name.
+    pub(super) fn digests(&self) -> Result<BTreeMap<String, (Digest, u64)>, ArchiveError> {
+        let mut digests = BTreeMap::new();
+        for (member, data) in self.members.iter().filter(|(member, _)| !member.is_directory()) {
+            let mut hasher = Sha256::new();
+            self.each(member, *data, &mut |part| hasher.update(part))?;
+            digests.insert(member.name.clone(), (Digest::from_bytes(hasher.finalize().into()), member.size));
+        }
+        Ok(digests)
+    }
+
+    fn member(&self, member: &Member, what: String) -> ArchiveError {
+        ArchiveError::Member { path: self.path.clone(), member: member.name.clone(), what }
+    }
+
+    /// Hands a member's bytes to `take`, and checks their number and checksum. Nothing is handed on beyond what the directory
+    /// says that there is.
+    fn each(&self, member: &Member, data: u64, take: &mut dyn FnMut(&[u8])) -> Result<(), ArchiveError> {
+        let packed = Span { file: &self.file, at: data, left: member.packed };
+        let mut reader: Box<dyn Read> = match member.method {
+            Method::Stored => Box::new(packed),
+            Method::Deflated => Box::new(DeflateDecoder::new(packed)),
+        };
+        let (mut crc, mut size) = (Crc::new(), 0);
+        let mut buffer = [0; 64 << 10];
+        loop {
+            let count = match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.member(member, format!("cannot be unpacked: {error}"))),
+            };
+            size += count as u64;
+            if size > member.size {
+                return Err(self.member(member, format!("unpacks to more than its {} bytes", member.size)));
+            }
+            crc.update(&buffer[..count]);
+            take(&buffer[..count]);
+        }
+        if size != member.size {
+            return Err(self.member(member, format!("unpacks to {size} bytes, its header says {}", member.size)));
+        }
+        if crc.sum() != member.crc {
+            let what = format!("has the checksum {:08x}, its header says {:08x}", crc.sum(), member.crc);
+            return Err(self.member(member, what));
+        }
+        Ok(())
+    }
+}
+
+/// A part of a file.
+struct Span<'a> {
+    file: &'a File,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Span<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.file.read_at(&mut buffer[..most], self.at)?;
+        self.at += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
