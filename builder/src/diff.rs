@@ -1,10 +1,14 @@
-//! What differs between two outcomes' trees, with the first bytes that do.
+//! What differs between two outcomes' trees ([`trees`]), or between two artifacts that lie somewhere ([`compare`]).
 //!
-//! Manifests say which entries differ, so only differing files are read; where a tree is at hand, each is compared as a
-//! stream in fixed memory. Nothing is followed: a link in an output is data. A file that changed under the reader is an
-//! error, never a wrong excerpt.
+//! Of outcomes, manifests say which entries differ, so only differing files are read; artifacts are read once, and only
+//! what differs is looked into. Every file is compared as a stream in fixed memory; what is inside is bounded by
+//! [`Limits`], and what a bound cut off is counted. Nothing is followed: a link in an output is data. A file that changed
+//! under the reader is an error, never a wrong excerpt.
 
+mod blob;
 mod bytes;
+mod directory;
+mod limits;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -12,10 +16,14 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::exit::Kind as ExitKind;
 use kiln_model::name::Variable;
 use kiln_model::outcome::{Entry, EntryPath, Manifest};
 use kiln_model::report::{Content, Difference, Differences, Kind};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+
+pub use directory::compare;
+pub use limits::{Limits, Options};
 
 /// One side of a comparison.
 #[derive(Debug, Clone, Copy)]
@@ -59,10 +67,49 @@ pub enum DiffError {
         /// The file.
         path: PathBuf,
     },
+    /// What was given cannot be compared.
+    #[error("{path} is {found}; expected a file or a directory")]
+    NotComparable {
+        /// What was given.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A file and a directory.
+    #[error("{first} is a {first_kind} and {second} a {second_kind}; give two of a kind")]
+    Unlike {
+        /// What was given first.
+        first: PathBuf,
+        /// What it is.
+        first_kind: &'static str,
+        /// What was given second.
+        second: PathBuf,
+        /// What it is.
+        second_kind: &'static str,
+    },
+    /// What was unpacked could not be kept.
+    #[error("keeping unpacked contents in a temporary file; set TMPDIR to a directory with room")]
+    Spill {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl DiffError {
+    /// What sort of error it is.
+    pub fn kind(&self) -> ExitKind {
+        match self {
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ExitKind::BadInput,
+            Self::Read { .. } | Self::Spill { .. } => ExitKind::Host,
+            Self::NotAsRecorded { .. } => ExitKind::Tampered,
+            Self::NotComparable { .. } | Self::Unlike { .. } => ExitKind::BadInput,
+        }
+    }
 }
 
 /// Compares the trees of one output. May be called for several outputs with the same `found`.
-pub fn compare(
+pub fn trees(
     output: &Variable,
     first: Tree<'_>,
     second: Tree<'_>,
@@ -79,10 +126,6 @@ pub fn compare(
             continue;
         }
         found.differences.push(Difference {
-            between: [first.outcome, second.outcome],
-            output: output.clone(),
-            path: path.clone(),
-            kind,
             first: a.cloned(),
             second: b.cloned(),
             content: match (kind, first.path, second.path) {
@@ -90,6 +133,7 @@ pub fn compare(
                 (Kind::Content, None, _) | (Kind::Content, _, None) => None,
                 (Kind::OnlyInFirst | Kind::OnlyInSecond | Kind::Type | Kind::Target | Kind::Executable, _, _) => None,
             },
+            ..Difference::new([first.outcome, second.outcome], output.clone(), path.clone(), kind)
         });
     }
     Ok(())
@@ -165,7 +209,7 @@ mod tests {
 
     fn found(first: Tree<'_>, second: Tree<'_>, listed: usize) -> Result<Differences, DiffError> {
         let mut found = Differences::default();
-        compare(&"out".parse().unwrap(), first, second, Bounds { listed }, &mut found)?;
+        trees(&"out".parse().unwrap(), first, second, Bounds { listed }, &mut found)?;
         Ok(found)
     }
 

@@ -71,8 +71,7 @@ impl CheckError {
         match self {
             Self::Build(e) => e.kind(),
             Self::Store(e) => e.kind(),
-            Self::Diff(DiffError::Read { .. }) => Kind::Host,
-            Self::Diff(DiffError::NotAsRecorded { .. }) => Kind::Tampered,
+            Self::Diff(e) => e.kind(),
         }
     }
 }
@@ -223,7 +222,7 @@ pub(crate) fn differences(builder: &Builder<'_>, outcomes: &[Outcome]) -> Result
                 continue;
             }
             let (our_tree, their_tree) = (builder.store.tree(&ours.nar_hash)?, builder.store.tree(&theirs.nar_hash)?);
-            diff::compare(
+            diff::trees(
                 name,
                 Tree { manifest: &ours.manifest, path: our_tree.as_deref(), outcome: 0 },
                 Tree { manifest: &theirs.manifest, path: their_tree.as_deref(), outcome: number + 1 },

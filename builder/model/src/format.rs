@@ -2,14 +2,20 @@
 //!
 //! Every parser is bounded, names the line or the offset in its errors, and borrows where it can.
 
+pub mod ar;
 pub mod aterm;
 pub mod cache_info;
 pub mod control;
 pub mod dist_info;
+pub mod elf;
 pub mod export;
+pub mod gettext;
+pub mod gzip;
 pub mod nar;
 pub mod narinfo;
 pub mod packages;
+pub mod png;
+pub mod pyc;
 pub mod pyproject;
 pub mod realisation;
 pub mod record;

@@ -17,6 +17,8 @@ pub mod rewrite;
 pub mod store_path;
 pub mod wheel;
 
+pub mod cause;
+pub mod normalise;
 pub mod outcome;
 pub mod report;
 pub mod tree;

@@ -3,6 +3,8 @@
 //! A [`Report`] is one JSON document (docs/report.schema.json), and everything that is shown as text or HTML is in it:
 //! a renderer adds layout, never facts. [`Report::of`] judges; differences come from the caller, who has the trees.
 
+pub mod comparison;
+pub mod detail;
 pub mod difference;
 pub mod rebuilt;
 
@@ -10,11 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::cause::Setting;
 use crate::outcome::{EntryPath, Outcome, schema_field};
 use crate::variation::observed::Effects;
 use crate::variation::{Factor, Label};
 use crate::verdict::{self, Accept, Identity, Reference, Scope, Seen, Subject, Verdict};
 
+pub use comparison::{Comparison, Side, SideKind};
+pub use detail::{Aspect, Detail, Equivalence, Line};
 pub use difference::{Content, Difference, Differences, Excerpt, Kind};
 pub use rebuilt::{EnvironmentKind, Explained, Missing, Rebuilt, Suspect, Tried, VersionDiffers};
 
@@ -49,6 +54,9 @@ pub struct Report {
     pub reference: Option<Published>,
     /// What was seen; the control first.
     pub outcomes: Vec<Outcome>,
+    /// Names of what else was compared: artifacts that were given, a reference. Numbered after the outcomes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sides: Vec<String>,
     /// What differs between the control and one other outcome.
     #[serde(flatten)]
     pub differences: Differences,
@@ -122,6 +130,9 @@ pub struct Cause {
     pub path: EntryPath,
     /// What was found, for people.
     pub evidence: String,
+    /// The setting of another build that would prove it, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setting: Option<Setting>,
 }
 
 /// Several reports in one document.
@@ -195,6 +206,7 @@ impl Report {
                 .origin
                 .map(|origin| Published { origin, available: matches!(reference, Reference::Published(_)) }),
             outcomes,
+            sides: Vec::new(),
             differences,
             causes,
             factors,
@@ -281,6 +293,9 @@ mod tests {
                 first,
                 second,
                 content: Some(content),
+                details: Vec::new(),
+                details_left_out: 0,
+                equivalence: None,
             }],
             differences_left_out: 0,
         }

@@ -161,6 +161,22 @@ labels! {
     Race "RACE";
     /// None of these was shown.
     Unknown "UNKNOWN";
+    /// The published one is a binary-only rebuild, with a changelog entry of its own.
+    BinNmu "binnmu";
+    /// The one has its changelog whole, the other as debhelper trims it today.
+    ChangelogTrimming "changelog-trimming";
+    /// The compiler was another revision of the same version.
+    CompilerRevision "compiler-revision";
+    /// Something that was built against had another version.
+    DependencyVersion "dependency-version";
+    /// Times of files that a build made, beside those that its source had.
+    FileTimes "file-times";
+    /// The one has compiled modules that the other has not.
+    NativeExtension "native-extension";
+    /// Another version of a program that built it.
+    OlderToolchain "older-toolchain";
+    /// Only what debug information fed into the build id, and that is not there any more.
+    StrippedDebugInfo "stripped-debug-info";
 }
 
 impl Factor {

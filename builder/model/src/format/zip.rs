@@ -1,409 +1,385 @@
-//! The directory of a zip archive (APPNOTE.TXT): which members it has, and where.
+//! The records of a zip archive (APPNOTE 6.3): end record, central directory, local headers.
 //!
-//! Strict, as what is compared must be what any reader sees: one directory, at the end and nowhere else; local headers that say
-//! what the directory says; no member twice, none over another, nothing before, between or after them. Archives of more than 4 GiB or
-//! 65,534 members (ZIP64), split ones and encrypted members are refused by name. Reads no member's bytes.
+//! Strict where readers are known to disagree: what a record says is kept as it stands, and [`Local::agrees`] says where
+//! a local header tells another story than the central directory. Archives of more than 4 GiB or 65,535 members (zip64)
+//! are recognised and refused.
 
-use std::collections::BTreeSet;
+/// How a local header begins.
+pub const LOCAL: &[u8; 4] = b"PK\x03\x04";
+/// How a record of the central directory begins.
+const CENTRAL: &[u8; 4] = b"PK\x01\x02";
+/// How the end record begins.
+pub const END: &[u8; 4] = b"PK\x05\x06";
+/// How a data descriptor begins, if its writer gave it a signature.
+pub const DESCRIPTOR: &[u8; 4] = b"PK\x07\x08";
 
-use crate::wheel::times::Stamp;
+/// Bytes of the end record without its comment.
+pub const END_LENGTH: usize = 22;
+/// Bytes of a local header without name and extra field.
+pub const LOCAL_LENGTH: usize = 30;
+/// Bytes of a central record without name, extra field and comment.
+const CENTRAL_LENGTH: usize = 46;
 
-/// Bytes at the end of a file that have the end record: with the longest comment.
-pub const TAIL: u64 = 22 + 65_535;
+/// Sizes and checksum follow the data.
+pub const FLAG_DESCRIPTOR: u16 = 1 << 3;
+/// The name is UTF-8.
+pub const FLAG_UTF8: u16 = 1 << 11;
+const FLAG_ENCRYPTED: u16 = 1;
 
-/// Bytes of a local header before its name.
-pub const LOCAL: usize = 30;
-
-/// Where the directory is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct End {
-    /// Its first byte.
-    pub offset: u64,
-    /// Its bytes.
-    pub size: u64,
-    /// Members in it.
-    pub members: u64,
-}
-
-/// How a member's bytes are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Method {
-    /// As they are.
-    Stored,
-    /// Deflated.
-    Deflated,
-}
-
-/// One member.
+/// The end of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Its name: a relative path, directories with a slash at their end.
-    pub name: String,
-    /// How its bytes are kept.
-    pub method: Method,
-    /// Its time; `None` if the header has none that there is.
-    pub stamp: Option<Stamp>,
-    /// CRC-32 of its bytes.
-    pub crc: u32,
-    /// Bytes as kept.
-    pub packed: u64,
-    /// Bytes.
-    pub size: u64,
-    /// First byte of its local header.
-    pub offset: u64,
-    /// What the file system of its writer said of it; the upper half are Unix modes.
-    pub attributes: u32,
-    /// Bit 3: sizes follow the data, and the local header has none.
-    described_after: bool,
+pub struct End {
+    /// Number of members.
+    pub members: u16,
+    /// Bytes of the central directory.
+    pub size: u32,
+    /// Where it begins.
+    pub offset: u32,
+    /// Where this record begins.
+    pub at: u64,
+    /// The archive's comment.
+    pub comment: Vec<u8>,
 }
 
-/// Why a file is not a zip archive that is believed.
+/// One member, as the central directory has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Version and system of the writer; the system is the high byte: 0 for DOS, 3 for Unix.
+    pub made_by: u16,
+    /// Version that a reader needs.
+    pub needed: u16,
+    /// Flags.
+    pub flags: u16,
+    /// 0 for stored, 8 for deflate.
+    pub method: u16,
+    /// DOS time in the low half, date in the high one.
+    pub time: u32,
+    /// CRC-32 of the contents.
+    pub crc: u32,
+    /// Bytes as packed.
+    pub packed: u32,
+    /// Bytes as unpacked.
+    pub size: u32,
+    /// Internal attributes: 1 for text.
+    pub internal: u16,
+    /// External attributes: Unix mode in the high half.
+    pub external: u32,
+    /// Where the local header is.
+    pub offset: u32,
+    /// Name.
+    pub name: Vec<u8>,
+    /// Extra fields.
+    pub extra: Vec<u8>,
+    /// Comment.
+    pub comment: Vec<u8>,
+}
+
+/// One member, as its local header has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    /// Version that a reader needs.
+    pub needed: u16,
+    /// Flags.
+    pub flags: u16,
+    /// Method.
+    pub method: u16,
+    /// Time and date.
+    pub time: u32,
+    /// CRC-32, or 0 if a descriptor follows.
+    pub crc: u32,
+    /// Bytes as packed, or 0.
+    pub packed: u32,
+    /// Bytes as unpacked, or 0.
+    pub size: u32,
+    /// Bytes of the name.
+    pub name_length: u16,
+    /// Bytes of the extra fields.
+    pub extra_length: u16,
+}
+
+/// Why bytes are not a sound zip archive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ZipError {
-    /// No end record where it must be: cut off, no zip at all, or bytes after it.
-    #[error("no end of a zip directory in the last bytes: the file is cut off, has bytes after its end, or is no zip")]
+    /// There is no end record, or bytes follow it.
+    #[error("no end record whose comment ends where the file does")]
     NoEnd,
-    /// A feature that is not read.
-    #[error("{what}, which kiln does not read")]
-    Unsupported {
-        /// Which.
-        what: String,
-    },
-    /// The directory is not one.
-    #[error("at byte {offset}: {what}")]
-    Malformed {
+    /// Larger than this format can say.
+    #[error("it is a zip64 archive, or one of several parts, which kiln does not look into")]
+    Zip64,
+    /// A record is cut short or no record.
+    #[error("{what} at byte {at} is cut short, or is none")]
+    Record {
+        /// What was expected.
+        what: &'static str,
         /// Where.
-        offset: u64,
-        /// What is wrong.
-        what: &'static str,
+        at: u64,
     },
-    /// Two members of one name.
-    #[error("member {name:?} is there twice")]
-    Twice {
-        /// The name.
+    /// The directory does not have the size that the end record says.
+    #[error("the central directory does not end where the end record begins")]
+    Directory,
+    /// A member is encrypted.
+    #[error("member {name:?} is encrypted")]
+    Encrypted {
+        /// Its name.
         name: String,
     },
-    /// A name that leaves the archive, or that file systems take for another.
-    #[error("member {name:?}: {what}")]
-    Name {
-        /// The name, as far as it is text.
-        name: String,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// The directory and the header beside the data disagree.
-    #[error("member {name:?}: its two headers disagree about its {what}")]
-    Disagree {
-        /// The member.
-        name: String,
-        /// What about.
-        what: &'static str,
-    },
-    /// Members that overlap, or bytes that belong to none.
-    #[error("member {name:?} does not begin where the one before it ends, at byte {expected}, but at {found}")]
-    Gap {
-        /// The member.
-        name: String,
-        /// Where it would have to begin.
-        expected: u64,
-        /// Where it does.
-        found: u64,
-    },
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 impl End {
-    /// Reads the end record from `tail`, the last bytes of a file of `length` bytes: [`TAIL`] of them, or all.
-    pub fn parse(tail: &[u8], length: u64) -> Result<Self, ZipError> {
-        // The comment must reach exactly to the end: of several candidates the last such one is what every reader finds.
-        let candidate = |at: &usize| {
-            tail[*at..].starts_with(b"PK\x05\x06")
-                && u16_at(tail, at + 20).is_some_and(|comment| at + 22 + usize::from(comment) == tail.len())
+    /// Finds the end record in `tail`, the last bytes of an archive of `length` bytes.
+    pub fn find(tail: &[u8], length: u64) -> Result<Self, ZipError> {
+        let last = tail.len().checked_sub(END_LENGTH).ok_or(ZipError::NoEnd)?;
+        let fits = |&at: &usize| {
+            tail[at..].starts_with(END) && usize::from(u16_at(&tail[at..], 20)) == tail.len() - at - END_LENGTH
         };
-        let at = (0..tail.len().saturating_sub(21)).rev().find(candidate).ok_or(ZipError::NoEnd)?;
-        let field = |offset| u16_at(tail, at + offset).unwrap_or(u16::MAX);
-        let wide = |offset| u32_at(tail, at + offset).unwrap_or(u32::MAX);
-        let (disk, first_disk, here, members) = (field(4), field(6), field(8), field(10));
-        let (size, offset) = (wide(12), wide(16));
-        if members == u16::MAX || size == u32::MAX || offset == u32::MAX {
-            return Err(ZipError::Unsupported { what: "the archive is a ZIP64".into() });
+        let at = (0..=last).rev().find(fits).ok_or(ZipError::NoEnd)?;
+        let record = &tail[at..];
+        let end = Self {
+            members: u16_at(record, 10),
+            size: u32_at(record, 12),
+            offset: u32_at(record, 16),
+            at: length - (tail.len() - at) as u64,
+            comment: record[END_LENGTH..].to_vec(),
+        };
+        let parts = u16_at(record, 4) != 0 || u16_at(record, 6) != 0 || u16_at(record, 8) != end.members;
+        if parts || end.members == u16::MAX || end.size == u32::MAX || end.offset == u32::MAX {
+            return Err(ZipError::Zip64);
         }
-        if disk != 0 || first_disk != 0 || here != members {
-            return Err(ZipError::Unsupported { what: "the archive is one part of several".into() });
-        }
-        let end = Self { offset: offset.into(), size: size.into(), members: members.into() };
-        let own = length - tail.len() as u64 + at as u64;
-        if end.offset + end.size != own {
-            let what = "the directory does not lie right before its end record";
-            return Err(ZipError::Malformed { offset: own, what });
+        if u64::from(end.offset) + u64::from(end.size) != end.at {
+            return Err(ZipError::Directory);
         }
         Ok(end)
     }
-
-    /// The members, in the directory's order; `directory` are its bytes.
-    pub fn members(&self, directory: &[u8]) -> Result<Vec<Member>, ZipError> {
-        let mut members = Vec::new();
-        let mut names = BTreeSet::new();
-        let mut at = 0;
-        while at < directory.len() {
-            let offset = self.offset + at as u64;
-            let malformed = |what| ZipError::Malformed { offset, what };
-            let cut = || malformed("the directory's record is cut off");
-            let record = &directory[at..];
-            if !record.starts_with(b"PK\x01\x02") {
-                return Err(malformed("expected a record of the directory"));
-            }
-            let half = |at| u16_at(record, at).map(usize::from).ok_or_else(cut);
-            let word = |at| u32_at(record, at).ok_or_else(cut);
-            let (name_length, extra, comment) = (half(28)?, half(30)?, half(32)?);
-            let name = record.get(46..46 + name_length).ok_or_else(cut)?;
-            let name = checked(name)?;
-            let flags = half(8)?;
-            if flags & 0x2041 != 0 {
-                return Err(ZipError::Unsupported { what: format!("member {name:?} is encrypted") });
-            }
-            let method = match half(10)? {
-                0 => Method::Stored,
-                8 => Method::Deflated,
-                other => {
-                    return Err(ZipError::Unsupported {
-                        what: format!("member {name:?} is compressed by method {other}"),
-                    });
-                }
-            };
-            let (packed, size, local) = (word(20)?, word(24)?, word(42)?);
-            if [packed, size, local].contains(&u32::MAX) {
-                return Err(ZipError::Unsupported { what: format!("member {name:?} is of a ZIP64") });
-            }
-            if method == Method::Stored && packed != size {
-                return Err(ZipError::Disagree { name, what: "size" });
-            }
-            if !names.insert(name.trim_end_matches('/').to_string()) {
-                return Err(ZipError::Twice { name });
-            }
-            members.push(Member {
-                method,
-                stamp: u16_at(record, 14).zip(u16_at(record, 12)).and_then(|(date, time)| Stamp::from_dos(date, time)),
-                crc: word(16)?,
-                packed: packed.into(),
-                size: size.into(),
-                offset: local.into(),
-                attributes: word(38)?,
-                described_after: flags & 8 != 0,
-                name,
-            });
-            at += 46 + name_length + extra + comment;
-            if at > directory.len() {
-                return Err(cut());
-            }
-        }
-        if members.len() as u64 != self.members {
-            let what = "the directory has not as many records as its end says";
-            return Err(ZipError::Malformed { offset: self.offset, what });
-        }
-        Ok(members)
-    }
 }
 
-/// A name that every reader takes for the same path inside.
-fn checked(name: &[u8]) -> Result<String, ZipError> {
-    let Ok(text) = std::str::from_utf8(name) else {
-        return Err(ZipError::Name { name: String::from_utf8_lossy(name).into(), what: "is not UTF-8" });
-    };
-    let refuse = |what| Err(ZipError::Name { name: text.into(), what });
-    if text.is_empty() {
-        return refuse("is empty");
-    }
-    if text.starts_with('/') || text.contains(['\\', '\0']) || text.as_bytes().get(1) == Some(&b':') {
-        return refuse("is not a relative path with slashes");
-    }
-    let path = text.strip_suffix('/').unwrap_or(text);
-    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return refuse("has a part that is empty, \".\" or \"..\"");
-    }
-    Ok(text.into())
-}
-
-impl Member {
-    /// Whether it is a directory.
-    pub fn is_directory(&self) -> bool {
-        self.name.ends_with('/')
-    }
-
-    /// How many bytes of local header there are before the data, from its first [`LOCAL`] bytes; what it says must be what the
-    /// directory says. The name that follows is held against this one's by [`Member::is_named`].
-    pub fn header_length(&self, header: &[u8]) -> Result<u64, ZipError> {
-        let disagree = |what| Err(ZipError::Disagree { name: self.name.clone(), what });
-        if !header.starts_with(b"PK\x03\x04") || header.len() < LOCAL {
-            return Err(ZipError::Malformed { offset: self.offset, what: "expected the header of a member" });
-        }
-        let half = |at| u16_at(header, at).unwrap_or_default();
-        let word = |at| u64::from(u32_at(header, at).unwrap_or_default());
-        let method = match self.method {
-            Method::Stored => 0,
-            Method::Deflated => 8,
+/// Reads the central directory, which begins at `offset` of the archive and has `members` records.
+pub fn directory(mut bytes: &[u8], offset: u64, members: u16) -> Result<Vec<Record>, ZipError> {
+    let length = bytes.len();
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let cut = || ZipError::Record {
+            what: "a record of the central directory",
+            at: offset + (length - bytes.len()) as u64,
         };
-        if half(8) != method {
-            return disagree("compression");
+        if bytes.len() < CENTRAL_LENGTH || !bytes.starts_with(CENTRAL) {
+            return Err(cut());
         }
-        let time = u16_at(header, 12).zip(u16_at(header, 10)).and_then(|(date, time)| Stamp::from_dos(date, time));
-        if time != self.stamp {
-            return disagree("time");
+        let lengths = [28, 30, 32].map(|at| usize::from(u16_at(bytes, at)));
+        let (record, rest) = bytes.split_at_checked(CENTRAL_LENGTH + lengths.iter().sum::<usize>()).ok_or_else(cut)?;
+        let (name, after) = record[CENTRAL_LENGTH..].split_at(lengths[0]);
+        let (extra, comment) = after.split_at(lengths[1]);
+        let record = Record {
+            made_by: u16_at(record, 4),
+            needed: u16_at(record, 6),
+            flags: u16_at(record, 8),
+            method: u16_at(record, 10),
+            time: u32_at(record, 12),
+            crc: u32_at(record, 16),
+            packed: u32_at(record, 20),
+            size: u32_at(record, 24),
+            internal: u16_at(record, 36),
+            external: u32_at(record, 38),
+            offset: u32_at(record, 42),
+            name: name.to_vec(),
+            extra: extra.to_vec(),
+            comment: comment.to_vec(),
+        };
+        if record.flags & FLAG_ENCRYPTED != 0 {
+            return Err(ZipError::Encrypted { name: String::from_utf8_lossy(&record.name).into_owned() });
         }
-        // Python writes ZIP64's placeholders into local headers of members whose size it does not know yet, with the sizes in an extra field.
-        let told = |value: u64, own: u64| value == own || value == u64::from(u32::MAX) || self.described_after;
-        if !(told(word(18), self.packed)
-            && told(word(22), self.size)
-            && (word(14) == u64::from(self.crc) || self.described_after))
-        {
-            return disagree("size or checksum");
+        if [record.packed, record.size, record.offset].contains(&u32::MAX) {
+            return Err(ZipError::Zip64);
         }
-        if usize::from(half(26)) != self.name.len() {
-            return disagree("name");
-        }
-        Ok(LOCAL as u64 + u64::from(half(26)) + u64::from(half(28)))
+        records.push(record);
+        bytes = rest;
+    }
+    if records.len() == usize::from(members) { Ok(records) } else { Err(ZipError::Directory) }
+}
+
+impl Record {
+    /// The time as a date, in the zone of whoever packed it.
+    pub fn date(&self) -> String {
+        let (date, time) = (self.time >> 16, self.time & 0xffff);
+        format!(
+            "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+            1980 + (date >> 9),
+            date >> 5 & 15,
+            date & 31,
+            time >> 11,
+            time >> 5 & 63,
+            (time & 31) * 2
+        )
     }
 
-    /// Whether the local header's name is this one.
-    pub fn is_named(&self, name: &[u8]) -> Result<(), ZipError> {
-        if name == self.name.as_bytes() {
-            Ok(())
-        } else {
-            Err(ZipError::Disagree { name: self.name.clone(), what: "name" })
-        }
+    /// The Unix mode, if the writer gave one.
+    pub fn mode(&self) -> Option<u32> {
+        let mode = self.external >> 16;
+        (mode != 0).then_some(mode)
     }
 
-    /// Whether its local header may be followed by a description of its data: 12 or 16 bytes that belong to it.
-    pub fn slack(&self) -> &'static [u64] {
-        if self.described_after { &[16, 12, 24, 20] } else { &[0] }
+    /// The extra fields that say something else than times and owners, as they stand, by their ids; `None` if they are
+    /// not well formed.
+    pub fn telling_extra(&self) -> Option<Vec<(u16, Vec<u8>)>> {
+        /// Extended timestamp, NTFS times, and the two Unix fields of times and owners (APPNOTE 4.5.2, Info-ZIP).
+        const TIMES_AND_OWNERS: [u16; 4] = [0x5455, 0x000a, 0x5855, 0x7875];
+        let mut rest = self.extra.as_slice();
+        let mut fields = Vec::new();
+        while !rest.is_empty() {
+            let (head, after) = rest.split_at_checked(4)?;
+            let (field, after) = after.split_at_checked(usize::from(u16_at(head, 2)))?;
+            let id = u16_at(head, 0);
+            if !TIMES_AND_OWNERS.contains(&id) {
+                fields.push((id, field.to_vec()));
+            }
+            rest = after;
+        }
+        Some(fields)
     }
 }
 
-/// Checks that members, each with the bytes that it takes from its header on, fill the archive up to its directory.
-pub fn contiguous(members: &[(Member, u64)], end: &End) -> Result<(), ZipError> {
-    let mut sorted: Vec<&(Member, u64)> = members.iter().collect();
-    sorted.sort_by_key(|(member, _)| member.offset);
-    let starts = sorted.iter().skip(1).map(|(member, _)| (member.name.as_str(), member.offset));
-    let starts = starts.chain([("the directory", end.offset)]);
-    if let Some((first, _)) = sorted.first()
-        && first.offset != 0
-    {
-        return Err(ZipError::Gap { name: first.name.clone(), expected: 0, found: first.offset });
+impl Local {
+    /// Reads the local header that `bytes` begin with, found at `at`.
+    pub fn parse(bytes: &[u8], at: u64) -> Result<Self, ZipError> {
+        if bytes.len() < LOCAL_LENGTH || !bytes.starts_with(LOCAL) {
+            return Err(ZipError::Record { what: "a local header", at });
+        }
+        Ok(Self {
+            needed: u16_at(bytes, 4),
+            flags: u16_at(bytes, 6),
+            method: u16_at(bytes, 8),
+            time: u32_at(bytes, 10),
+            crc: u32_at(bytes, 14),
+            packed: u32_at(bytes, 18),
+            size: u32_at(bytes, 22),
+            name_length: u16_at(bytes, 26),
+            extra_length: u16_at(bytes, 28),
+        })
     }
-    for ((member, length), (next, found)) in sorted.iter().zip(starts) {
-        let expected = member.offset + length;
-        if !member.slack().iter().any(|slack| expected + slack == found) {
-            return Err(ZipError::Gap { name: next.into(), expected, found });
+
+    /// Where it tells another story than the central directory; `name` is what stands in the local header.
+    pub fn agrees(&self, record: &Record, name: &[u8]) -> Result<(), &'static str> {
+        let later = self.flags & FLAG_DESCRIPTOR != 0;
+        let number = |own: u32, central: u32| own == central || (later && own == 0);
+        match () {
+            () if name != record.name => Err("name"),
+            () if self.flags != record.flags => Err("flags"),
+            () if self.method != record.method => Err("method"),
+            () if self.time != record.time => Err("time"),
+            () if !number(self.crc, record.crc) => Err("checksum"),
+            () if !number(self.packed, record.packed) => Err("packed size"),
+            () if !number(self.size, record.size) => Err("size"),
+            () => Ok(()),
         }
     }
-    Ok(())
+}
+
+/// Bytes of the descriptor that `bytes` begin with, if it says what the record says.
+pub fn descriptor(bytes: &[u8], record: &Record) -> Option<usize> {
+    let says = |bytes: &[u8]| {
+        bytes.len() >= 12
+            && (u32_at(bytes, 0), u32_at(bytes, 4), u32_at(bytes, 8)) == (record.crc, record.packed, record.size)
+    };
+    match bytes.strip_prefix(DESCRIPTOR) {
+        Some(rest) if says(rest) => Some(16),
+        _ => says(bytes).then_some(12),
+    }
+}
+
+/// What a method is called.
+pub fn method(number: u16) -> String {
+    match number {
+        0 => "stored".into(),
+        8 => "deflate".into(),
+        12 => "bzip2".into(),
+        14 => "lzma".into(),
+        93 => "zstd".into(),
+        95 => "xz".into(),
+        other => format!("method {other}"),
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    /// A zip of stored, empty members, and where its directory starts.
-    fn zip(names: &[&str]) -> (Vec<u8>, usize) {
-        let (mut out, mut directory) = (Vec::new(), Vec::new());
-        for name in names {
-            let offset = u32::try_from(out.len()).unwrap();
-            let length = u16::try_from(name.len()).unwrap().to_le_bytes();
-            // version 20, no flags, stored, 2016-01-01
-            let shared = [20, 0, 0, 0, 0, 0, 0, 0, 0x21, 0x48, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            out.extend([b"PK\x03\x04", &shared[..], &length, &[0, 0], name.as_bytes()].concat());
-            directory.extend([b"PK\x01\x02\x14\x00", &shared[..], &length, &[0; 12]].concat());
-            directory.extend([&offset.to_le_bytes()[..], name.as_bytes()].concat());
-        }
-        let start = out.len();
-        let count = u16::try_from(names.len()).unwrap().to_le_bytes();
-        let (size, at) = (u32::try_from(directory.len()).unwrap(), u32::try_from(start).unwrap());
-        out.extend(directory);
-        out.extend(
-            [b"PK\x05\x06", &[0; 4][..], &count, &count, &size.to_le_bytes(), &at.to_le_bytes(), &[0, 0]].concat(),
+    /// One stored member `a` with contents `x`, as a writer of plain archives makes it.
+    fn archive() -> Vec<u8> {
+        let mut zip = Vec::new();
+        zip.extend_from_slice(
+            b"PK\x03\x04\x14\0\0\0\0\0\x00\x60\x21\x58\x83\x16\xdc\x8c\x01\0\0\0\x01\0\0\0\x01\0\0\0a",
         );
-        (out, start)
+        zip.push(b'x');
+        let offset = zip.len() as u32;
+        zip.extend_from_slice(
+            b"PK\x01\x02\x14\x03\x14\0\0\0\0\0\x00\x60\x21\x58\x83\x16\xdc\x8c\x01\0\0\0\x01\0\0\0\x01\0",
+        );
+        zip.extend_from_slice(b"\0\0\0\0\0\0\0\0\0\0\xa4\x81\0\0\0\0a");
+        let size = zip.len() as u32 - offset;
+        zip.extend_from_slice(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
+        zip.extend_from_slice(&size.to_le_bytes());
+        zip.extend_from_slice(&offset.to_le_bytes());
+        zip.extend_from_slice(b"\0\0");
+        zip
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<Member>, ZipError> {
-        let end = End::parse(bytes, bytes.len() as u64)?;
-        let start = usize::try_from(end.offset).unwrap();
-        let members = end.members(&bytes[start..start + usize::try_from(end.size).unwrap()])?;
-        let sized = members.iter().map(|member| {
-            let at = usize::try_from(member.offset).unwrap();
-            let length = member.header_length(&bytes[at..(at + LOCAL).min(bytes.len())])?;
-            member.is_named(&bytes[at + LOCAL..at + LOCAL + member.name.len()])?;
-            Ok((member.clone(), length + member.packed))
-        });
-        contiguous(&sized.collect::<Result<Vec<_>, ZipError>>()?, &end)?;
-        Ok(members)
-    }
-
-    #[test]
-    fn members_are_read_with_their_times() {
-        let members = read(&zip(&["a/b.py", "a-1.dist-info/RECORD"]).0).unwrap();
-        assert_eq!(members.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["a/b.py", "a-1.dist-info/RECORD"]);
-        assert_eq!(members[0].stamp.unwrap().to_string(), "2016-01-01 00:00:00");
-        assert_eq!(read(&zip(&[]).0), Ok(vec![]));
+    fn read(zip: &[u8]) -> Result<Vec<Record>, ZipError> {
+        let end = End::find(zip, zip.len() as u64)?;
+        directory(&zip[end.offset as usize..end.at as usize], end.offset.into(), end.members)
     }
 
     #[test]
-    fn a_member_twice_and_names_that_leave_are_refused() {
-        assert_eq!(read(&zip(&["a", "a"]).0), Err(ZipError::Twice { name: "a".into() }));
-        assert_eq!(read(&zip(&["a", "a/"]).0), Err(ZipError::Twice { name: "a/".into() }));
-        for bad in ["../a", "a/../b", "/a", "a//b", "./a", "a\\b", "c:a", "", "a/.."] {
-            assert!(matches!(read(&zip(&[bad]).0), Err(ZipError::Name { .. })), "{bad}");
-        }
+    fn an_archive_is_read_record_by_record() {
+        let zip = archive();
+        let records = read(&zip).unwrap();
+        let [record] = records.as_slice() else { panic!("one member") };
+        assert_eq!((record.name.as_slice(), record.size, record.mode()), (&b"a"[..], 1, Some(0o100_644)));
+        assert_eq!((record.date().as_str(), record.made_by >> 8), ("2024-01-01 12:00:00", 3));
+        let local = Local::parse(&zip, 0).unwrap();
+        assert_eq!(local.agrees(record, b"a"), Ok(()));
+        assert_eq!(local.agrees(record, b"b"), Err("name"));
+        assert_eq!(Local { crc: 1, ..local.clone() }.agrees(record, b"a"), Err("checksum"));
+        assert_eq!(Local { size: 2, ..local }.agrees(record, b"a"), Err("size"));
     }
 
     #[test]
-    fn bytes_that_belong_to_nobody_are_refused() {
-        let (good, start) = zip(&["a", "b"]);
-        assert_eq!(read(&[&good[..], b"x"].concat()), Err(ZipError::NoEnd));
-        assert!(matches!(read(&[b"x", &good[..]].concat()), Err(ZipError::Malformed { .. })));
-        let mut moved = good.clone();
-        moved[start + 42] = 31; // the first member now lies where the second does
-        assert!(read(&moved).is_err());
+    fn bytes_after_the_end_and_a_directory_of_another_size_are_refused() {
+        let mut zip = archive();
+        zip.push(0);
+        assert_eq!(read(&zip), Err(ZipError::NoEnd));
+        let mut before = b"#!".to_vec();
+        before.extend(archive());
+        assert_eq!(read(&before), Err(ZipError::Directory));
+        let mut two = archive();
+        let at = two.len() - 12;
+        two[at] = 2;
+        two[at - 2] = 2;
+        assert_eq!(read(&two), Err(ZipError::Directory));
+        assert_eq!(read(b"PK"), Err(ZipError::NoEnd));
     }
 
     #[test]
-    fn headers_that_disagree_are_refused() {
-        let (good, start) = zip(&["a", "b"]);
-        for (at, what) in [(8, "compression"), (10, "time"), (22, "size or checksum"), (30, "name")] {
-            let mut bytes = good.clone();
-            bytes[at] ^= 2;
-            assert_eq!(read(&bytes), Err(ZipError::Disagree { name: "a".into(), what }), "{at}");
-        }
-        let mut encrypted = good.clone();
-        encrypted[start + 8] = 1;
-        assert!(matches!(read(&encrypted), Err(ZipError::Unsupported { .. })));
-        let mut fewer = good;
-        let end = fewer.len() - 22;
-        fewer[end + 8] = 1;
-        fewer[end + 10] = 1;
-        assert!(matches!(read(&fewer), Err(ZipError::Malformed { .. })));
+    fn a_descriptor_is_known_with_and_without_its_signature() {
+        let record = read(&archive()).unwrap().remove(0);
+        let plain = [record.crc.to_le_bytes(), 1_u32.to_le_bytes(), 1_u32.to_le_bytes()].concat();
+        assert_eq!(descriptor(&plain, &record), Some(12));
+        assert_eq!(descriptor(&[DESCRIPTOR.as_slice(), &plain].concat(), &record), Some(16));
+        assert_eq!(descriptor(b"PK\x03\x04........", &record), None);
     }
 
-    proptest! {
-        #[test]
-        fn a_cut_or_changed_archive_never_panics(cut in 0..200_usize, at in 0..200_usize, with: u8) {
-            let (mut bytes, _) = zip(&["a/b", "c"]);
-            bytes.truncate(cut.max(1));
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte = with;
-            }
-            if let Ok(end) = End::parse(&bytes, bytes.len() as u64) {
-                let range = usize::try_from(end.offset).unwrap()..usize::try_from(end.offset + end.size).unwrap();
-                let _ = end.members(bytes.get(range).unwrap_or_default());
-            }
-        }
+    #[test]
+    fn extra_fields_of_times_and_owners_tell_nothing() {
+        let mut record = read(&archive()).unwrap().remove(0);
+        record.extra = b"UT\x05\0\x01abcd\xfe\xca\x02\0hi".to_vec();
+        assert_eq!(record.telling_extra(), Some(vec![(0xcafe, b"hi".to_vec())]));
+        record.extra = b"UT\x05\0\x01".to_vec();
+        assert_eq!(record.telling_extra(), None);
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::detail::{Detail, Equivalence};
 use crate::name::Variable;
 use crate::outcome::{Entry, EntryPath};
 
@@ -21,7 +22,7 @@ pub struct Differences {
 /// One entry that differs between two outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// The two outcomes, as indices into the report's list.
+    /// The two that are compared, as indices into the report's outcomes, and after them into its other sides.
     pub between: [usize; 2],
     /// The output.
     pub output: Variable,
@@ -36,6 +37,37 @@ pub struct Difference {
     /// The first place where two files' bytes differ, if both could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Content>,
+    /// What differs inside the two files, the most telling first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Detail>,
+    /// How many more details there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub details_left_out: u64,
+    /// The normalisers after which the two files are equal, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equivalence: Option<Equivalence>,
+}
+
+impl Difference {
+    /// A difference of which nothing more is known yet.
+    pub fn new(between: [usize; 2], output: Variable, path: EntryPath, kind: Kind) -> Self {
+        Self {
+            between,
+            output,
+            path,
+            kind,
+            first: None,
+            second: None,
+            content: None,
+            details: Vec::new(),
+            details_left_out: 0,
+            equivalence: None,
+        }
+    }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What sort of difference it is. The strongest, where there are several.

@@ -28,6 +28,7 @@ pub fn causes(outcomes: &[Outcome], differences: &Differences) -> Vec<Cause> {
                 output: difference.output.to_string(),
                 path: difference.path.clone(),
                 evidence: clue.evidence,
+                setting: None,
             };
             match causes.iter_mut().find(|c| c.label == cause.label) {
                 Some(known) if cause.confidence < known.confidence => *known = cause,
@@ -276,6 +277,9 @@ mod tests {
                 first: Excerpt::new(first),
                 second: Excerpt::new(second),
             }),
+            details: Vec::new(),
+            details_left_out: 0,
+            equivalence: None,
         };
         let differences = Differences { differences: vec![difference], differences_left_out: 0 };
         causes(&outcomes, &differences).into_iter().map(|c| (c.label, c.confidence)).collect()
@@ -380,6 +384,9 @@ mod tests {
             first: None,
             second: Some(Entry::Directory),
             content: None,
+            details: Vec::new(),
+            details_left_out: 0,
+            equivalence: None,
         };
         let differences = Differences { differences: vec![difference], differences_left_out: 0 };
         let causes = causes(&[samples::control(), samples::varied()], &differences);
@@ -397,6 +404,9 @@ mod tests {
             first: None,
             second: None,
             content: None,
+            details: Vec::new(),
+            details_left_out: 0,
+            equivalence: None,
         });
         assert_eq!(causes(&[samples::control()], &differences), []);
     }

@@ -48,15 +48,17 @@ pub struct Machine {
     pub glibc: u32,
 }
 
-/// How well a wheel suits a machine; the greater the better.
+/// How well a wheel suits a machine; an installer takes the greatest, the most special one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fit {
+    /// Runs anywhere.
+    Anywhere,
+    /// Runs on this machine under any Python.
+    AnyPython,
     /// Compiled for any CPython from some version on.
     StableInterface,
     /// Compiled for this CPython and no other.
     Interpreter,
-    /// Runs anywhere.
-    Anywhere,
 }
 
 impl WheelName {
@@ -95,7 +97,7 @@ impl WheelName {
             return Some(Fit::StableInterface);
         }
         // Programs in wheels' clothing: any Python, one machine.
-        (has(&self.abi, "none") && self.python.iter().any(python3)).then_some(Fit::Interpreter)
+        (has(&self.abi, "none") && self.python.iter().any(python3)).then_some(Fit::AnyPython)
     }
 }
 
@@ -217,9 +219,9 @@ mod tests {
         assert_eq!(fit("a-1-cp312-cp312-manylinux2014_x86_64.whl"), None);
         assert_eq!(fit("a-1-cp38-abi3-manylinux2014_x86_64.whl"), Some(Fit::StableInterface));
         assert_eq!(fit("a-1-cp312-abi3-manylinux2014_x86_64.whl"), None);
-        assert_eq!(fit("a-1-py3-none-manylinux_2_17_x86_64.whl"), Some(Fit::Interpreter));
+        assert_eq!(fit("a-1-py3-none-manylinux_2_17_x86_64.whl"), Some(Fit::AnyPython));
         assert_eq!(fit("a-1-py3-none-win_amd64.whl"), None);
-        assert!(Fit::Anywhere > Fit::Interpreter && Fit::Interpreter > Fit::StableInterface);
+        assert!(Fit::Interpreter > Fit::StableInterface && Fit::AnyPython > Fit::Anywhere);
     }
 
     proptest! {

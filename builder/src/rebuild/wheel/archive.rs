@@ -12,13 +12,16 @@ use std::path::{Path, PathBuf};
 use flate2::Crc;
 use flate2::read::DeflateDecoder;
 use kiln_model::digest::Digest;
-use kiln_model::format::zip::{self, End, LOCAL, Member, Method, TAIL, ZipError};
+use kiln_model::format::zip::{self, END_LENGTH, End, FLAG_DESCRIPTOR, LOCAL_LENGTH, Local, Record, ZipError};
+use kiln_model::wheel::members::{self, Member, MembersError, Method};
 use sha2::{Digest as _, Sha256};
 
 use crate::exit::Kind;
 
-/// More members than any wheel known has by far.
-const MOST_MEMBERS: u64 = 65_534;
+/// Bytes at the end of a file that have the end record, with the longest comment.
+const TAIL: u64 = END_LENGTH as u64 + 65_535;
+/// Bytes that may describe a member after its data.
+const DESCRIPTION: u64 = 16;
 /// Bytes of a directory of as many members with long names.
 const LARGEST_DIRECTORY: u64 = 64 << 20;
 /// Bytes that all members together may have.
@@ -56,6 +59,14 @@ pub enum ArchiveError {
         /// Why not.
         source: ZipError,
     },
+    /// Its members are not believed.
+    #[error("in {}", path.display())]
+    Members {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: MembersError,
+    },
     /// A member is not what the directory says.
     #[error("in {}: member {member:?} {what}", path.display())]
     Member {
@@ -83,7 +94,7 @@ impl ArchiveError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Read { .. } => Kind::Host,
-            Self::Zip { .. } | Self::Member { .. } | Self::Bomb { .. } => Kind::BadInput,
+            Self::Zip { .. } | Self::Members { .. } | Self::Member { .. } | Self::Bomb { .. } => Kind::BadInput,
         }
     }
 }
@@ -101,29 +112,43 @@ impl Archive {
             Ok(bytes)
         };
         let tail = length.min(TAIL);
-        let end = End::parse(&bytes(length - tail, tail)?, length).map_err(refuse)?;
-        if end.members > MOST_MEMBERS || end.size > LARGEST_DIRECTORY {
-            return Err(ArchiveError::Bomb { path: path.into(), packed: length, unpacked: end.size });
+        let end = End::find(&bytes(length - tail, tail)?, length).map_err(refuse)?;
+        let directory = u64::from(end.offset);
+        if u64::from(end.size) > LARGEST_DIRECTORY {
+            return Err(ArchiveError::Bomb { path: path.into(), packed: length, unpacked: end.size.into() });
         }
-        let members = end.members(&bytes(end.offset, end.size)?).map_err(refuse)?;
+        let records = zip::directory(&bytes(directory, end.size.into())?, directory, end.members).map_err(refuse)?;
+        let unbelieved = |source| ArchiveError::Members { path: path.into(), source };
+        let members = members::members(&records).map_err(unbelieved)?;
         let mut placed = Vec::new();
-        let mut taken = Vec::new();
-        for member in members {
-            let available = length.saturating_sub(member.offset).min((LOCAL + member.name.len()) as u64);
-            let header = bytes(member.offset.min(length), available)?;
-            let (fixed, name) = header.split_at(header.len().min(LOCAL));
-            let before = member.header_length(fixed).map_err(refuse)?;
-            member.is_named(name).map_err(refuse)?;
-            taken.push((member.clone(), before + member.packed));
-            placed.push((member.offset + before, member));
+        let mut spans = Vec::new();
+        for (record, member) in records.iter().zip(members) {
+            let at = u64::from(record.offset);
+            let header =
+                bytes(at.min(length), (length - at.min(length)).min((LOCAL_LENGTH + record.name.len()) as u64))?;
+            let local = Local::parse(&header, at).map_err(refuse)?;
+            if let Err(what) = local.agrees(record, &header[LOCAL_LENGTH..]) {
+                let what = format!("has two headers that disagree about its {what}");
+                return Err(ArchiveError::Member { path: path.into(), member: member.name, what });
+            }
+            let before = LOCAL_LENGTH as u64 + u64::from(local.name_length) + u64::from(local.extra_length);
+            let after = at + before + member.packed;
+            let described =
+                described(record, &bytes(after.min(length), (length - after.min(length)).min(DESCRIPTION))?);
+            let Some(described) = described else {
+                let what = "has no description after it, or another".into();
+                return Err(ArchiveError::Member { path: path.into(), member: member.name, what });
+            };
+            spans.push((at, before + member.packed + described));
+            placed.push((member, at + before));
         }
-        zip::contiguous(&taken, &end).map_err(refuse)?;
-        let unpacked: u64 = taken.iter().map(|(member, _)| member.size).sum();
+        let spans = placed.iter().zip(spans).map(|((member, _), (at, size))| (member.name.as_str(), at, size));
+        members::contiguous(spans.collect(), directory).map_err(unbelieved)?;
+        let unpacked: u64 = placed.iter().map(|(member, _)| member.size).sum();
         if unpacked > LARGEST || unpacked > HARMLESS && unpacked / TIGHTEST > length {
             return Err(ArchiveError::Bomb { path: path.into(), packed: length, unpacked });
         }
-        let members = placed.into_iter().map(|(data, member)| (member, data)).collect();
-        Ok(Self { file, path: path.into(), members })
+        Ok(Self { file, path: path.into(), members: placed })
     }
 
     /// The members, in the directory's order.
@@ -189,6 +214,14 @@ impl Archive {
             return Err(self.member(member, what));
         }
         Ok(())
+    }
+}
+
+/// How many of `bytes`, which follow a member's data, describe it; `None` if they must and do not.
+fn described(record: &Record, bytes: &[u8]) -> Option<u64> {
+    match record.flags & FLAG_DESCRIPTOR {
+        0 => Some(0),
+        _ => zip::descriptor(bytes, record).map(|count| count as u64),
     }
 }
 
