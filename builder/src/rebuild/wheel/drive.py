@@ -64,6 +64,9 @@ for name in filter(None, attribute.split(".")):
 def unmet(requirement):
     if requirement in known:
         return False
+    marker = requirement.partition(";")[2]
+    if re.search(r"\bextra\b", marker) and not re.search(r"\bor\b", marker):
+        return False  # of an extra, and none is asked for
     name = re.match(r"[A-Za-z0-9._-]+", requirement.strip())
     try:
         importlib.metadata.version(name.group())
