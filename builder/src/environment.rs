@@ -14,7 +14,7 @@ use crate::exit::Kind;
 
 mod configure;
 mod database;
-mod deb;
+pub(crate) mod deb;
 mod inside;
 mod kept;
 mod normalise;

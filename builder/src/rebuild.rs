@@ -3,11 +3,13 @@
 //! [`check`] runs a control and varied builds of one derivation, each distinct and uncached, and says per file what
 //! differs. What that means is judged by `kiln_model::verdict`; a divergence is a result, not an error.
 
+pub mod debian;
 pub(crate) mod locales;
 pub mod plan;
 pub mod rebuilding;
 pub mod reference;
 pub mod setting;
+pub mod source;
 pub mod target;
 pub mod wheel;
 

@@ -3,6 +3,8 @@
 //! Pure: indices come in as text that a signature already vouches for ([`crate::format`]), a closed set of packages goes
 //! out. The same indices and the same wishes give the same set, whatever the order of mirrors or of hashing.
 
+pub mod build;
+pub mod changelog;
 pub mod dependency;
 pub mod resolve;
 pub mod universe;

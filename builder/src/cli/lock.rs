@@ -47,6 +47,7 @@ impl Lock {
                     keyrings: session.keyrings()?,
                     freshness: if self.allow_expired { Freshness::Any } else { Freshness::Required },
                     network: session.network(),
+                    indices: None,
                 };
                 let lock = pinning.lock(&recipe, old.as_ref(), &scope)?;
                 let same = old.as_ref() == Some(&lock);

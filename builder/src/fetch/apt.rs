@@ -114,6 +114,22 @@ impl Apt {
     }
 }
 
+/// The suites of a Debian host's own release that its apt reads: the release, its updates, its security.
+pub fn debian_suites(host: &Host) -> Vec<String> {
+    let release = text_of(&host.rooted("etc/os-release")).unwrap_or_default();
+    let value = |key: &str| {
+        let line = release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.map(|value| value.trim().trim_matches('"').to_string())
+    };
+    let Some(codename) = value("VERSION_CODENAME").filter(|_| value("ID").as_deref() == Some("debian")) else {
+        return Vec::new();
+    };
+    let named: Vec<String> = Apt::of(host).sources().into_iter().flat_map(|source| source.suites).collect();
+    let suites = ["", "-updates", "-security"].map(|end| format!("{codename}{end}"));
+    let (first, further) = (suites[0].clone(), suites[1..].iter().filter(|suite| named.contains(suite)).cloned());
+    std::iter::once(first).chain(further).collect()
+}
+
 impl Source {
     /// The logical archives it serves: each of its suites says one. Flat repositories (a suite that ends in `/`) have no pool.
     pub fn archives(&self, uri: &str) -> Vec<&'static str> {

@@ -15,7 +15,7 @@ use kiln_model::debian::universe::{Id, Offer, Universe, UniverseError};
 use kiln_model::debian::version::{Version, VersionError};
 use kiln_model::format::packages::{self, IndexError};
 use kiln_model::format::release::ReleaseError;
-use kiln_model::format::sources::{self, Source};
+use kiln_model::format::sources::{self, Source as IndexedSource};
 use kiln_model::lock::{self, Layer, LockedFile, LockedPackage};
 use kiln_model::recipe;
 use rayon::prelude::*;
@@ -23,10 +23,12 @@ use rayon::prelude::*;
 use crate::exit::Kind;
 use crate::fetch::{Archives, FetchError};
 
+mod published;
 mod seen;
 mod signature;
 mod suite;
 
+pub use published::{Binary, Published, Source};
 pub use seen::SeenError;
 pub use signature::{Flaw, KeyringError, SignatureError};
 use suite::SignedSuite;
@@ -332,70 +334,134 @@ pub fn pin(
     wanted: &[SourceWish],
     trust: &Trust<'_>,
 ) -> Result<Pinned, PinError> {
-    let keyring = signature::Keyring::read(trust.keyrings)?;
-    for (n, name) in debian.suites.iter().enumerate() {
-        if debian.suites[..n].contains(name) {
-            return Err(PinError::SuiteTwice { name: name.clone() });
-        }
-    }
-    let fetch = |name: &String| SignedSuite::fetch(archives, name, &keyring, trust);
-    let suites: Vec<SignedSuite> = debian.suites.par_iter().map(fetch).collect::<Result<_, _>>()?;
-    for suite in &suites {
-        check_offer(suite, &debian.architecture)?;
-    }
-    let wants_sources = !wanted.is_empty() || !debian.build_dependencies_of.is_empty();
-    let binary = format!("{COMPONENT}/binary-{}", debian.architecture);
-    let source = format!("{COMPONENT}/source");
-    let mut jobs: Vec<(&SignedSuite, &str, &str)> = suites.iter().map(|s| (s, binary.as_str(), "Packages")).collect();
-    if wants_sources {
-        jobs.extend(suites.iter().map(|s| (s, source.as_str(), "Sources")));
-    }
-    let read = |(suite, directory, index): &(&SignedSuite, &str, &str)| suite.index(archives, directory, index);
-    let texts: Vec<String> = jobs.par_iter().map(read).collect::<Result<_, _>>()?;
-    let (packages, sources) = texts.split_at(suites.len());
-
-    let index_file = |n: usize, directory: &str, index| format!("dists/{}/{directory}/{index}", suites[n].entry.name);
-    let sources = Sources::read(sources, wanted, &debian.build_dependencies_of)
-        .map_err(|(n, e)| PinError::Index { file: index_file(n, &source, "Sources"), source: e })?;
-    let universe = read_packages(packages, &debian.architecture).map_err(|e| match e {
-        Unread::Index(n, source) => PinError::Index { file: index_file(n, &binary, "Packages"), source },
-        Unread::Universe(source) => {
-            PinError::Universe { file: index_file(source.suite(), &binary, "Packages"), source: Box::new(source) }
-        }
-    })?;
-
-    let wishes = wishes(debian, wanted, &sources)?;
-    let closure = resolve::resolve(&universe, &wishes).map_err(|e| match e {
-        ResolveError::Universe(source) => {
-            PinError::Universe { file: index_file(source.suite(), &binary, "Packages"), source: Box::new(source) }
-        }
-        source => PinError::Resolve { source: Box::new(source) },
-    })?;
-    let lock_one = |id: &Id, layer| {
-        let offer = universe.offer(*id);
-        let b = &offer.binary;
-        LockedPackage {
-            name: b.name.into(),
-            arch: b.architecture.into(),
-            version: b.version.to_string(),
-            layer,
-            archive: suites[offer.suite].entry.archive.clone(),
-            path: b.filename.into(),
-            size: b.size,
-            sha256: b.sha256,
-        }
+    let sources = match wanted.is_empty() && debian.build_dependencies_of.is_empty() {
+        true => SourcesIndex::Left,
+        false => SourcesIndex::Read,
     };
-    let base = closure.base.iter().map(|id| lock_one(id, Layer::Base));
-    let mut locked: Vec<_> = base.chain(closure.delta.iter().map(|id| lock_one(id, Layer::Delta))).collect();
-    locked.sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
-    let pinned = wanted.iter().map(|wish| {
-        let (suite, source) = sources.find(&wish.name, wish.version.as_deref())?;
-        Ok(lock_source(source, &suites[suite].entry.archive))
-    });
-    let pinned = pinned.collect::<Result<_, PinError>>()?;
-    let notes = suites.iter().flat_map(|suite| suite.notes.iter().cloned()).collect();
-    let suites = suites.iter().map(|suite| suite.entry.clone()).collect();
-    Ok(Pinned { suites, packages: locked, sources: pinned, notes })
+    Indices::fetch(archives, &debian.suites, &debian.architecture, sources, trust)?.pin(debian, wanted)
+}
+
+/// Whether indices of source packages are fetched, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourcesIndex {
+    /// They are.
+    Read,
+    /// They are not needed.
+    Left,
+}
+
+/// Signed indices of some suites: what pinning reads, fetched once.
+#[derive(Debug)]
+pub struct Indices {
+    names: Vec<String>,
+    architecture: String,
+    suites: Vec<SignedSuite>,
+    /// A text for each suite.
+    packages: Vec<String>,
+    /// The same; empty if they were left out.
+    sources: Vec<String>,
+}
+
+impl Indices {
+    /// Fetches the indices of `suites`, in order of preference, and believes what is signed.
+    pub fn fetch(
+        archives: &dyn Archives,
+        names: &[String],
+        architecture: &str,
+        sources: SourcesIndex,
+        trust: &Trust<'_>,
+    ) -> Result<Self, PinError> {
+        let keyring = signature::Keyring::read(trust.keyrings)?;
+        for (n, name) in names.iter().enumerate() {
+            if names[..n].contains(name) {
+                return Err(PinError::SuiteTwice { name: name.clone() });
+            }
+        }
+        let fetch = |name: &String| SignedSuite::fetch(archives, name, &keyring, trust);
+        let suites: Vec<SignedSuite> = names.par_iter().map(fetch).collect::<Result<_, _>>()?;
+        for suite in &suites {
+            check_offer(suite, architecture)?;
+        }
+        let binary = format!("{COMPONENT}/binary-{architecture}");
+        let source = format!("{COMPONENT}/source");
+        let mut jobs: Vec<(&SignedSuite, &str, &str)> =
+            suites.iter().map(|s| (s, binary.as_str(), "Packages")).collect();
+        if sources == SourcesIndex::Read {
+            jobs.extend(suites.iter().map(|s| (s, source.as_str(), "Sources")));
+        }
+        let read = |(suite, directory, index): &(&SignedSuite, &str, &str)| suite.index(archives, directory, index);
+        let mut packages: Vec<String> = jobs.par_iter().map(read).collect::<Result<_, _>>()?;
+        let sources = packages.split_off(suites.len());
+        Ok(Self { names: names.to_vec(), architecture: architecture.into(), suites, packages, sources })
+    }
+
+    /// Whether these are the indices that `debian` wants, in its order.
+    pub fn are_of(&self, debian: &recipe::Debian) -> bool {
+        self.names == debian.suites && self.architecture == debian.architecture
+    }
+
+    /// The suites' names, in order of preference.
+    pub fn suites(&self) -> &[String] {
+        &self.names
+    }
+
+    fn file(&self, n: usize, directory: &str, index: &str) -> String {
+        format!("dists/{}/{COMPONENT}/{directory}/{index}", self.suites[n].entry.name)
+    }
+
+    fn packages_file(&self, n: usize) -> String {
+        self.file(n, &format!("binary-{}", self.architecture), "Packages")
+    }
+
+    fn sources_file(&self, n: usize) -> String {
+        self.file(n, "source", "Sources")
+    }
+
+    /// Pins an environment and sources from these indices, which must be those of its suites ([`Indices::are_of`]).
+    pub fn pin(&self, debian: &recipe::Debian, wanted: &[SourceWish]) -> Result<Pinned, PinError> {
+        let sources = Sources::read(&self.sources, wanted, &debian.build_dependencies_of)
+            .map_err(|(n, source)| PinError::Index { file: self.sources_file(n), source })?;
+        let unread = |source: UniverseError| PinError::Universe {
+            file: self.packages_file(source.suite()),
+            source: Box::new(source),
+        };
+        let universe = read_packages(&self.packages, &self.architecture).map_err(|e| match e {
+            Unread::Index(n, source) => PinError::Index { file: self.packages_file(n), source },
+            Unread::Universe(source) => unread(source),
+        })?;
+
+        let wishes = wishes(debian, wanted, &sources)?;
+        let closure = resolve::resolve(&universe, &wishes).map_err(|e| match e {
+            ResolveError::Universe(source) => unread(source),
+            source => PinError::Resolve { source: Box::new(source) },
+        })?;
+        let suites = &self.suites;
+        let lock_one = |id: &Id, layer| {
+            let offer = universe.offer(*id);
+            let b = &offer.binary;
+            LockedPackage {
+                name: b.name.into(),
+                arch: b.architecture.into(),
+                version: b.version.to_string(),
+                layer,
+                archive: suites[offer.suite].entry.archive.clone(),
+                path: b.filename.into(),
+                size: b.size,
+                sha256: b.sha256,
+            }
+        };
+        let base = closure.base.iter().map(|id| lock_one(id, Layer::Base));
+        let mut locked: Vec<_> = base.chain(closure.delta.iter().map(|id| lock_one(id, Layer::Delta))).collect();
+        locked.sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
+        let pinned = wanted.iter().map(|wish| {
+            let (suite, source) = sources.find(&wish.name, wish.version.as_deref())?;
+            Ok(lock_source(source, &suites[suite].entry.archive))
+        });
+        let pinned = pinned.collect::<Result<_, PinError>>()?;
+        let notes = suites.iter().flat_map(|suite| suite.notes.iter().cloned()).collect();
+        let suites = suites.iter().map(|suite| suite.entry.clone()).collect();
+        Ok(Pinned { suites, packages: locked, sources: pinned, notes })
+    }
 }
 
 /// Whether a suite has what is read of it.
@@ -409,7 +475,9 @@ fn check_offer(suite: &SignedSuite, architecture: &str) -> Result<(), PinError> 
             there: owned(&release.architectures),
         });
     }
-    if !release.components.contains(&COMPONENT) {
+    // A security suite says `updates/main`, and names its indices by `main` all the same.
+    let is_it = |component: &&str| component.rsplit('/').next() == Some(COMPONENT);
+    if !release.components.iter().any(is_it) {
         return Err(PinError::UnknownComponent {
             suite: name.clone(),
             found: COMPONENT.into(),
@@ -437,15 +505,15 @@ fn read_packages<'a>(texts: &'a [String], architecture: &str) -> Result<Universe
 }
 
 /// The source packages that anyone asked for, by name, best first.
-struct Sources<'a>(BTreeMap<&'a str, Vec<(usize, Source<'a>)>>);
+struct Sources<'a>(BTreeMap<&'a str, Vec<(usize, IndexedSource<'a>)>>);
 
 impl<'a> Sources<'a> {
     fn read(texts: &'a [String], wanted: &[SourceWish], building: &[String]) -> Result<Self, (usize, IndexError)> {
         let names: std::collections::BTreeSet<&str> =
             wanted.iter().map(|wish| wish.name.as_str()).chain(building.iter().map(String::as_str)).collect();
-        let mut found: BTreeMap<&str, Vec<(usize, Source<'a>)>> = BTreeMap::new();
+        let mut found: BTreeMap<&str, Vec<(usize, IndexedSource<'a>)>> = BTreeMap::new();
         for (suite, text) in texts.iter().enumerate() {
-            let each = |source: Source<'a>| {
+            let each = |source: IndexedSource<'a>| {
                 found.entry(source.name).or_default().push((suite, source));
                 Ok(())
             };
@@ -458,7 +526,7 @@ impl<'a> Sources<'a> {
     }
 
     /// The best one of that name, or the one of that version.
-    fn find(&self, name: &str, version: Option<&str>) -> Result<(usize, &Source<'a>), PinError> {
+    fn find(&self, name: &str, version: Option<&str>) -> Result<(usize, &IndexedSource<'a>), PinError> {
         let offers = self.0.get(name).map_or(&[][..], Vec::as_slice);
         let exact = version.map(Version::parse).transpose();
         let exact = exact.map_err(|source| PinError::Version { name: name.into(), source })?;
@@ -489,7 +557,7 @@ fn wishes<'a>(
     Ok(wishes)
 }
 
-fn lock_source(source: &Source<'_>, archive: &str) -> PinnedSource {
+fn lock_source(source: &IndexedSource<'_>, archive: &str) -> PinnedSource {
     let lock = |file: &sources::File<'_>| LockedFile {
         path: format!("{}/{}", source.directory, file.name),
         size: file.size,

@@ -42,6 +42,8 @@ pub struct Pinning<'a, 'b> {
     pub freshness: Freshness,
     /// Whether `git` may use the network.
     pub network: Network,
+    /// Indices that were read already; they serve the recipes of their suites.
+    pub indices: Option<&'a debian::Indices>,
 }
 
 impl Pinning<'_, '_> {
@@ -149,7 +151,11 @@ impl Pinning<'_, '_> {
         let wishes: Vec<SourceWish> = sources.iter().map(|(_, wish)| wish.clone()).collect();
         let seen = self.builder.store.root().join("seen");
         let trust = Trust { keyrings: &self.keyrings, clock: self.clock, seen: Some(&seen), freshness: self.freshness };
-        let pinned = debian::pin(self.builder.archives, &recipe.recipe.environment.debian, &wishes, &trust)?;
+        let debian = &recipe.recipe.environment.debian;
+        let pinned = match self.indices.filter(|indices| indices.are_of(debian)) {
+            Some(indices) => indices.pin(debian, &wishes)?,
+            None => debian::pin(self.builder.archives, debian, &wishes, &trust)?,
+        };
         for note in &pinned.notes {
             event::say(self.builder.events, Level::Note, note.clone());
         }

@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use kiln_model::report::{Missing, Rebuilt, Report};
 use kiln_model::variation::Conditions;
 
-use super::CheckError;
 use super::plan::Plan;
 use super::reference::{self, Held, Published};
 use super::setting::Settings;
 use super::target::Target;
 use super::wheel::{self, WheelError};
+use super::{CheckError, debian};
 use crate::build::graph::{Graph, GraphError};
 use crate::build::{BuildError, Builder};
 use crate::exit::Kind;
@@ -90,6 +90,9 @@ pub enum RebuildError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A Debian target that cannot be planned.
+    #[error(transparent)]
+    Debian(#[from] debian::DebianError),
     /// A kind of target that this kiln does not rebuild.
     #[error("{target}: this kiln does not rebuild this kind of target")]
     Unsupported {
@@ -133,6 +136,7 @@ impl RebuildError {
             Self::Recipe(e) => e.kind(),
             Self::Fetch(e) => e.kind(),
             Self::Store(e) => e.kind(),
+            Self::Debian(e) => e.kind(),
             Self::Plan { .. } | Self::Unsupported { .. } => Kind::BadInput,
             Self::Io { .. } => Kind::Host,
         }
@@ -155,7 +159,7 @@ impl Rebuilding<'_, '_> {
     pub fn planned(&self, target: &Target) -> Result<Planned, RebuildError> {
         match target {
             Target::Debian { .. } | Target::Dsc(_) | Target::Deb(_) | Target::Buildinfo(_) => {
-                Err(RebuildError::Unsupported { target: target.to_string() })
+                debian::plan(self, target)
             }
             Target::Pypi { .. } | Target::Wheel(_) => wheel::plan(self, target, &[]),
             Target::Earlier(directory) => Ok(Planned::At(directory.clone())),

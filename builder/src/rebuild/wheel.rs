@@ -590,6 +590,7 @@ fn environment(
         keyrings: rebuilding.keyrings.clone(),
         freshness: rebuilding.freshness,
         network: rebuilding.network,
+        indices: None,
     };
     let pin = |source| RebuildError::Pin { target: target.to_string(), source: Box::new(source) };
     let lock = pinning.lock(&recipe, None, &Scope::Everything).map_err(pin)?;

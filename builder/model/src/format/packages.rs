@@ -12,6 +12,8 @@ use crate::digest::Digest;
 pub struct Binary<'a> {
     /// `Package`
     pub name: &'a str,
+    /// `Source`, empty if absent: then it is of the source package of its own name and version.
+    pub source: &'a str,
     /// `Version`
     pub version: Version<'a>,
     /// `Architecture`
@@ -126,6 +128,7 @@ pub fn read<'a, E: From<IndexError>>(
 
 impl<'a> Binary<'a> {
     fn read(stanza: &Stanza<'a>) -> Result<Self, IndexError> {
+        let mut source = "";
         let (mut name, mut version, mut architecture, mut filename, mut size, mut sha256) =
             (None, None, None, None, None, None);
         let (mut essential, mut multi_arch, mut priority) = (false, MultiArch::No, Priority::Extra);
@@ -133,6 +136,7 @@ impl<'a> Binary<'a> {
         for field in stanza.fields() {
             match field.name.to_ascii_lowercase_in(&mut [0; 16]) {
                 b"package" => name = Some(field.value),
+                b"source" => source = field.value,
                 b"version" => version = Some(field.value),
                 b"architecture" => architecture = Some(field.value),
                 b"filename" => filename = Some(field),
@@ -182,6 +186,7 @@ impl<'a> Binary<'a> {
         }
         Ok(Self {
             name,
+            source,
             version: version.map_err(|source| IndexError::Version { line, package: name.into(), source })?,
             architecture: architecture.ok_or_else(|| missing("Architecture"))?,
             essential,
@@ -197,6 +202,22 @@ impl<'a> Binary<'a> {
             sha256: sha256.value.parse().map_err(|_| value(sha256, "SHA256", "64 hexadecimal digits"))?,
             line,
         })
+    }
+}
+
+impl<'a> Binary<'a> {
+    /// Name and version of the source package that it was built from (Policy 5.6.1).
+    pub fn source_package(&self) -> (&'a str, &'a str) {
+        source_package(self.source, self.name, self.version.as_str())
+    }
+}
+
+/// Name and version in a `Source` field of the binary package `name` `version`.
+pub fn source_package<'a>(field: &'a str, name: &'a str, version: &'a str) -> (&'a str, &'a str) {
+    match field.split_once('(') {
+        _ if field.is_empty() => (name, version),
+        Some((source, rest)) => (source.trim_ascii(), rest.trim_ascii_end().trim_end_matches(')').trim_ascii()),
+        None => (field, version),
     }
 }
 

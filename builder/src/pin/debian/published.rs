@@ -1,0 +1,144 @@
+//! What signed indices say of a source package: its versions, and the binary packages that are published of it.
+
+use kiln_model::format::packages;
+use kiln_model::format::sources;
+use kiln_model::lock::LockedFile;
+
+use super::{Indices, PinError, SourcesIndex, lock_source};
+
+/// A source package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Logical archive.
+    pub archive: String,
+    /// Its files, sorted by path.
+    pub files: Vec<LockedFile>,
+}
+
+/// A binary package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binary {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture.
+    pub architecture: String,
+    /// Version of the source package that it was built from.
+    pub source_version: String,
+    /// Logical archive.
+    pub archive: String,
+    /// The file: path in that archive, bytes, digest.
+    pub file: LockedFile,
+}
+
+/// A source package and what is published of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Name of the source.
+    pub name: String,
+    /// Its versions, the highest first.
+    pub sources: Vec<Source>,
+    /// Its binary packages of all versions, by name, then architecture, the highest version first.
+    pub binaries: Vec<Binary>,
+}
+
+impl Indices {
+    /// What is published of the source package `name`, or of the one that makes the binary package `name`.
+    pub fn published(&self, name: &str) -> Result<Published, PinError> {
+        let sources = self.sources_named(name)?;
+        let source = match sources.is_empty() {
+            false => Some(name.to_string()),
+            true => self.source_of_binary(name)?,
+        };
+        let Some(source) = source else {
+            return Err(PinError::UnknownSource { wanted: name.into(), there: Vec::new() });
+        };
+        let sources = if sources.is_empty() { self.sources_named(&source)? } else { sources };
+        let binaries = self.binaries_of(&source)?;
+        Ok(Published { name: source, sources, binaries })
+    }
+
+    fn sources_named(&self, name: &str) -> Result<Vec<Source>, PinError> {
+        debug_assert!(!self.sources.is_empty() || self.suites.is_empty(), "fetched with {:?}", SourcesIndex::Read);
+        let mut found: Vec<Source> = Vec::new();
+        let mut order = Vec::new();
+        for (n, text) in self.sources.iter().enumerate() {
+            let archive = &self.suites[n].entry.archive;
+            let each = |source: sources::Source<'_>| {
+                let super::PinnedSource { name, version, archive, files } = lock_source(&source, archive);
+                found.push(Source { name, version, archive, files });
+                Ok::<_, packages::IndexError>(())
+            };
+            sources::read(text, |other| other == name, each)
+                .map_err(|source| PinError::Index { file: self.sources_file(n), source })?;
+            order.resize(found.len(), n);
+        }
+        let mut found: Vec<(usize, Source)> = order.into_iter().zip(found).collect();
+        found.sort_by(|(n, a), (m, b)| by_version(&b.version, &a.version).then(n.cmp(m)));
+        found.dedup_by(|(_, later), (_, first)| later.version == first.version);
+        Ok(found.into_iter().map(|(_, source)| source).collect())
+    }
+
+    /// Calls `each` for the packages of all suites.
+    fn binaries(&self, mut each: impl FnMut(usize, packages::Binary<'_>)) -> Result<(), PinError> {
+        for (n, text) in self.packages.iter().enumerate() {
+            packages::read(text, |binary| {
+                each(n, binary);
+                Ok::<_, packages::IndexError>(())
+            })
+            .map_err(|source| PinError::Index { file: self.packages_file(n), source })?;
+        }
+        Ok(())
+    }
+
+    fn source_of_binary(&self, name: &str) -> Result<Option<String>, PinError> {
+        let mut best: Option<(String, String)> = None;
+        self.binaries(|_, binary| {
+            let version = binary.version.as_str();
+            if binary.name == name && best.as_ref().is_none_or(|(other, _)| by_version(version, other).is_gt()) {
+                best = Some((version.into(), binary.source_package().0.into()));
+            }
+        })?;
+        Ok(best.map(|(_, source)| source))
+    }
+
+    fn binaries_of(&self, source: &str) -> Result<Vec<Binary>, PinError> {
+        let mut found: Vec<Binary> = Vec::new();
+        self.binaries(|n, binary| {
+            let (of, source_version) = binary.source_package();
+            if of == source {
+                found.push(Binary {
+                    name: binary.name.into(),
+                    version: binary.version.to_string(),
+                    architecture: binary.architecture.into(),
+                    source_version: source_version.into(),
+                    archive: self.suites[n].entry.archive.clone(),
+                    file: LockedFile { path: binary.filename.into(), size: binary.size, sha256: binary.sha256 },
+                });
+            }
+        })?;
+        // Stable: of two that are the same, the preferred suite's stays first.
+        found.sort_by(|a, b| {
+            let names = (&a.name, &a.architecture).cmp(&(&b.name, &b.architecture));
+            names.then_with(|| by_version(&b.version, &a.version))
+        });
+        found.dedup_by(|later, first| {
+            (&later.name, &later.architecture, &later.version) == (&first.name, &first.architecture, &first.version)
+        });
+        Ok(found)
+    }
+}
+
+/// The order of versions; text that is none comes first, in its own order.
+fn by_version(a: &str, b: &str) -> std::cmp::Ordering {
+    use kiln_model::debian::version::Version;
+    match (Version::parse(a), Version::parse(b)) {
+        (Ok(a), Ok(b)) => a.cmp(&b),
+        (a, b) => a.is_ok().cmp(&b.is_ok()),
+    }
+}
