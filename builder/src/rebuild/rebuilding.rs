@@ -188,7 +188,11 @@ impl Rebuilding<'_, '_> {
             conditions,
             published: &published,
         };
-        Ok(held.judged(self.builder, plan.rebuilt())?)
+        let mut report = held.judged(self.builder, plan.rebuilt())?;
+        if plan.origin == wheel::ORIGIN {
+            wheel::explain(self, directory, &published, &mut report)?;
+        }
+        Ok(report)
     }
 
     /// The published files; what is nowhere is the inner error.

@@ -241,3 +241,70 @@ impl Read for Span<'_> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{files, packed};
+    use super::*;
+
+    fn sound() -> Vec<u8> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        packed(file.path(), &files("a", "1", "flit 3.12.0", &[]));
+        std::fs::read(file.path()).unwrap()
+    }
+
+    fn opened(bytes: &[u8]) -> Result<BTreeMap<String, (Digest, u64)>, ArchiveError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        Archive::open(file.path())?.digests()
+    }
+
+    #[test]
+    fn members_are_read_and_bounded() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), sound()).unwrap();
+        let archive = Archive::open(file.path()).unwrap();
+        assert_eq!(archive.read("a/__init__.py", 5).unwrap().unwrap(), b"pass\n");
+        assert!(archive.read("a/__init__.py", 4).unwrap_err().to_string().contains("at most 4"));
+        assert_eq!(archive.read("b", 4).unwrap(), None);
+        assert_eq!(archive.digests().unwrap()["a/__init__.py"], (Digest::of("pass\n"), 5));
+    }
+
+    #[test]
+    fn every_cut_is_refused_and_never_panics() {
+        let whole = sound();
+        for length in 0..whole.len() {
+            assert!(opened(&whole[..length]).is_err(), "{length}");
+        }
+        assert!(opened(&[&whole[..], b"\0"].concat()).is_err());
+        assert!(opened(&[b"#!/bin/sh\n", &whole[..]].concat()).is_err());
+    }
+
+    #[test]
+    fn changed_bytes_of_a_member_do_not_pass() {
+        let whole = sound();
+        let at = whole.windows(4).position(|bytes| bytes == b"PK\x01\x02").unwrap();
+        // Data and headers; a flipped bit of a version or an attribute means nothing here.
+        let refused = (0..at).filter(|&at| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            opened(&bytes).is_err()
+        });
+        assert!(refused.count() * 10 > at * 9);
+    }
+
+    #[test]
+    fn what_would_unpack_to_far_more_is_refused_unread() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut writer = ::zip::ZipWriter::new(File::create(file.path()).unwrap());
+        let zeros = vec![0; 16 << 20];
+        writer.start_file("zeros", ::zip::write::SimpleFileOptions::default()).unwrap();
+        for _ in 0..17 {
+            io::Write::write_all(&mut writer, &zeros).unwrap();
+        }
+        writer.finish().unwrap();
+        let error = Archive::open(file.path()).unwrap_err();
+        assert!(matches!(error, ArchiveError::Bomb { .. }), "{error}");
+        assert_eq!(error.kind(), Kind::BadInput);
+    }
+}

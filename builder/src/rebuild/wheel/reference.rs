@@ -128,3 +128,68 @@ impl Reference {
 pub(super) fn extension_modules<'a>(files: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
     files.filter(|file| [".so", ".pyd", ".dylib"].iter().any(|end| file.ends_with(end))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{self, Files};
+    use super::*;
+
+    fn opened(files: &Files) -> Result<Reference, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        samples::packed(file.path(), files);
+        let name = "a-1-py3-none-any.whl".parse().unwrap();
+        Reference::open(file.path(), &name).map_err(|error| {
+            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+            format!("{error}{}", source.unwrap_or_default())
+        })
+    }
+
+    fn sound() -> Files {
+        samples::files("a", "1", "flit 3.12.0", &["b"])
+    }
+
+    #[test]
+    fn a_wheel_says_who_wrote_it_and_when() {
+        let reference = opened(&sound()).unwrap();
+        assert_eq!(reference.backend, Backend::of_generator("flit 3.12.0"));
+        assert_eq!(reference.epoch, (Epoch::At(1_785_585_600), Because::OneTime));
+        assert_eq!(reference.files.len(), 4);
+        assert!(reference.extension_modules().is_empty());
+    }
+
+    #[test]
+    fn an_unknown_program_is_no_error_of_the_wheel() {
+        assert_eq!(opened(&samples::files("a", "1", "mine 1.0", &[])).unwrap().backend, None);
+    }
+
+    #[test]
+    fn a_record_that_lies_is_refused_with_what_it_lies_about() {
+        let mut changed = sound();
+        changed[0].1 = b"evil\n".to_vec();
+        let error = opened(&changed).unwrap_err();
+        assert!(error.contains("RECORD") && error.contains("a/__init__.py has the sha256"), "{error}");
+        let mut more = sound();
+        more.insert(0, ("a/more.py".into(), Vec::new(), (12, 0)));
+        assert!(opened(&more).unwrap_err().contains("a/more.py is in the wheel and not in RECORD"));
+        let mut fewer = sound();
+        fewer.remove(0);
+        assert!(opened(&fewer).unwrap_err().contains("a/__init__.py is in RECORD and not in the wheel"));
+    }
+
+    #[test]
+    fn what_lacks_a_part_of_a_wheel_or_has_it_twice_is_refused() {
+        for part in ["METADATA", "WHEEL", "RECORD"] {
+            let mut files = sound();
+            files.retain(|(path, ..)| !path.ends_with(part));
+            assert!(opened(&files).unwrap_err().contains(part), "{part}");
+        }
+        let mut two = sound();
+        two.push(("b-1.dist-info/WHEEL".into(), Vec::new(), (12, 0)));
+        assert!(opened(&two).unwrap_err().contains("b-1.dist-info"));
+        assert!(opened(&samples::files("b", "1", "flit 3.12.0", &[])).unwrap_err().contains("\"b\""));
+        let mut none = sound();
+        none[2].1 = b"Wheel-Version: 1.0\nTag: py3-none-any\n".to_vec();
+        samples::record(&mut none, "a-1.dist-info");
+        assert!(opened(&none).unwrap_err().contains("has no field Generator"));
+    }
+}

@@ -239,3 +239,100 @@ fn markers(machine: &Machine) -> MarkerEnvironment {
     .try_into()
     .expect("3.MINOR is a version")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::Shelf;
+    use super::*;
+    use serde_json::json;
+
+    fn resolved(shelf: &Shelf, until: Option<&str>, wishes: &[&str]) -> Result<Vec<String>, WheelError> {
+        let index = Index::new(shelf);
+        let machine = Machine { minor: 11, architecture: "x86_64".into(), glibc: 36 };
+        let until = until.map(|day| format!("2026-{day}T12:00:00Z").parse().unwrap());
+        let wishes: Vec<_> = wishes.iter().map(|wish| ("the test".to_string(), wish.to_string())).collect();
+        let chosen = Resolver { index: &index, machine: &machine, until }.resolve(&wishes)?;
+        Ok(chosen.values().map(|c| format!("{} {}", c.project, c.offered.version)).collect())
+    }
+
+    fn missing(result: Result<Vec<String>, WheelError>) -> (String, String) {
+        match result {
+            Err(WheelError::Missing(missing)) => (missing[0].what.clone(), missing[0].tries.join(" ")),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_newest_of_then_is_taken_with_all_that_it_needs() {
+        let mut shelf = Shelf::new();
+        shelf.wheel("hatchling", "1.0", "01-01", &["packaging>=2", "tomli; python_version < '3.11'"]);
+        shelf.wheel("packaging", "2.0", "01-01", &[]).wheel("packaging", "2.1", "03-01", &[]);
+        shelf.wheel("packaging", "3.0", "06-01", &[]);
+        let wishes = ["hatchling"];
+        assert_eq!(resolved(&shelf, Some("03-02"), &wishes).unwrap(), ["hatchling 1.0", "packaging 2.1"]);
+        assert_eq!(resolved(&shelf, Some("02-02"), &wishes).unwrap(), ["hatchling 1.0", "packaging 2.0"]);
+        assert_eq!(resolved(&shelf, None, &wishes).unwrap(), ["hatchling 1.0", "packaging 3.0"]);
+    }
+
+    #[test]
+    fn a_later_requirement_takes_back_an_earlier_choice() {
+        let mut shelf = Shelf::new();
+        shelf.wheel("a", "1", "01-01", &[]).wheel("a", "2", "01-01", &[]);
+        shelf.wheel("b", "1", "01-01", &["a<2"]);
+        assert_eq!(resolved(&shelf, None, &["a", "b"]).unwrap(), ["a 1", "b 1"]);
+        assert_eq!(resolved(&shelf, None, &["b", "a"]).unwrap(), ["a 1", "b 1"]);
+    }
+
+    #[test]
+    fn withdrawn_and_unfinished_releases_must_be_named() {
+        let mut shelf = Shelf::new();
+        shelf.wheel("a", "1", "01-01", &[]).wheel("a", "3rc1", "01-01", &[]);
+        shelf.listed_wheel("a", "2", &[], &json!({"yanked": "broken"}));
+        assert_eq!(resolved(&shelf, None, &["a"]).unwrap(), ["a 1"]);
+        assert_eq!(resolved(&shelf, None, &["a==2"]).unwrap(), ["a 2"]);
+        assert_eq!(resolved(&shelf, None, &["a>=3rc1"]).unwrap(), ["a 3rc1"]);
+    }
+
+    #[test]
+    fn a_release_for_other_pythons_is_passed_over() {
+        let mut shelf = Shelf::new();
+        shelf.wheel("a", "1", "01-01", &[]);
+        shelf.listed_wheel("a", "2", &[], &json!({"requires-python": ">=3.12"}));
+        shelf.listed_wheel("a", "1.5", &[], &json!({"requires-python": "!=3.0.*,<4"}));
+        assert_eq!(resolved(&shelf, None, &["a"]).unwrap(), ["a 1.5"]);
+    }
+
+    #[test]
+    fn extras_bring_what_they_name() {
+        let mut shelf = Shelf::new();
+        shelf.wheel("a", "1", "01-01", &["b; extra == 'more'", "c; extra == 'other'"]);
+        shelf.wheel("b", "1", "01-01", &[]).wheel("c", "1", "01-01", &[]);
+        assert_eq!(resolved(&shelf, None, &["a[more]"]).unwrap(), ["a 1", "b 1"]);
+        assert_eq!(resolved(&shelf, None, &["a"]).unwrap(), ["a 1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_missing_and_says_who_wants_it() {
+        let mut shelf = Shelf::new();
+        shelf.wheel("a", "1", "06-01", &["nowhere"]).wheel("b", "1", "01-01", &["a==7"]);
+        let (what, tries) = missing(resolved(&shelf, None, &["b"]));
+        assert_eq!(what, "build requirement a==7 (of b 1)");
+        assert_eq!(tries, "the index has 1 releases, the newest 1");
+        let (what, tries) = missing(resolved(&shelf, Some("02-01"), &["a"]));
+        assert_eq!(what, "build requirement a (of the test)");
+        assert!(tries.contains("was there at 2026-02-01"), "{tries}");
+        let (what, _) = missing(resolved(&shelf, None, &["a"]));
+        assert!(what.contains("nowhere"), "{what}");
+        let (what, _) = missing(resolved(&shelf, None, &["a==1", "a!=1"]));
+        assert_eq!(what, "build requirement a!=1 (of the test) and a==1 (of the test)");
+    }
+
+    #[test]
+    fn an_address_and_what_is_no_requirement_are_refused() {
+        let shelf = Shelf::new();
+        for bad in ["a @ https://example.invalid/a.whl", "a >< 1", "", "../a"] {
+            let refused = resolved(&shelf, None, &[bad]);
+            assert!(matches!(refused, Err(WheelError::Requirement { .. })), "{bad}: {refused:?}");
+        }
+    }
+}

@@ -37,8 +37,6 @@ pub(super) enum Format {
 /// What an sdist says of its own building.
 #[derive(Debug, Clone)]
 pub(super) struct Sdist {
-    /// How it is packed.
-    pub(super) format: Format,
     /// Its one directory.
     pub(super) directory: String,
     /// Who builds it.
@@ -99,7 +97,7 @@ impl Sdist {
             None if seen.setup => BuildSystem::legacy(),
             None => return Err(WheelError::NoBackend { file: name.into() }),
         };
-        Ok(Self { format, directory, system, times: seen.times })
+        Ok(Self { directory, system, times: seen.times })
     }
 }
 
