@@ -5,10 +5,21 @@
 //! [`Limits`], and what a bound cut off is counted. Nothing is followed: a link in an output is data. A file that changed
 //! under the reader is an error, never a wrong excerpt.
 
+mod binary;
 mod blob;
 mod bytes;
 mod directory;
+mod document;
+mod elf;
+mod format;
+mod found;
 mod limits;
+mod list;
+mod member;
+mod normalised;
+mod text;
+mod unpack;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -22,4 +22,5 @@ pub mod record;
 pub mod release;
 pub mod signature;
 pub mod sources;
+pub mod stream;
 pub mod zip;

@@ -7,6 +7,11 @@
 //! The normalised digest of an artifact under a set of normalisers is that of a tree of digests, made from the outside in
 //! ([`node`]). It is a function of the bytes of one artifact and the set, so that machines that never met can compare it.
 
+pub mod changelog;
+pub mod elf_build_id;
+pub mod node;
+pub mod record;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;

@@ -13,7 +13,7 @@ use kiln_model::variation::observed::{Effects, Observed};
 use kiln_model::variation::{Aslr, Conditions, Fixed, Kernel, Means, Plan};
 use kiln_model::verdict::{Identity, Reference, Subject};
 
-use crate::diff::{Bounds, Tree, trees};
+use crate::diff::{self, Bounds, Tree};
 
 const START: u64 = 1_795_310_874;
 
@@ -170,7 +170,7 @@ pub(super) fn diverged() -> Report {
         path: Some(&trees[i].0),
         outcome: i,
     };
-    trees(&"out".parse().unwrap(), tree(0), tree(1), Bounds::default(), &mut differences).unwrap();
+    diff::trees(&"out".parse().unwrap(), tree(0), tree(1), Bounds::default(), &mut differences).unwrap();
     differences.differences_left_out = 3;
     Report::of(about(), outcomes.into(), &Reference::None, differences)
 }

@@ -30,6 +30,10 @@ pub struct Elf<'a> {
     pub entry: u64,
     /// Its sections, the empty first one left out.
     pub sections: Vec<Section<'a>>,
+    /// Ranges of the file that are not a section's: header, section table, program headers.
+    pub tables: Vec<std::ops::Range<u64>>,
+    /// Ranges of the file that are loaded when it is run.
+    pub loaded: Vec<std::ops::Range<u64>>,
 }
 
 /// A section.
@@ -113,7 +117,18 @@ impl<'a> Elf<'a> {
             (Some(class @ (1 | 2)), Some(order @ (1 | 2))) => (*class == 2, *order == 2),
             _ => return Err(ElfError::Class),
         };
-        let mut elf = Self { bytes, wide, big, kind: 0, machine: 0, flags: 0, entry: 0, sections: Vec::new() };
+        let mut elf = Self {
+            bytes,
+            wide,
+            big,
+            kind: 0,
+            machine: 0,
+            flags: 0,
+            entry: 0,
+            sections: Vec::new(),
+            tables: Vec::new(),
+            loaded: Vec::new(),
+        };
         let cut = || ElfError::Outside { what: "the header".into() };
         let header = |at32: usize, at64: usize| if wide { at64 } else { at32 };
         elf.kind = elf.u16(bytes, 16).ok_or_else(cut)?;
@@ -124,6 +139,7 @@ impl<'a> Elf<'a> {
         let size = usize::from(elf.u16(bytes, header(46, 58)).ok_or_else(cut)?);
         let count = usize::from(elf.u16(bytes, header(48, 60)).ok_or_else(cut)?);
         let names = usize::from(elf.u16(bytes, header(50, 62)).ok_or_else(cut)?);
+        elf.segments()?;
         if table == 0 {
             return Ok(elf);
         }
@@ -131,6 +147,7 @@ impl<'a> Elf<'a> {
         if size < header(40, 64) {
             return Err(outside("the section table"));
         }
+        let begin = table;
         let table =
             usize::try_from(table).ok().and_then(|at| bytes.get(at..)).ok_or_else(|| outside("the section table"))?;
         let raw = |index: usize| table.get(index.checked_mul(size)?..)?.get(..size);
@@ -150,8 +167,33 @@ impl<'a> Elf<'a> {
                 ..section
             });
         }
+        elf.tables.push(begin..begin.saturating_add((size as u64).saturating_mul(count as u64)));
         elf.sections = sections;
         Ok(elf)
+    }
+
+    /// Reads the program headers, as far as they say what is loaded.
+    fn segments(&mut self) -> Result<(), ElfError> {
+        const PT_LOAD: u32 = 1;
+        let outside = || ElfError::Outside { what: "the table of program headers".into() };
+        let at = |at32: usize, at64: usize| if self.wide { at64 } else { at32 };
+        let table = self.word(self.bytes, at(28, 32)).ok_or_else(outside)?;
+        let size = usize::from(self.u16(self.bytes, at(42, 54)).ok_or_else(outside)?);
+        let count = usize::from(self.u16(self.bytes, at(44, 56)).ok_or_else(outside)?);
+        let header = at(52, 64) as u64;
+        let mut loaded = Vec::new();
+        let begin = usize::try_from(table).map_err(|_| outside())?;
+        let raw = self.bytes.get(begin..).and_then(|rest| rest.get(..size * count)).ok_or_else(outside)?;
+        for raw in raw.chunks_exact(size.max(1)) {
+            if self.u32(raw, 0).ok_or_else(outside)? == PT_LOAD {
+                let (offset, length) = (self.word(raw, at(4, 8)), self.word(raw, at(16, 32)));
+                let (offset, length) = offset.zip(length).ok_or_else(outside)?;
+                loaded.push(offset..offset.checked_add(length).ok_or_else(outside)?);
+            }
+        }
+        self.tables = vec![0..header, table..table + (size * count) as u64];
+        self.loaded = loaded;
+        Ok(())
     }
 
     fn section(&self, raw: &[u8]) -> Option<(usize, Section<'a>)> {

@@ -39,6 +39,9 @@ pub struct Detail {
     /// The first place where bytes differ; offsets are those of the innermost member or section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Content>,
+    /// Seconds by which times of the second side are later, if it is the same for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shift: Option<i64>,
     /// The normaliser that would make it go away, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normaliser: Option<Normaliser>,
@@ -128,6 +131,7 @@ impl Detail {
             lines: Vec::new(),
             lines_left_out: 0,
             content: None,
+            shift: None,
             normaliser: None,
         }
     }
