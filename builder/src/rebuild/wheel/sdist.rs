@@ -125,10 +125,9 @@ fn tar(path: &Path, name: &str) -> Result<Seen, WheelError> {
     let file = File::open(path).map_err(read)?;
     let packed = file.metadata().map_err(read)?.len();
     let most = LARGEST.min(HARMLESS.max(packed.saturating_mul(TIGHTEST)));
-    // One byte more, so that its end can be told from the bound.
-    let mut archive = tar::Archive::new(MultiGzDecoder::new(io::BufReader::new(file)).take(most + 1));
+    let unpacked = MultiGzDecoder::new(io::BufReader::new(file));
+    let mut archive = tar::Archive::new(Bounded { inner: unpacked, left: most, packed });
     let mut seen = Seen::default();
-    let mut total: u64 = 0;
     for (number, entry) in archive.entries().map_err(read)?.enumerate() {
         let mut entry = entry.map_err(read)?;
         if number >= MOST_ENTRIES {
@@ -169,10 +168,7 @@ fn tar(path: &Path, name: &str) -> Result<Seen, WheelError> {
             if count == 0 {
                 break;
             }
-            (size, total) = (size + count as u64, total + count as u64);
-            if total > most {
-                return Err(refuse(format!("unpacks to more than {most} bytes from {packed}: refused as a bomb")));
-            }
+            size += count as u64;
             hasher.update(&buffer[..count]);
             if wanted {
                 if size > pyproject::MOST_BYTES {
@@ -184,12 +180,29 @@ fn tar(path: &Path, name: &str) -> Result<Seen, WheelError> {
         seen.note(&entry_path, Digest::from_bytes(hasher.finalize().into()), time, wanted.then_some(kept));
     }
     // What follows the last entry is read too: a bomb may hide there, and `tar` reads to the end.
-    let mut rest = archive.into_inner();
-    io::copy(&mut rest, &mut io::sink()).map_err(read)?;
-    if rest.limit() == 0 {
-        return Err(refuse(format!("unpacks to more than {most} bytes from {packed}: refused as a bomb")));
-    }
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(read)?;
     Ok(seen)
+}
+
+/// A reader that fails where there is more than there may be.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+    packed: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        match self.left.checked_sub(count as u64) {
+            Some(left) => self.left = left,
+            None => {
+                let text = format!("there is more than {TIGHTEST} times its {} bytes: refused as a bomb", self.packed);
+                return Err(io::Error::other(text));
+            }
+        }
+        Ok(count)
+    }
 }
 
 fn zip(path: &Path) -> Result<Seen, WheelError> {
