@@ -6,6 +6,7 @@
 pub mod build;
 pub mod changelog;
 pub mod dependency;
+pub mod installed;
 pub mod resolve;
 pub mod universe;
 pub mod version;

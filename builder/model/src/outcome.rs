@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::digest::{Digest, NarHash};
 use crate::name::Variable;
+use crate::normalise::Normaliser;
 use crate::variation::Conditions;
 use crate::variation::observed::{Effects, Observed};
 
@@ -160,7 +161,7 @@ pub struct Normalised {
     /// Digest of what is left.
     pub sha256: Digest,
     /// Which were applied, each with its version, sorted: `elf-build-id/1`.
-    pub normalisers: Vec<String>,
+    pub normalisers: Vec<Normaliser>,
 }
 
 /// What a build ran under: what was set, what was seen, and what that varied.

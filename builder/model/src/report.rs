@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::cause::Setting;
+use crate::normalise::Normaliser;
 use crate::outcome::{EntryPath, Outcome, schema_field};
 use crate::variation::observed::Effects;
 use crate::variation::{Factor, Label};
@@ -21,7 +22,7 @@ use crate::verdict::{self, Accept, Identity, Reference, Scope, Seen, Subject, Ve
 pub use comparison::{Comparison, Side, SideKind};
 pub use detail::{Aspect, Detail, Equivalence, Line};
 pub use difference::{Content, Difference, Differences, Excerpt, Kind};
-pub use rebuilt::{EnvironmentKind, Explained, Missing, Rebuilt, Suspect, Tried, VersionDiffers};
+pub use rebuilt::{EnvironmentKind, Explained, Missing, Rebuilt, Tried, VersionDiffers};
 
 /// The only schema there is.
 pub const SCHEMA: &str = "kiln/report/v1";
@@ -90,7 +91,7 @@ pub struct Judged {
     pub reference_normalised: Option<String>,
     /// The normalisers that were needed, each with its version: `elf-build-id/1`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub normalisers: Vec<String>,
+    pub normalisers: Vec<Normaliser>,
 }
 
 /// Where the reference came from.
@@ -241,11 +242,11 @@ fn spelled(subject: &Subject, identity: &Identity) -> String {
 }
 
 /// The normalisers that were applied to a file, in any outcome.
-fn normalisers(subject: &Subject, outcomes: &[Outcome]) -> Vec<String> {
+fn normalisers(subject: &Subject, outcomes: &[Outcome]) -> Vec<Normaliser> {
     let Subject::File(name) = subject else { return Vec::new() };
     let applied = outcomes.iter().filter_map(|outcome| outcome.artifacts.get(name)?.normalised.as_ref());
-    let named: BTreeSet<&String> = applied.flat_map(|normalised| &normalised.normalisers).collect();
-    named.into_iter().cloned().collect()
+    let named: BTreeSet<Normaliser> = applied.flat_map(|normalised| &normalised.normalisers).copied().collect();
+    named.into_iter().collect()
 }
 
 /// A factor was varied if it was in at least one build; the reason is the first build's otherwise.

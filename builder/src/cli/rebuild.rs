@@ -45,9 +45,17 @@ pub(super) struct Rebuild {
     /// Build a wheel with this SOURCE_DATE_EPOCH, seconds or "unset" [default: what the published one shows]
     #[arg(long, value_name = "SECONDS", value_parser = epoch)]
     epoch: Option<Epoch>,
-    /// Where bytes differ, build with the settings that the recognised causes suggest, to prove them
-    #[arg(long = "try")]
-    try_causes: bool,
+    /// Where bytes differ, whether to build with the settings that the recognised causes suggest, to prove them
+    #[arg(
+        long = "try",
+        value_enum,
+        value_name = "WHETHER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "yes",
+        default_missing_value = "yes"
+    )]
+    try_causes: Whether,
     /// Suite of the archive; may be repeated, in order of preference [default: the host's]
     #[arg(long, value_name = "SUITE")]
     suite: Vec<String>,
@@ -69,6 +77,15 @@ pub(super) struct Rebuild {
     /// Also write the report as one self-contained HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Whether {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
 }
 
 /// Verdicts that may be accepted besides `reproduced`.
@@ -124,7 +141,10 @@ impl Rebuild {
                 network: session.network(),
                 suites: self.suite.clone(),
                 settings: self.settings(),
-                causes: if self.try_causes { Causes::Tried } else { Causes::Told },
+                causes: match self.try_causes {
+                    Whether::Yes => Causes::Tried,
+                    Whether::No => Causes::Told,
+                },
             };
             let mut reports: Vec<Report> = Vec::new();
             for target in &self.targets {

@@ -124,9 +124,11 @@ pub struct Entry {
     pub path: Vec<u8>,
     /// What it is.
     pub kind: EntryKind,
+    /// When it was last modified, in seconds since 1970.
+    pub modified: i64,
 }
 
-/// What an entry of `data.tar` is. Owners, times, set-id and permission bits are not kept.
+/// What an entry of `data.tar` is. Owners, set-id and permission bits are not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryKind {
     /// A directory.
@@ -357,7 +359,9 @@ impl Deb {
                 return Err(refuse("has bytes but is no file").into());
             }
             let path = normalise(&name).map_err(|violation| refuse(&violation))?;
-            visit(Entry { path, kind }, &mut raw)?;
+            let modified = raw.header().mtime().ok().and_then(|seconds| i64::try_from(seconds).ok());
+            let modified = modified.ok_or_else(|| self.refused(member, &name, "its time is no number"))?;
+            visit(Entry { path, kind, modified }, &mut raw)?;
         }
         let mut rest = archive.into_inner();
         // To the end, so that checksums of the compressed form are checked and the copy is whole.

@@ -1,6 +1,7 @@
 //! What a configured tree loses so that it is the same whoever made it, whenever.
 //!
-//! Each rule names what would differ. Then every entry gets the one mode and time that a NAR implies. An unknown
+//! Each rule names what would differ. Then every entry gets the one mode that a NAR implies, and the time of its package or the one
+//! fixed time. An unknown
 //! difference is not papered over: it fails the digest in the lock, by name.
 
 use std::ffi::CStr;
@@ -199,6 +200,7 @@ fn settle(tree: &Tree, directory: &OwnedFd, path: &mut Vec<u8>, depth: usize) ->
             path.push(b'/');
         }
         path.extend_from_slice(name.to_bytes());
+        let mut time = tree.time().clone();
         match kind {
             FileType::Directory => {
                 // A script may have made it unreadable for the caller.
@@ -210,13 +212,18 @@ fn settle(tree: &Tree, directory: &OwnedFd, path: &mut Vec<u8>, depth: usize) ->
             FileType::RegularFile => {
                 let stat =
                     rustix::fs::statat(&readable, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(path, e))?;
+                time = tree.kept_time(stat.st_mtime as i64);
                 let mode = if stat.st_mode & 0o100 == 0 { 0o644 } else { 0o755 };
                 if stat.st_mode & 0o7777 != mode {
                     rustix::fs::chmodat(&readable, &name, Mode::from(mode), AtFlags::empty())
                         .map_err(|e| failed(path, e))?;
                 }
             }
-            FileType::Symlink => {}
+            FileType::Symlink => {
+                let stat =
+                    rustix::fs::statat(&readable, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(path, e))?;
+                time = tree.kept_time(stat.st_mtime as i64);
+            }
             FileType::Fifo
             | FileType::Socket
             | FileType::CharacterDevice
@@ -226,7 +233,7 @@ fn settle(tree: &Tree, directory: &OwnedFd, path: &mut Vec<u8>, depth: usize) ->
                 return Err((path.clone(), error));
             }
         }
-        rustix::fs::utimensat(&readable, &name, tree.time(), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(path, e))?;
+        rustix::fs::utimensat(&readable, &name, &time, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(path, e))?;
         path.truncate(length);
     }
     if depth == 0 {

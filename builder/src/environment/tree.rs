@@ -2,8 +2,8 @@
 //!
 //! Each path is resolved by the kernel below the tree's own descriptor with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`
 //! (openat2(2)), so that no link, whoever made it and whenever, is followed. The only links that matter, those of a
-//! merged `/usr`, are followed by name, in [`canonical`]. Everything is made 0644 or 0755 with one fixed time: what a
-//! NAR does not hold cannot differ.
+//! merged `/usr`, are followed by name, in [`canonical`]. Everything is made 0644 or 0755; a file of a package has the time that
+//! the package gives it, as dpkg has it, since builds copy files with their times; everything else has one fixed time.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -35,6 +35,18 @@ pub(super) struct Tree {
     root: OwnedFd,
     path: PathBuf,
     time: Timestamps,
+    /// When it was opened, by the clock that scripts will see.
+    opened: i64,
+}
+
+fn at(seconds: i64) -> Timestamps {
+    let moment = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    Timestamps { last_access: moment, last_modification: moment }
+}
+
+fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.ok().and_then(|now| i64::try_from(now.as_secs()).ok()).unwrap_or(0)
 }
 
 /// Opens what lies in the tree and nothing else.
@@ -44,9 +56,7 @@ impl Tree {
     /// The tree at `path`. What is made in it gets `seconds` since 1970 as its time.
     pub(super) fn open(path: &Path, seconds: i64) -> io::Result<Self> {
         let root = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let moment = Timespec { tv_sec: seconds, tv_nsec: 0 };
-        let time = Timestamps { last_access: moment, last_modification: moment };
-        Ok(Self { root, path: path.into(), time })
+        Ok(Self { root, path: path.into(), time: at(seconds), opened: now() })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -55,6 +65,16 @@ impl Tree {
 
     pub(super) fn time(&self) -> &Timestamps {
         &self.time
+    }
+
+    /// The time that an entry keeps which was last modified at `seconds`: that of its package, unless somebody has touched it
+    /// since the tree was opened, or it is from after the tree's own time.
+    pub(super) fn kept_time(&self, seconds: i64) -> Timestamps {
+        let touched = (self.opened..=now()).contains(&seconds);
+        match touched || seconds > self.time.last_modification.tv_sec {
+            true => self.time.clone(),
+            false => at(seconds),
+        }
     }
 
     /// A cursor that remembers the directory of the last path: archives are sorted by directory.
@@ -94,7 +114,8 @@ impl Tree {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(e) => return Err(e.into()),
         }
-        cursor.make_file(path.as_bytes(), executable, &mut { bytes }).map(drop)
+        let own = self.time.last_modification.tv_sec;
+        cursor.make_file(path.as_bytes(), executable, own, &mut { bytes }).map(drop)
     }
 
     /// A directory of the tree.
@@ -134,14 +155,19 @@ impl Cursor<'_> {
         }
     }
 
-    /// Makes a file that is not there yet and returns its size.
-    pub(super) fn make_file(&mut self, path: &[u8], executable: Executable, body: &mut dyn Read) -> io::Result<u64> {
+    /// Makes a file that is not there yet, last modified at `modified`, and returns its size.
+    pub(super) fn make_file(
+        &mut self,
+        path: &[u8],
+        executable: Executable,
+        modified: i64,
+        body: &mut dyn Read,
+    ) -> io::Result<u64> {
         let (parent, name) = split(path);
         let mode = match executable {
             Executable::Yes => Mode::from(0o755),
             Executable::No => Mode::from(0o644),
         };
-        let tree = self.tree;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::openat(self.parent(parent)?, OsStr::from_bytes(name), flags, mode)?);
         let mut size = 0;
@@ -159,7 +185,7 @@ impl Cursor<'_> {
         }
         // The caller's umask took part in openat(2).
         rustix::fs::fchmod(&file, mode)?;
-        rustix::fs::futimens(&file, &tree.time)?;
+        rustix::fs::futimens(&file, &at(modified))?;
         Ok(size)
     }
 
@@ -167,6 +193,13 @@ impl Cursor<'_> {
     pub(super) fn make_symlink(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
         let (parent, name) = split(path);
         Ok(rustix::fs::symlinkat(OsStr::from_bytes(target), self.parent(parent)?, OsStr::from_bytes(name))?)
+    }
+
+    /// Sets when an entry that is no directory was last modified.
+    pub(super) fn set_modified(&mut self, path: &[u8], modified: i64) -> io::Result<()> {
+        let (parent, name) = split(path);
+        let (parent, name) = (self.directory(parent)?, OsStr::from_bytes(name));
+        Ok(rustix::fs::utimensat(parent, name, &at(modified), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Gives the file `target` another name.
@@ -198,13 +231,19 @@ impl Cursor<'_> {
                 let (directory, name) = split(path);
                 let target =
                     rustix::fs::readlinkat(from.open_directory(directory)?, OsStr::from_bytes(name), Vec::new())?;
-                self.make_symlink(path, target.to_bytes())
+                let stat = rustix::fs::statat(
+                    from.open_directory(directory)?,
+                    OsStr::from_bytes(name),
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )?;
+                self.make_symlink(path, target.to_bytes())?;
+                self.set_modified(path, stat.st_mtime as i64)
             }
             FileType::RegularFile => {
                 let mut file = from.open_file(path)?;
-                let mode = rustix::fs::fstat(&file)?.st_mode;
-                let executable = if mode & 0o100 == 0 { Executable::No } else { Executable::Yes };
-                self.make_file(path, executable, &mut file).map(drop)
+                let stat = rustix::fs::fstat(&file)?;
+                let executable = if stat.st_mode & 0o100 == 0 { Executable::No } else { Executable::Yes };
+                self.make_file(path, executable, stat.st_mtime as i64, &mut file).map(drop)
             }
             _ => Err(io::Error::other("is a pipe, socket or device, which no environment may hold")),
         }
@@ -250,6 +289,18 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_kept_unless_somebody_touched_the_file_or_it_is_from_the_future() {
+        let inside = tempfile::tempdir().unwrap();
+        let tree = Tree::open(inside.path(), 1_000_000).unwrap();
+        let kept = |seconds| tree.kept_time(seconds).last_modification.tv_sec;
+        assert_eq!([kept(5), kept(1_000_000), kept(1_000_001), kept(now())], [5, 1_000_000, 1_000_000, 1_000_000]);
+        // A clock that is behind the suite's date changes nothing.
+        let tree = Tree::open(inside.path(), now() + 1000).unwrap();
+        assert_eq!(tree.kept_time(now()).last_modification.tv_sec, tree.time.last_modification.tv_sec);
+        assert_eq!(tree.kept_time(5).last_modification.tv_sec, 5);
+    }
+
+    #[test]
     fn nothing_is_written_through_a_link() {
         let outside = tempfile::tempdir().unwrap();
         let inside = tempfile::tempdir().unwrap();
@@ -257,8 +308,8 @@ mod tests {
         std::os::unix::fs::symlink(outside.path().join("file"), inside.path().join("link")).unwrap();
         let tree = Tree::open(inside.path(), 0).unwrap();
         let mut cursor = tree.cursor();
-        assert!(cursor.make_file(b"out/file", Executable::No, &mut b"x".as_slice()).is_err());
-        assert!(cursor.make_file(b"link", Executable::No, &mut b"x".as_slice()).is_err());
+        assert!(cursor.make_file(b"out/file", Executable::No, 0, &mut b"x".as_slice()).is_err());
+        assert!(cursor.make_file(b"link", Executable::No, 0, &mut b"x".as_slice()).is_err());
         assert!(cursor.make_directory(b"out/deep/er").is_err());
         assert!(cursor.make_symlink(b"out/link", b"x").is_err());
         assert!(tree.read("link").is_err());

@@ -239,7 +239,7 @@ impl Shared<'_> {
         let mut make = |cursor: &mut Cursor<'_>| match &entry.kind {
             EntryKind::Directory => Ok(()),
             EntryKind::File { executable, size } => {
-                let written = cursor.make_file(&place, *executable, body)?;
+                let written = cursor.make_file(&place, *executable, entry.modified, body)?;
                 match written == *size {
                     true => Ok(()),
                     false => {
@@ -247,7 +247,9 @@ impl Shared<'_> {
                     }
                 }
             }
-            EntryKind::Symlink { target } => cursor.make_symlink(&place, target),
+            EntryKind::Symlink { target } => {
+                cursor.make_symlink(&place, target).and_then(|()| cursor.set_modified(&place, entry.modified))
+            }
             EntryKind::HardLink { target } => {
                 let target = canonical(target);
                 match lock(&self.table).claims.get(&target) {

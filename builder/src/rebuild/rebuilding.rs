@@ -3,20 +3,24 @@
 //! Planning looks into indices and pins; what it cannot find makes the rebuild inconclusive, not an error. Carrying out reads
 //! the plan's directory alone, so that repeating it needs no index.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use kiln_model::report::{Missing, Rebuilt, Report};
+use kiln_model::cause::Setting;
+use kiln_model::report::{Confidence, Explained, Missing, Rebuilt, Report, Tried};
 use kiln_model::variation::Conditions;
+use kiln_model::verdict::Verdict;
 
 use super::plan::Plan;
-use super::reference::{self, Held, Published};
+use super::reference::{self, Again, Held, Published};
 use super::setting::Settings;
 use super::target::Target;
 use super::wheel::{self, WheelError};
 use super::{CheckError, debian};
 use crate::build::graph::{Graph, GraphError};
 use crate::build::{BuildError, Builder};
+use crate::event::{self, Level};
 use crate::exit::Kind;
 use crate::fetch::{FetchError, Network};
 use crate::pin::PinError;
@@ -146,11 +150,97 @@ impl RebuildError {
 impl Rebuilding<'_, '_> {
     /// Rebuilds `target`.
     pub fn rebuild(&self, target: &Target) -> Result<Report, RebuildError> {
-        if matches!(target, Target::Pypi { .. } | Target::Wheel(_)) {
-            return self.wheel(target);
+        let mut report = self.planned_and_carried_out(target, Again::Yes)?;
+        if self.causes == Causes::Tried {
+            self.try_causes(target, &mut report)?;
+        }
+        Ok(report)
+    }
+
+    /// Builds with the settings that the causes in `report` suggest, until one has all published bytes, and adds what that came
+    /// to. The verdict stays: it is that of the settings asked for.
+    fn try_causes(&self, target: &Target, report: &mut Report) -> Result<(), RebuildError> {
+        let suggested: BTreeSet<&Setting> = report.causes.iter().filter_map(|cause| cause.setting.as_ref()).collect();
+        let mut tries: Vec<Settings> = suggested.iter().filter_map(|setting| self.settings.with(setting)).collect();
+        if tries.len() > 1 {
+            let all = |settings: Settings, setting: &&Setting| settings.with(setting).unwrap_or(settings);
+            tries.push(suggested.iter().fold(self.settings.clone(), all));
+        }
+        let target = match target {
+            Target::Earlier(_) => match report.rebuild.as_ref().and_then(|rebuilt| rebuilt.target.parse().ok()) {
+                Some(target) => target,
+                None => return Ok(()),
+            },
+            target => target.clone(),
+        };
+        let mut tried = Vec::new();
+        for settings in tries {
+            let text = format!("building {} with {settings}", report.title);
+            event::say(self.builder.events, Level::Note, text);
+            let other = Rebuilding {
+                settings,
+                causes: Causes::Told,
+                keyrings: self.keyrings.clone(),
+                suites: self.suites.clone(),
+                ..*self
+            };
+            let came_to = other.tried(&target);
+            let proves = came_to.verdict == Verdict::Reproduced;
+            tried.push(came_to);
+            if proves {
+                for cause in &mut report.causes {
+                    let told = cause
+                        .setting
+                        .as_ref()
+                        .is_some_and(|s| self.settings.with(s).is_some_and(|s| s == other.settings));
+                    if told {
+                        cause.confidence = Confidence::Proven;
+                    }
+                }
+                break;
+            }
+        }
+        if let Some(rebuilt) = &mut report.rebuild {
+            if tried.iter().any(|tried| tried.verdict == Verdict::Reproduced) {
+                rebuilt.explained = Explained::Proved;
+            }
+            rebuilt.tried.extend(tried);
+        }
+        Ok(())
+    }
+
+    /// What these settings come to; an error is told as one, since the rebuild that was asked for has its report already.
+    fn tried(&self, target: &Target) -> Tried {
+        let report = self.planned_and_carried_out(target, Again::No);
+        let setting = self.settings.to_string();
+        match report {
+            Ok(report) => {
+                let missing = report.rebuild.iter().flat_map(|rebuilt| &rebuilt.missing).map(|m| m.what.clone());
+                let missing: Vec<String> = missing.collect();
+                Tried {
+                    setting,
+                    verdict: report.verdict,
+                    subjects: report.subjects.iter().map(|s| (s.subject.name().to_string(), s.verdict)).collect(),
+                    derivation: report.derivation,
+                    error: (!missing.is_empty()).then(|| missing.join("; ")),
+                }
+            }
+            Err(error) => Tried {
+                setting,
+                verdict: Verdict::Inconclusive,
+                subjects: BTreeMap::new(),
+                derivation: None,
+                error: Some(chain(&error)),
+            },
+        }
+    }
+
+    fn planned_and_carried_out(&self, target: &Target, again: Again) -> Result<Report, RebuildError> {
+        if let Target::Pypi { .. } | Target::Wheel(_) = target {
+            return self.wheel(target, again);
         }
         match self.planned(target)? {
-            Planned::At(directory) => self.carried_out(&directory),
+            Planned::At(directory) => self.carried_out(&directory, again),
             Planned::Inconclusive(report) => Ok(*report),
         }
     }
@@ -167,7 +257,7 @@ impl Rebuilding<'_, '_> {
     }
 
     /// Builds by the plan in `directory`, and judges.
-    pub fn carried_out(&self, directory: &Path) -> Result<Report, RebuildError> {
+    pub fn carried_out(&self, directory: &Path, again: Again) -> Result<Report, RebuildError> {
         let plan = Plan::open(directory)?;
         let graph = Graph::load(&[directory.to_path_buf()], self.builder.store)?;
         let node = graph.wanted[0];
@@ -187,6 +277,7 @@ impl Rebuilding<'_, '_> {
             node,
             conditions,
             published: &published,
+            again,
         };
         let mut report = held.judged(self.builder, plan.rebuilt())?;
         if plan.origin == wheel::ORIGIN {
@@ -243,4 +334,15 @@ pub fn missing_pin(error: &PinError) -> Option<Vec<Missing>> {
         }
         _ => None,
     }
+}
+
+/// An error and what it came from, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    text
 }

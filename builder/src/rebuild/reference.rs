@@ -4,17 +4,19 @@
 //! the same conditions: builds that disagree with each other prove nothing about anybody else. What is published is a
 //! list of files with their digests; their bytes are read only to say how they differ.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kiln_model::digest::Digest;
-use kiln_model::outcome::{Artifact, Outcome, Status};
-use kiln_model::report::{About, Differences, Missing, Rebuilt, Report};
+use kiln_model::outcome::{Artifact, Normalised, Outcome, Status};
+use kiln_model::report::{About, Comparison, Differences, Explained, Missing, Rebuilt, Report};
 use kiln_model::variation::Conditions;
 use kiln_model::verdict::{self, Identity, Reference, Seen, Subject, Verdict};
 
 use super::{CheckError, differences};
 use crate::build::graph::Graph;
 use crate::build::{BuildError, Builder};
+use crate::diff;
 use crate::event::{self, Level};
 use crate::fetch::{FetchError, Unfetched};
 use crate::store::StoreError;
@@ -44,16 +46,29 @@ pub struct Held<'a> {
     pub conditions: Conditions,
     /// What was published.
     pub published: &'a [Published],
+    /// Whether a build that does not agree is done again.
+    pub again: Again,
 }
 
+/// Whether a build that does not agree with what was published is done again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// It is: nothing is said against a publisher on the word of one build.
+    Yes,
+    /// It is not: what matters is whether it agrees.
+    No,
+}
+
+/// What the published files are called among a report's sides.
+const SIDE: &str = "published";
+
 impl Held<'_> {
-    /// Builds once, and once more if the first build does not agree with what was published, and judges. Differences in the
-    /// report are those between the two builds.
+    /// Builds once, and once more if the first build does not agree with what was published, and judges. What differs between
+    /// a build and the published files is in the report, with the causes that it gives away.
     pub fn judged(&self, builder: &Builder<'_>, rebuilt: Rebuilt) -> Result<Report, CheckError> {
         builder.needs(self.graph, self.node)?;
         let node = &self.graph.nodes[self.node];
         let provided = builder.provide(self.graph, self.node)?;
-        let reference = self.reference();
         let once = || -> Result<Outcome, BuildError> {
             let run = builder.run(node, &provided, &self.conditions, &|| ())?;
             if run.outcome.status == Status::Built {
@@ -62,35 +77,120 @@ impl Held<'_> {
             Ok(run.outcome)
         };
         event::say(builder.events, Level::Note, format!("building {}", self.title));
+        let mut compared = Compared::default();
         let mut outcomes = vec![once()?];
-        let verdict = |outcomes: &[Outcome]| {
+        compared.add(builder, &mut outcomes[0], self.published)?;
+        let verdict = |outcomes: &[Outcome], reference: &Reference| {
             let seen: Vec<Seen> = outcomes.iter().map(Seen::from).collect();
-            verdict::judge(&seen, &reference).verdict
+            verdict::judge(&seen, reference).verdict
         };
-        if outcomes[0].status == Status::Built && verdict(&outcomes) == Verdict::Inconclusive {
-            event::say(
-                builder.events,
-                Level::Note,
-                format!("building {} again: it is not what was published", self.title),
-            );
-            outcomes.push(once()?);
+        let disagrees = verdict(&outcomes, &compared.reference(self.published)) == Verdict::Inconclusive;
+        if self.again == Again::Yes && outcomes[0].status == Status::Built && disagrees {
+            let text = format!("building {} again: it is not what was published", self.title);
+            event::say(builder.events, Level::Note, text);
+            let mut second = once()?;
+            compared.add(builder, &mut second, self.published)?;
+            outcomes.push(second);
         }
-        let found = differences(builder, &outcomes)?;
+        let mut found = differences(builder, &outcomes)?;
+        compared.place(outcomes.len(), &mut found);
         let about = About {
             title: self.title.clone(),
             recipe: node.recipe().map(|_| node.shown.join("recipe.toml").display().to_string()),
             derivation: Some(node.path.to_string()),
             origin: Some(self.origin.clone()),
         };
-        let mut report = Report::of(about, outcomes, &reference, found);
-        report.rebuild = Some(rebuilt);
+        let mut report = Report::of(about, outcomes, &compared.reference(self.published), found);
+        if !compared.comparisons.is_empty() {
+            report.sides = vec![SIDE.into()];
+        }
+        let differs = matches!(report.verdict, Verdict::UpstreamDiffers | Verdict::Equivalent | Verdict::Diverged);
+        let explained = if differs && !report.causes.is_empty() { Explained::Suspected } else { Explained::No };
+        report.rebuild = Some(Rebuilt { explained, ..rebuilt });
         Ok(report)
     }
+}
 
-    fn reference(&self) -> Reference {
-        let identity = |published: &Published| Identity { exact: published.sha256, normalised: None };
-        let all = self.published.iter().map(|p| (Subject::File(p.name.clone()), identity(p)));
-        Reference::Published(all.collect())
+/// Artifacts held against the published files of the same names.
+#[derive(Default)]
+struct Compared {
+    /// What the first build that has other bytes differs in, by file name.
+    comparisons: BTreeMap<String, Placed>,
+    /// Digests of published files after the normalisers that made them equal to what was built.
+    normalised: BTreeMap<String, Digest>,
+    /// What is known of pairs already: file name and digest of what was built.
+    known: BTreeMap<(String, Digest), Option<Normalised>>,
+}
+
+/// A comparison, and where what was built is.
+struct Placed {
+    comparison: Comparison,
+    artifact: Artifact,
+}
+
+impl Compared {
+    /// Holds the artifacts of `outcome` against the published files, and notes in it what they are after normalisers.
+    fn add(&mut self, builder: &Builder<'_>, outcome: &mut Outcome, published: &[Published]) -> Result<(), CheckError> {
+        for published in published {
+            let Some(artifact) = outcome.artifacts.get(&published.name).cloned() else { continue };
+            if artifact.sha256 == published.sha256 {
+                continue;
+            }
+            let key = (published.name.clone(), artifact.sha256);
+            let normalised = match self.known.get(&key) {
+                Some(known) => known.clone(),
+                None => {
+                    let found = self.compare(builder, outcome, &artifact, published)?;
+                    self.known.insert(key, found.clone());
+                    found
+                }
+            };
+            if let Some(artifact) = outcome.artifacts.get_mut(&published.name) {
+                artifact.normalised = normalised;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(
+        &mut self,
+        builder: &Builder<'_>,
+        outcome: &Outcome,
+        artifact: &Artifact,
+        published: &Published,
+    ) -> Result<Option<Normalised>, CheckError> {
+        let ours = file_of(builder, outcome, artifact)?;
+        let (Some(ours), Some(theirs)) = (ours, &published.file) else { return Ok(None) };
+        let comparison = diff::compare(&ours, theirs, &diff::Options::default())?;
+        let normalisers = comparison.normalisers.clone();
+        let normalised = comparison.normalised().map(|sha256| Normalised { sha256, normalisers });
+        if let Some(normalised) = &normalised {
+            self.normalised.entry(published.name.clone()).or_insert(normalised.sha256);
+        }
+        let placed = Placed { comparison, artifact: artifact.clone() };
+        self.comparisons.entry(published.name.clone()).or_insert(placed);
+        Ok(normalised)
+    }
+
+    /// What was published, for judging.
+    fn reference(&self, published: &[Published]) -> Reference {
+        let one = |published: &Published| {
+            let normalised = self.normalised.get(&published.name).copied();
+            (Subject::File(published.name.clone()), Identity { exact: published.sha256, normalised })
+        };
+        Reference::Published(published.iter().map(one).collect())
+    }
+
+    /// Lists what differs from the published files, which are number `side` of the report.
+    fn place(&self, side: usize, found: &mut Differences) {
+        for Placed { comparison, artifact } in self.comparisons.values() {
+            let placed = comparison.placed(&artifact.path, [0, side]);
+            found.differences.extend(placed.into_iter().map(|mut difference| {
+                difference.output = artifact.output.clone();
+                difference
+            }));
+            found.differences_left_out += comparison.differences.differences_left_out;
+        }
     }
 }
 
@@ -102,7 +202,7 @@ pub fn inconclusive(title: String, origin: String, rebuilt: Rebuilt) -> Report {
     report
 }
 
-/// Where the bytes of an artifact are.
+/// Where the bytes of an artifact are, if the store has them yet.
 pub fn file_of(builder: &Builder<'_>, outcome: &Outcome, artifact: &Artifact) -> Result<Option<PathBuf>, StoreError> {
     let Some(output) = outcome.outputs.get(&artifact.output) else { return Ok(None) };
     let tree = builder.store.tree(&output.nar_hash)?;

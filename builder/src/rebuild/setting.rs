@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use kiln_model::cause::{Setting, SettingName};
 use kiln_model::wheel::times::Epoch;
 
 /// Settings of one rebuild.
@@ -88,6 +89,40 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// These settings and `setting`, if a rebuild can be told it.
+    pub fn with(&self, setting: &Setting) -> Option<Self> {
+        let mut settings = self.clone();
+        match setting.name {
+            SettingName::BuildOptions => {
+                settings.build_options.extend(setting.value.split([' ', ',']).map(str::to_string));
+            }
+            SettingName::Changelog if setting.value == "binnmu" => settings.changelog = Changelog::Binnmu,
+            SettingName::Pin => {
+                for pin in setting.value.split(',') {
+                    let (name, version) = pin.split_once(':')?;
+                    settings.pins.insert(name.into(), version.into());
+                }
+            }
+            SettingName::TimeZone => settings.time_zone = Some(setting.value.clone()),
+            SettingName::Epoch => {
+                settings.epoch = Some(match setting.value.as_str() {
+                    "unset" => Epoch::Unset,
+                    seconds => Epoch::At(seconds.parse().ok()?),
+                });
+            }
+            SettingName::BuildPath
+            | SettingName::Changelog
+            | SettingName::Clock
+            | SettingName::FileTimes
+            | SettingName::Identity
+            | SettingName::Locale
+            | SettingName::Umask => return None,
+        }
+        (settings != *self).then_some(settings)
+    }
+}
+
 impl fmt::Display for Settings {
     /// The settings in words, as the ground truth of targets has them: `build-options=notrimdch`, or `default`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,5 +133,26 @@ impl fmt::Display for Settings {
         let words: Vec<String> = self.told().into_iter().map(word).collect();
         f.write_str(if words.is_empty() { "default" } else { "" })?;
         f.write_str(&words.join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suggested_setting_is_added_once_and_what_cannot_be_set_is_not() {
+        let setting = |text: &str| text.parse::<Setting>().unwrap();
+        let settings = Settings::default().with(&setting("build-options=notrimdch")).unwrap();
+        assert_eq!(settings.to_string(), "build-options=notrimdch");
+        assert_eq!(settings.with(&setting("build-options=notrimdch")), None);
+        let settings = settings.with(&setting("pin=perl:5.36.0-7+deb12u3")).unwrap();
+        assert_eq!(settings.to_string(), "build-options=notrimdch pin=perl:5.36.0-7+deb12u3");
+        assert_eq!(settings.with(&setting("clock=2024-07-25")), None);
+        let zone =
+            Settings::default().with(&setting("time-zone=<-05>5")).unwrap().with(&setting("epoch=unset")).unwrap();
+        assert_eq!(zone.to_string(), "epoch=unset time-zone=<-05>5");
+        assert_eq!(zone.with(&setting("epoch=soon")), None);
+        assert_eq!(Settings::default().to_string(), "default");
     }
 }

@@ -40,6 +40,7 @@ use self::requirements::{Chosen, Resolver};
 use self::sdist::Sdist;
 use super::plan::{Draft, Plan, PlannedFile, PlannedPlace};
 use super::rebuilding::{Planned, RebuildError, Rebuilding, missing_pin};
+use super::reference::Again;
 use super::target::Target;
 use crate::fetch::listing::normalised;
 use crate::recipe_dir::RecipeDir;
@@ -88,7 +89,7 @@ pub(super) fn asked(report: &Report) -> Option<Vec<String>> {
 
 impl Rebuilding<'_, '_> {
     /// Rebuilds a wheel. What its backend asks for on the way is pinned, and the build begun anew.
-    pub(super) fn wheel(&self, target: &Target) -> Result<Report, RebuildError> {
+    pub(super) fn wheel(&self, target: &Target, again: Again) -> Result<Report, RebuildError> {
         let mut known: BTreeSet<String> = BTreeSet::new();
         loop {
             let asked_before: Vec<String> = known.iter().cloned().collect();
@@ -96,7 +97,7 @@ impl Rebuilding<'_, '_> {
                 Planned::At(directory) => directory,
                 Planned::Inconclusive(report) => return Ok(*report),
             };
-            let report = self.carried_out(&directory)?;
+            let report = self.carried_out(&directory, again)?;
             match asked(&report) {
                 Some(more) if known.len() < ASKS && !more.iter().all(|r| known.contains(r)) => known.extend(more),
                 Some(_) | None => return Ok(report),

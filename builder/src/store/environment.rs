@@ -32,7 +32,7 @@ impl Store {
         let Some(mut record) = record::read::<EnvironmentRecord>(&place.with_extension("json"))? else {
             return Ok(None);
         };
-        if !place.is_dir() {
+        if !place.is_dir() || record.form != record::FORM {
             return Ok(None);
         }
         self.hold_line(&environment_line(nar_hash))?;
@@ -58,14 +58,15 @@ impl Store {
         let _lock = self.lock_name(&format!("environment-{}", nar_hash.digest()))?;
         let place = self.layout.environment(nar_hash);
         let record_path = place.with_extension("json");
-        if record::read::<EnvironmentRecord>(&record_path)?.is_some() && place.is_dir() {
+        let there = record::read::<EnvironmentRecord>(&record_path)?;
+        if there.is_some_and(|record| record.form == record::FORM) && place.is_dir() {
             return Ok(place);
         }
         remove_tree(&place)?;
         std::fs::rename(made, &place).map_err(failed("renaming to", &place))?;
         durable::sync_all(self.root())?;
         let fingerprint = fingerprint_of(&place)?;
-        let record = EnvironmentRecord { nar_hash: *nar_hash, made: record::now(), fingerprint };
+        let record = EnvironmentRecord { nar_hash: *nar_hash, made: record::now(), fingerprint, form: record::FORM };
         durable::write(&self.session, &record_path, &record::print(&record))?;
         Ok(place)
     }

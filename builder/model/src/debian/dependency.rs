@@ -161,11 +161,16 @@ impl<'a> Relation<'a> {
         };
         let negative = self.architectures.iter().any(|word| word.starts_with('!'));
         let here = self.architectures.is_empty() || if negative { !listed(true) } else { listed(false) };
+        here && self.applies_to_profiles(profiles)
+    }
+
+    /// Whether it holds for a build with these profiles, on whatever architecture.
+    pub fn applies_to_profiles(&self, profiles: &[&str]) -> bool {
         let active = |word: &&str| match word.strip_prefix('!') {
             Some(word) => !profiles.contains(&word),
             None => profiles.contains(word),
         };
-        here && (self.profiles.is_empty() || self.profiles.iter().any(|all| all.iter().all(active)))
+        self.profiles.is_empty() || self.profiles.iter().any(|all| all.iter().all(active))
     }
 
     /// Whether a package of this version (`None`: a virtual package without one) is meant.

@@ -2,7 +2,7 @@
 //!
 //! Same rules as for binary packages: fields that are needed, borrowed; a stanza without a SHA-256 of each file is refused.
 
-use super::control::{Field, Stanza, Stanzas};
+use super::control::{Stanza, Stanzas};
 use super::packages::{IndexError, is_archive_path};
 use super::release::listed;
 use crate::debian::version::Version;
@@ -59,12 +59,56 @@ pub fn read<'a, E: From<IndexError>>(
     Ok(())
 }
 
+/// The source package of a `.dsc` (dsc(5)), from which a signature must have been taken off: its files lie beside it, and it does not
+/// list itself.
+pub fn dsc(text: &str) -> Result<Source<'_>, IndexError> {
+    let mut stanzas = Stanzas::new(text);
+    let nothing = || IndexError::Missing { line: 1, package: "?".into(), field: "Source" };
+    let stanza = stanzas.next()?.ok_or_else(nothing)?;
+    let source = stanza.field("Source").ok_or_else(nothing)?;
+    let refuse = |line, field, expected, found: &str| IndexError::Value {
+        line,
+        package: source.value.into(),
+        field,
+        expected,
+        found: found.chars().take(120).collect(),
+    };
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
+    if source.value.len() < 2 || !source.value.bytes().all(fits) || source.value.starts_with(['-', '.', '+']) {
+        return Err(refuse(source.line, "Source", "a package's name", source.value));
+    }
+    let read = Source::read_at(stanza, source.value, "")?;
+    let mut names: Vec<&str> = read.files.iter().map(|file| file.name).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(refuse(read.line, "Checksums-Sha256", "each file once", pair[0]));
+    }
+    match stanzas.next()? {
+        None => Ok(read),
+        Some(further) => Err(refuse(further.line(), "Format", "one stanza", "a second one")),
+    }
+}
+
 fn missing(stanza: &Stanza<'_>, field: &'static str) -> IndexError {
     IndexError::Missing { line: stanza.line(), package: stanza.value("Package").unwrap_or("?").into(), field }
 }
 
 impl<'a> Source<'a> {
     fn read(stanza: &Stanza<'a>, name: &'a str) -> Result<Self, IndexError> {
+        let directory = stanza.field("Directory").ok_or_else(|| missing(stanza, "Directory"))?;
+        if !is_archive_path(directory.value) {
+            return Err(IndexError::Value {
+                line: directory.line,
+                package: name.into(),
+                field: "Directory",
+                expected: "a path inside the archive",
+                found: directory.value.chars().take(120).collect(),
+            });
+        }
+        Self::read_at(stanza, name, directory.value)
+    }
+
+    fn read_at(stanza: &Stanza<'a>, name: &'a str, directory: &'a str) -> Result<Self, IndexError> {
         let line = stanza.line();
         let need = |field| stanza.field(field).ok_or_else(|| missing(stanza, field));
         let value = |line, field, expected, found: &str| IndexError::Value {
@@ -79,10 +123,6 @@ impl<'a> Source<'a> {
             package: name.into(),
             source,
         })?;
-        let directory: &Field<'a> = need("Directory")?;
-        if !is_archive_path(directory.value) {
-            return Err(value(directory.line, "Directory", "a path inside the archive", directory.value));
-        }
         let mut files = Vec::new();
         for (line, text) in need("Checksums-Sha256")?.lines() {
             match listed(text) {
@@ -94,7 +134,7 @@ impl<'a> Source<'a> {
         Ok(Self {
             name,
             version,
-            directory: directory.value,
+            directory,
             files,
             build_depends: three(BUILD_DEPENDS),
             build_conflicts: three(BUILD_CONFLICTS),
@@ -125,6 +165,21 @@ mod tests {
         let all = all(HELLO).unwrap();
         assert_eq!(all.len(), 1);
         assert_eq!((all[0].files[0].name, all[0].build_depends[0]), ("hello.dsc", "debhelper"));
+    }
+
+    #[test]
+    fn a_dsc_is_a_source_whose_files_lie_beside_it() {
+        let text =
+            HELLO.split("\n\n").next().unwrap().replace("Package:", "Source:").replace("hello.dsc", "hello.tar.xz");
+        let source = dsc(&text).unwrap();
+        assert_eq!((source.name, source.directory, source.files[0].name), ("hello", "", "hello.tar.xz"));
+        assert!(dsc(&text.replace("Source: hello", "Source: ../x")).is_err());
+        assert!(
+            dsc(&format!("{text}\n e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 7 hello.tar.xz\n"))
+                .is_err()
+        );
+        assert!(dsc(&format!("{text}\n\nSource: a\n")).is_err());
+        assert!(dsc("").is_err());
     }
 
     #[test]

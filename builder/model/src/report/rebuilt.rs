@@ -1,5 +1,5 @@
-//! What is told of a rebuild beyond its verdict: what it was asked for, how near its environment is to the one of the
-//! publisher, what is missing, what was tried, and what is thought to be the reason.
+//! What is told of a rebuild beyond its verdict and causes: what it was asked for, how near its environment is to the
+//! publisher's, what is missing, and what was tried.
 //!
 //! Verdicts speak of bytes alone. These fields keep them honest: the alarm is `upstream-differs` in a recorded
 //! environment that nothing explains.
@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::Verdict;
-
-use super::Confidence;
 
 /// What is told of one rebuild.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +27,6 @@ pub struct Rebuilt {
     /// What could not be had, if that is why nothing was judged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
-    /// What may have made the bytes differ.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub suspects: Vec<Suspect>,
     /// Other settings that were built with, and what that came to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<Tried>,
@@ -85,26 +80,10 @@ pub struct Missing {
     pub tries: Vec<String>,
 }
 
-/// What may have made bytes differ.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Suspect {
-    /// Its name: `changelog-trimming`.
-    pub cause: String,
-    /// How sure that is.
-    pub confidence: Confidence,
-    /// The artifact that shows it.
-    pub subject: String,
-    /// What was found, for people.
-    pub evidence: String,
-    /// The setting that would prove it, as options of `kiln rebuild`, if there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub setting: Option<String>,
-}
-
 /// A build with other settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tried {
-    /// The settings, as options of `kiln rebuild`.
+    /// The settings: `build-options=notrimdch`.
     pub setting: String,
     /// What it came to.
     pub verdict: Verdict,
@@ -150,7 +129,6 @@ impl Rebuilt {
             explained: Explained::No,
             settings: BTreeMap::new(),
             missing: Vec::new(),
-            suspects: Vec::new(),
             tried: Vec::new(),
             notes: Vec::new(),
         }
