@@ -138,8 +138,9 @@ fn tar(path: &Path, name: &str) -> Result<Seen, WheelError> {
         if kind.is_pax_global_extensions() {
             continue;
         }
-        let time = header.mtime().ok().and_then(|time| i64::try_from(time).ok());
+        let rounded = header.mtime().ok().and_then(|time| i64::try_from(time).ok());
         let bytes = entry.path_bytes().into_owned();
+        let time = exact_time(&mut entry).map_err(read)?.or(rounded);
         let Some(entry_path) = inside(&bytes) else {
             return Err(refuse(format!("has an entry that leaves it: {:?}", String::from_utf8_lossy(&bytes))));
         };
@@ -182,6 +183,21 @@ fn tar(path: &Path, name: &str) -> Result<Seen, WheelError> {
     // What follows the last entry is read too: a bomb may hide there, and `tar` reads to the end.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(read)?;
     Ok(seen)
+}
+
+/// The whole seconds of an entry's time in its extended header. Python rounds what it writes in the header proper, and a file
+/// that is unpacked has the exact time (pax(1), *mtime*).
+fn exact_time(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Option<i64>> {
+    let Some(extensions) = entry.pax_extensions()? else { return Ok(None) };
+    for extension in extensions {
+        let extension = extension?;
+        if extension.key() == Ok("mtime")
+            && let Some(seconds) = extension.value().ok().and_then(|value| value.split('.').next()?.parse().ok())
+        {
+            return Ok(Some(seconds));
+        }
+    }
+    Ok(None)
 }
 
 /// A reader that fails where there is more than there may be.
@@ -298,6 +314,23 @@ mod tests {
         .unwrap();
         assert_eq!((sdist.directory.as_str(), sdist.system.backend.as_str()), ("a-1", "hatchling.build"));
         assert_eq!(sdist.times.get(&(Digest::of("pass\n"), "a.py".into())), Some(&Some(1_700_000_001)));
+    }
+
+    #[test]
+    fn a_time_with_a_fraction_is_the_second_that_had_begun() {
+        let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut header = tar::Header::new_ustar();
+        header.set_path("a-1/setup.py").unwrap();
+        header.set_size(0);
+        header.set_mode(0o644);
+        header.set_mtime(1_791_385_477);
+        header.set_cksum();
+        builder.append_pax_extensions([("mtime", &b"1791385476.6202567"[..])]).unwrap();
+        builder.append(&header, io::empty()).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), builder.into_inner().unwrap().finish().unwrap()).unwrap();
+        let sdist = Sdist::open(file.path(), "a-1.tar.gz").unwrap();
+        assert_eq!(sdist.times.values().next(), Some(&Some(1_791_385_476)));
     }
 
     #[test]
