@@ -4,6 +4,7 @@
 
 mod build;
 mod check;
+mod compare;
 mod completions;
 mod derivation;
 mod doctor;
@@ -99,8 +100,9 @@ enum Command {
     Build(build::Build),
     /// Build twice under varied conditions and compare every byte
     Check(check::Check),
-    // Without a line here the help is the command's own, whole.
+    /// Build what was published again from its source, and hold it against the real thing
     Rebuild(Box<rebuild::Rebuild>),
+    Compare(compare::Compare),
     /// Show the log of a build
     Log(log::Log),
     /// Enter a recipe's environment, or what a failed build left
@@ -157,6 +159,7 @@ failures! {
     crate::build::BuildError,
     crate::build::graph::GraphError,
     crate::config::ConfigError,
+    crate::diff::DiffError,
     crate::fetch::FetchError,
     crate::nix::CacheError,
     crate::nix::DerivationsError,
@@ -189,6 +192,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Build(command) => command.run(&session),
         Command::Check(command) => command.run(&session),
         Command::Rebuild(command) => command.run(&session),
+        Command::Compare(command) => command.run(&session),
         Command::Log(command) => command.run(&session),
         Command::Shell(command) => command.run(&session),
         Command::Sandbox(command) => command.run(&session),

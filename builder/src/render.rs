@@ -4,9 +4,11 @@
 //! log lines, bytes) is escaped for where it is shown: control and direction-changing characters never reach a terminal,
 //! and HTML is escaped by construction, carries no script and loads nothing.
 
+mod detail;
 pub mod doctor;
 mod excerpt;
 pub mod html;
+mod rebuilt;
 pub mod text;
 mod words;
 

@@ -194,7 +194,11 @@ impl Report {
         };
         let subjects = judgement.subjects.iter().map(judged).collect();
         let factors = over_all(&outcomes);
-        let causes = crate::variation::suspect::causes(&outcomes, &differences);
+        let mut causes = crate::variation::suspect::causes(&outcomes, &differences);
+        // What the bytes of known conditions show is better evidence than what artifacts show by themselves.
+        let others = crate::cause::recognise(&differences);
+        let unknown: Vec<Cause> = others.into_iter().filter(|o| causes.iter().all(|c| c.label != o.label)).collect();
+        causes.extend(unknown);
         Self {
             schema: (),
             verdict: judgement.verdict,
@@ -213,6 +217,49 @@ impl Report {
             factors,
             rebuild: None,
         }
+    }
+
+    /// The report of two artifacts that were held against each other, without any build.
+    pub fn comparing(comparison: Comparison) -> Self {
+        let Comparison { verdict, sides, normalisers, differences } = comparison;
+        let [first, second] = &sides;
+        let names = sides.iter().map(|s| s.name.clone()).collect();
+        let title = format!("{} and {}", first.name, second.name);
+        let digests = sides.iter().map(|s| s.sha256.map(|d| d.to_string())).collect();
+        let subject = match first.kind {
+            SideKind::Directory => Subject::Output(title.clone()),
+            SideKind::File | SideKind::Symlink => Subject::File(title.clone()),
+        };
+        let causes = crate::cause::recognise(&differences);
+        Self {
+            schema: (),
+            verdict,
+            scope: Scope::Local,
+            title,
+            recipe: None,
+            derivation: None,
+            subjects: vec![Judged {
+                subject,
+                verdict,
+                digests,
+                reference: None,
+                normalised: Vec::new(),
+                reference_normalised: None,
+                normalisers,
+            }],
+            reference: None,
+            outcomes: Vec::new(),
+            sides: names,
+            differences,
+            causes,
+            factors: Effects::default(),
+            rebuild: None,
+        }
+    }
+
+    /// Whether it is of artifacts alone, and of no build.
+    pub fn is_comparison(&self) -> bool {
+        self.outcomes.is_empty() && self.sides.len() == 2
     }
 
     /// The process's exit code.

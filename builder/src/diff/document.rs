@@ -53,7 +53,7 @@ pub(super) fn control(place: &str, first: &str, second: &str) -> Option<Vec<Deta
             (Some(x), Some(y)) if name == "Installed-Size" => {
                 Detail::new(place, Aspect::Checksum, format!("installed size: {x} and {y} KiB")).between(x, y)
             }
-            (Some(x), Some(y)) => Detail::new(place, Aspect::Value, changed(name, x, y)).between(x, y),
+            (Some(x), Some(y)) => changed(place, name, x, y),
             (x, _) => {
                 let which = if x.is_some() { "first" } else { "second" };
                 let value = x.or(y).map(String::as_str).unwrap_or_default();
@@ -66,17 +66,18 @@ pub(super) fn control(place: &str, first: &str, second: &str) -> Option<Vec<Deta
 }
 
 /// What differs in a field; of a list, only the items that do.
-fn changed(name: &str, x: &str, y: &str) -> String {
+fn changed(place: String, name: &str, x: &str, y: &str) -> Detail {
     let items = |text: &str| -> Vec<String> { text.split(',').map(|i| i.trim().to_owned()).collect() };
     let (a, b) = (items(x), items(y));
     if a.len() < 2 && b.len() < 2 {
-        return format!("{name}: {x:?} and {y:?}");
+        return Detail::new(place, Aspect::Value, format!("{name}: {x:?} and {y:?}")).between(x, y);
     }
     let only = |a: &[String], b: &[String]| a.iter().filter(|i| !b.contains(i)).cloned().collect::<Vec<_>>().join(", ");
-    match (only(&a, &b), only(&b, &a)) {
-        (mine, other) if mine.is_empty() && other.is_empty() => format!("{name}: the same items in another order"),
-        (mine, other) => format!("{name}: {mine:?} and {other:?}"),
+    let (mine, other) = (only(&a, &b), only(&b, &a));
+    if mine.is_empty() && other.is_empty() {
+        return Detail::new(place, Aspect::Order, format!("{name}: the same items in another order")).between(x, y);
     }
+    Detail::new(place, Aspect::Value, format!("{name}: {mine:?} and {other:?}")).between(mine, other)
 }
 
 /// Lists of checksums: `md5sums` of a package, `RECORD` of a wheel. `split` takes a line apart into name and rest.

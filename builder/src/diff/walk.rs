@@ -381,7 +381,8 @@ impl<'a> Walk<'a> {
             detail.says = format!(
                 "the changelog of the {longer} has {entries} entries, the other only the newest {keep} of them"
             );
-            detail.normaliser = Some(Normaliser::ChangelogTrimming);
+            let count = |text: &str| format!("{} entries", changelog::entries(text));
+            detail = detail.between(count(a), count(b)).under(Normaliser::ChangelogTrimming);
             self.changelogs.insert(keep);
         }
         Some(vec![detail])

@@ -28,9 +28,11 @@ mod seen;
 mod signature;
 mod suite;
 
+pub(crate) use published::by_version;
 pub use published::{Binary, Published, Source};
 pub use seen::SeenError;
 pub use signature::{Flaw, KeyringError, SignatureError};
+pub(crate) use signature::{Keyring, Vouched, opened};
 use suite::SignedSuite;
 
 /// The component that is read.

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use kiln_model::debian::build::{self, SourceBuild, SourceInput};
+use kiln_model::debian::build::{self, Scope, SourceBuild, SourceInput};
 use kiln_model::debian::changelog::Entry;
 use kiln_model::lock::LockedFile;
-use kiln_model::report::{Missing, Rebuilt};
+use kiln_model::report::{EnvironmentKind, Missing, Rebuilt, VersionDiffers};
 
 use super::plan::{Draft, Plan, PlannedFile, PlannedPlace};
 use super::rebuilding::{Planned, RebuildError, Rebuilding, missing_pin};
@@ -21,10 +21,17 @@ use super::target::Target;
 use crate::environment::{Deb, DebError};
 use crate::event::{self, Level};
 use crate::exit::Kind;
-use crate::fetch::{Archive, Wanted, apt};
-use crate::pin::debian::{Binary, Indices, PinError as IndexError, Published, SourcesIndex, Trust};
-use crate::pin::{Pinning, Scope};
-use crate::recipe_dir::RecipeDir;
+use crate::fetch::{Archive, FetchError, Wanted, apt};
+use crate::pin;
+use crate::pin::Pinning;
+use crate::pin::debian::{Binary, Indices, PinError as IndexError, Source, SourcesIndex, Trust};
+
+mod choose;
+mod given;
+mod recorded;
+
+use choose::Chosen;
+pub use given::GivenError;
 
 /// The architecture that is built for.
 const ARCHITECTURE: &str = "amd64";
@@ -32,6 +39,8 @@ const ARCHITECTURE: &str = "amd64";
 const ORIGIN: &str = "debian";
 /// Bytes of a compressed changelog's text that are read.
 const CHANGELOG_BYTES: u64 = 64 << 20;
+/// The directory of a plan that holds a source which was given.
+const BESIDE: &str = "source";
 
 /// Why a Debian target cannot be planned.
 #[derive(Debug, thiserror::Error)]
@@ -64,44 +73,106 @@ pub enum DebianError {
         /// The package's file.
         file: String,
     },
+    /// The environment has what the source does not go with.
+    #[error("{title}: its Build-Conflicts name {package}, which its build dependencies bring")]
+    Conflict {
+        /// Name and version.
+        title: String,
+        /// The package.
+        package: String,
+    },
+    /// A file on the command line.
+    #[error(transparent)]
+    Given(#[from] GivenError),
 }
 
 impl DebianError {
     /// What sort of error it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NoSuite | Self::Ambiguous { .. } => Kind::BadInput,
-            Self::Source { .. } => Kind::Host,
-            Self::Deb(DebError::Read { .. }) => Kind::Host,
+            Self::NoSuite | Self::Ambiguous { .. } | Self::Conflict { .. } => Kind::BadInput,
+            Self::Source { .. } | Self::Deb(DebError::Read { .. }) => Kind::Host,
             // What is read was published, and has the digest that was signed or given.
             Self::Deb(_) | Self::NoEntry { .. } => Kind::BadInput,
+            Self::Given(error) => error.kind(),
         }
     }
 }
 
-/// What is to be rebuilt of a source, and what is published of it.
-struct Wish {
+/// Everything that is known of a rebuild before its source is read.
+struct Wish<'a> {
     /// As it would be asked for again.
     target: String,
     name: String,
     version: String,
-    /// What is held against the build.
-    references: Vec<Binary>,
+    source: SourceFrom<'a>,
+    /// What is held against the build, by file name, and where its bytes are if no archive need be asked.
+    published: BTreeMap<String, (PlannedFile, Option<PathBuf>)>,
     /// The entry of a binary-only rebuild, and its date.
     entry: Option<(String, i64)>,
+    scope: Scope,
+    /// Where it is unpacked, if not where official builders do it.
+    place: Option<String>,
+    /// Packages that the environment must have, each as a dependency.
+    packages: BTreeSet<String>,
+    /// Words of `DEB_BUILD_OPTIONS`.
+    options: BTreeSet<String>,
+    variables: BTreeMap<String, String>,
+    /// The epoch, if it is not the changelog's.
+    epoch: Option<i64>,
+    environment: EnvironmentKind,
+    differs: Vec<VersionDiffers>,
     notes: Vec<String>,
+}
+
+/// Where the files of a source are.
+enum SourceFrom<'a> {
+    Archive(&'a Source),
+    /// On disk: name and place of each, the `.dsc` first; what the source needs, and what it does not go with.
+    Files {
+        files: Vec<(String, PathBuf)>,
+        depends: BTreeSet<String>,
+        conflicts: Vec<String>,
+    },
+}
+
+impl<'a> Wish<'a> {
+    fn new(target: String, name: &str, version: &str, source: SourceFrom<'a>) -> Self {
+        Self {
+            target,
+            name: name.into(),
+            version: version.into(),
+            source,
+            published: BTreeMap::new(),
+            entry: None,
+            scope: Scope::All,
+            place: None,
+            packages: BTreeSet::new(),
+            options: BTreeSet::new(),
+            variables: BTreeMap::new(),
+            epoch: None,
+            environment: EnvironmentKind::Current,
+            differs: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn title(&self) -> String {
+        format!("{} {}", self.name, self.version)
+    }
 }
 
 /// The plan of a Debian target.
 pub(super) fn plan(rebuilding: &Rebuilding<'_, '_>, target: &Target) -> Result<Planned, RebuildError> {
+    let planning = Planning { rebuilding, target };
     match target {
-        Target::Debian { name, version } => Planning { rebuilding, target }.by_name(name, version.as_deref()),
-        Target::Dsc(_)
-        | Target::Deb(_)
-        | Target::Buildinfo(_)
-        | Target::Pypi { .. }
-        | Target::Wheel(_)
-        | Target::Earlier(_) => Err(RebuildError::Unsupported { target: target.to_string() }),
+        Target::Debian { name, version } => planning.by_name(name, version.as_deref()),
+        Target::Dsc(path) => planning.by_dsc(path),
+        Target::Deb(path) => planning.by_deb(path),
+        Target::Buildinfo(path) => planning.by_buildinfo(path),
+        Target::Pypi { .. } | Target::Wheel(_) | Target::Earlier(_) => {
+            Err(RebuildError::Unsupported { target: target.to_string() })
+        }
     }
 }
 
@@ -110,6 +181,9 @@ struct Planning<'a, 'b, 'c> {
     target: &'a Target,
 }
 
+/// A value, or what is missing to have it.
+type Had<T> = Result<T, Vec<Missing>>;
+
 impl Planning<'_, '_, '_> {
     fn by_name(&self, name: &str, version: Option<&str>) -> Result<Planned, RebuildError> {
         let indices = match self.indices()? {
@@ -117,126 +191,163 @@ impl Planning<'_, '_, '_> {
             Err(missing) => return Ok(self.inconclusive(name.into(), missing)),
         };
         let published = indices.published(name).map_err(|e| self.pin_error(e.into()))?;
-        let mut settings = self.rebuilding.settings.changelog;
-        let source_version = match choose(name, &published, version)? {
-            Chosen::Source(version) => version,
-            Chosen::BinaryOnly(version) => {
-                settings = Changelog::Binnmu;
-                version
-            }
-            Chosen::Nothing(missing) => {
-                return Ok(self.inconclusive(format!("{name} {}", version.unwrap_or("")), missing));
-            }
-        };
-        let title = format!("{} {source_version}", published.name);
-        let of_version: Vec<&Binary> =
-            published.binaries.iter().filter(|binary| binary.source_version == source_version).collect();
-        let asked = version.and_then(build::binary_only).map(|(_, number)| number);
-        let (references, others) = references(&of_version, settings, asked);
-        if references.is_empty() {
-            let missing = no_reference(&title, settings, &others);
-            return Ok(self.inconclusive(title, vec![missing]));
-        }
-        let mut notes = Vec::new();
-        if !others.is_empty() {
-            let names: Vec<String> = others.iter().map(|b| format!("{} {}", b.name, b.version)).collect();
-            let how = match settings {
-                Changelog::AsIs => "binary-only rebuilds, which --changelog binnmu rebuilds",
-                Changelog::Binnmu => "no binary-only rebuilds",
+        let asked = self.rebuilding.settings.changelog;
+        let (version, changelog, number) =
+            match choose::choose(name, &published, version).map_err(RebuildError::from)? {
+                Chosen::Source(version) => (version, asked, None),
+                Chosen::BinaryOnly(version, number) => (version, Changelog::Binnmu, Some(number)),
+                Chosen::Nothing(missing) => {
+                    let title = format!("{name} {}", version.unwrap_or_default());
+                    return Ok(self.inconclusive(title.trim_end().into(), missing));
+                }
             };
-            notes.push(format!("not rebuilt: {}: {how}", names.join(", ")));
-        }
-        let entry = match settings {
-            Changelog::AsIs => None,
-            Changelog::Binnmu => match self.published_entry(&references)? {
-                Ok(entry) => Some(entry),
-                Err(missing) => return Ok(self.inconclusive(title, missing)),
-            },
-        };
-        let target = match (&entry, references.first()) {
-            (Some(_), Some(first)) => format!("debian:{}={}", published.name, first.version),
-            _ => format!("debian:{}={source_version}", published.name),
-        };
-        let references = references.into_iter().cloned().collect();
-        let wish = Wish { target, name: published.name.clone(), version: source_version, references, entry, notes };
-        self.of_archive(&indices, &published, wish)
-    }
-
-    /// The plan of a source that is in the archive.
-    fn of_archive(&self, indices: &Indices, published: &Published, wish: Wish) -> Result<Planned, RebuildError> {
-        let Rebuilding { builder, settings, .. } = self.rebuilding;
-        let title = format!("{} {}", wish.name, wish.version);
-        let Some(source) = published.sources.iter().find(|source| source.version == wish.version) else {
-            let what = format!("source {title}: in no index of {}", indices.suites().join(", "));
+        let title = format!("{} {version}", published.name);
+        let Some(source) = published.sources.iter().find(|source| source.version == version) else {
+            let what = format!("source {title} is in no index of {}", indices.suites().join(", "));
             return Ok(self.inconclusive(title, vec![Missing { what, tries: Vec::new() }]));
         };
-        // Everything at once, so that all that is missing is told.
-        let wanted: Vec<Wanted> = source
-            .files
-            .iter()
-            .map(|file| wanted(&source.archive, file))
-            .chain(wish.references.iter().map(|binary| wanted(&binary.archive, &binary.file)))
-            .collect();
-        let files = match builder.archives.pinned(&wanted) {
-            Ok(files) => files,
-            Err(error) => {
-                let Some(files) = reference::nowhere(&error) else { return Err(error.into()) };
-                let of = |path: &str| match source.files.iter().any(|file| file.path == path) {
-                    true => format!("source {title}"),
-                    false => "reference".into(),
-                };
-                let missing = files.iter().map(|file| reference::missing(&of(&file.path), file)).collect();
-                return Ok(self.inconclusive(title, missing));
-            }
+        let of_version: Vec<&Binary> = published.binaries.iter().filter(|b| b.source_version == version).collect();
+        let target = format!("debian:{}={version}", published.name);
+        let wish = Wish::new(target, &published.name, &version, SourceFrom::Archive(source));
+        match self.with_references(wish, &of_version, changelog, number)? {
+            Ok(wish) => self.plan_of(&indices, wish),
+            Err(missing) => Ok(self.inconclusive(title, missing)),
+        }
+    }
+
+    /// The wish with what is published of its source, and the entry of a binary-only rebuild if it is one.
+    fn with_references<'w>(
+        &self,
+        mut wish: Wish<'w>,
+        of_version: &[&Binary],
+        changelog: Changelog,
+        number: Option<u32>,
+    ) -> Result<Had<Wish<'w>>, RebuildError> {
+        let (references, others) = choose::references(of_version, changelog, number);
+        let Some(first) = references.first() else {
+            return Ok(Err(vec![choose::no_reference(&wish.title(), changelog, &others)]));
         };
-        let names = source.files.iter().map(|file| base_name(&file.path).to_string());
-        let files: Vec<(String, PathBuf)> = names.zip(files).collect();
+        if !others.is_empty() {
+            let how = match changelog {
+                Changelog::AsIs => "binary-only rebuilds, which --changelog binnmu rebuilds",
+                Changelog::Binnmu => "not of this binary-only rebuild",
+            };
+            wish.notes.push(format!("not held against anything: {}: {how}", choose::titles(&others)));
+        }
+        if changelog == Changelog::Binnmu {
+            wish.target = format!("debian:{}={}", wish.name, first.version);
+            wish.scope = Scope::Dependent;
+            wish.entry = match self.published_entry(&references)? {
+                Ok(entry) => Some(entry),
+                Err(missing) => return Ok(Err(missing)),
+            };
+        }
+        for binary in references {
+            let (name, file) = planned_file(binary);
+            wish.published.insert(name, (file, None));
+        }
+        Ok(Ok(wish))
+    }
+
+    /// Fetches source and references, reads what the source says, and pins the environment.
+    fn plan_of(&self, indices: &Indices, wish: Wish<'_>) -> Result<Planned, RebuildError> {
+        let settings = &self.rebuilding.settings;
+        let title = wish.title();
+        let files = match self.files(&wish)? {
+            Ok(files) => files,
+            Err(missing) => return Ok(self.inconclusive(title, missing)),
+        };
         let says = source::read(&files).map_err(|source| DebianError::Source { title: title.clone(), source })?;
         let dsc = files.iter().map(|(name, _)| name).find(|name| name.ends_with(".dsc")).cloned().unwrap_or_default();
-        let mut packages: BTreeSet<String> =
-            settings.pins.iter().map(|(name, version)| format!("{name} (= {version})")).collect();
+        let mut packages = wish.packages.clone();
+        packages.extend(settings.pins.iter().map(|(name, version)| format!("{name} (= {version})")));
         if says.root == Root::Pretended {
             packages.insert("fakeroot".into());
         }
-        let mut options = settings.build_options.clone();
+        let mut options: BTreeSet<String> = wish.options.union(&settings.build_options).cloned().collect();
         if settings.tests == Tests::Skip {
             options.insert("nocheck".into());
         }
+        let input = match &wish.source {
+            SourceFrom::Archive(_) => SourceInput::Archive,
+            SourceFrom::Files { depends, .. } => {
+                packages.extend(depends.iter().cloned());
+                SourceInput::Beside(BESIDE.into())
+            }
+        };
         let build = SourceBuild {
-            place: build::place(&wish.name, &wish.version),
+            place: wish.place.clone().unwrap_or_else(|| build::place(&wish.name, &wish.version)),
             dsc,
-            input: SourceInput::Archive,
+            input,
             suites: indices.suites().to_vec(),
             architecture: ARCHITECTURE.into(),
             packages,
-            epoch: wish.entry.as_ref().map(|(_, date)| *date).or(says.date),
+            epoch: wish.epoch.or(wish.entry.as_ref().map(|(_, date)| *date)).or(says.date),
             options,
-            variables: BTreeMap::new(),
+            variables: wish.variables.clone(),
             entry: wish.entry.as_ref().map(|(text, _)| text.clone()),
-            name: wish.name,
-            version: wish.version,
+            scope: wish.scope,
+            name: wish.name.clone(),
+            version: wish.version.clone(),
         };
-        let mut plan = Plan::new(wish.target, title, ORIGIN);
-        plan.notes = wish.notes;
+        let mut plan = Plan::new(wish.target.clone(), title, ORIGIN);
+        plan.notes = wish.notes.clone();
         plan.settings = settings.told();
         if build.entry.is_some() {
             plan.settings.insert("changelog".into(), "binnmu".into());
         }
-        for binary in &wish.references {
-            let name = build::deb_name(&binary.name, &binary.version, &binary.architecture);
-            let at = PlannedPlace { archive: binary.archive.clone(), path: binary.file.path.clone() };
-            let file = PlannedFile { sha256: binary.file.sha256, size: Some(binary.file.size), at: Some(at) };
-            plan.published.insert(name, file);
-        }
-        self.locked(&build, indices, plan)
+        plan.environment = wish.environment;
+        plan.environment_differs = wish.differs.clone();
+        plan.published = wish.published.iter().map(|(name, (file, _))| (name.clone(), file.clone())).collect();
+        self.locked(&build, indices, plan, &wish, &files)
+    }
+
+    /// The source's files by name, all of what an archive has fetched at once, so that all that is missing is told.
+    fn files(&self, wish: &Wish<'_>) -> Result<Had<Vec<(String, PathBuf)>>, RebuildError> {
+        let (source, given) = match &wish.source {
+            SourceFrom::Archive(source) => (&source.files[..], None),
+            SourceFrom::Files { files, .. } => (&[][..], Some(files.clone())),
+        };
+        let mut wants: Vec<Wanted> = match &wish.source {
+            SourceFrom::Archive(from) => source.iter().map(|file| wanted(&from.archive, file)).collect(),
+            SourceFrom::Files { .. } => Vec::new(),
+        };
+        let references = wish.published.values().filter(|(_, here)| here.is_none());
+        wants.extend(references.filter_map(|(file, _)| file.wanted()));
+        let title = wish.title();
+        let what = |path: &str| match source.iter().any(|file| file.path == path) {
+            true => format!("source {title}"),
+            false => "reference".into(),
+        };
+        let files = match self.fetched(&wants, &what)? {
+            Ok(files) => files,
+            Err(missing) => return Ok(Err(missing)),
+        };
+        let names = source.iter().map(|file| base_name(&file.path).to_string());
+        Ok(Ok(given.unwrap_or_else(|| names.zip(files).collect())))
     }
 
     /// Locks the recipe of a build, and keeps it with its plan.
-    fn locked(&self, build: &SourceBuild, indices: &Indices, plan: Plan) -> Result<Planned, RebuildError> {
+    fn locked(
+        &self,
+        build: &SourceBuild,
+        indices: &Indices,
+        plan: Plan,
+        wish: &Wish<'_>,
+        files: &[(String, PathBuf)],
+    ) -> Result<Planned, RebuildError> {
         let rebuilding = self.rebuilding;
         let draft = Draft::new(rebuilding.builder.store.root())?;
         draft.write("recipe.toml", build.recipe().as_bytes())?;
-        let recipe = RecipeDir::open(draft.path())?;
+        if let SourceFrom::Files { .. } = wish.source {
+            files.iter().try_for_each(|(name, file)| draft.keep(BESIDE, name, file))?;
+        }
+        for (name, (_, here)) in &wish.published {
+            if let Some(file) = here {
+                draft.keep_beside(name, file)?;
+            }
+        }
+        event::say(rebuilding.builder.events, Level::Note, format!("pinning the environment of {}", plan.title));
         let pinning = Pinning {
             builder: rebuilding.builder,
             clock: rebuilding.clock,
@@ -245,40 +356,47 @@ impl Planning<'_, '_, '_> {
             network: rebuilding.network,
             indices: Some(indices),
         };
-        event::say(rebuilding.builder.events, Level::Note, format!("pinning the environment of {}", plan.title));
-        match pinning.lock(&recipe, None, &Scope::Everything) {
-            Ok(lock) => recipe.write_lock(&lock)?,
+        match draft.locked(&pinning)? {
+            Ok(lock) => {
+                if let SourceFrom::Files { conflicts, .. } = &wish.source {
+                    given::refuse_conflicts(&plan.title, conflicts, &lock)?;
+                }
+                Ok(Planned::At(draft.finished(&plan)?))
+            }
             Err(error) => match missing_pin(&error) {
-                Some(missing) => return Ok(self.inconclusive(plan.title, missing)),
-                None => return Err(self.pin_error(error)),
+                Some(missing) => Ok(self.inconclusive(plan.title, missing)),
+                None => Err(self.pin_error(error)),
             },
         }
-        Ok(Planned::At(draft.keep(&plan)?))
     }
 
     /// The entry that the published binary-only rebuild put before the changelog, and its date.
-    fn published_entry(&self, references: &[&Binary]) -> Result<Result<(String, i64), Vec<Missing>>, RebuildError> {
+    fn published_entry(&self, references: &[&Binary]) -> Result<Had<(String, i64)>, RebuildError> {
         let mut last = None;
         for binary in references {
-            let file = match self.rebuilding.builder.archives.pinned(&[wanted(&binary.archive, &binary.file)]) {
-                Ok(files) => files.into_iter().next().expect("one file for each wanted"),
-                Err(error) => match reference::nowhere(&error) {
-                    Some(files) => {
-                        return Ok(Err(files.iter().map(|file| reference::missing("reference", file)).collect()));
-                    }
-                    None => return Err(error.into()),
-                },
+            let files = match self.fetched(&[wanted(&binary.archive, &binary.file)], &|_| "reference".into())? {
+                Ok(files) => files,
+                Err(missing) => return Ok(Err(missing)),
             };
-            if let Some(found) = entry_of(&Deb::open(&file).map_err(DebianError::from)?)? {
-                return Ok(Ok(found));
+            for file in files {
+                if let Some(found) = entry_of(&Deb::open(&file).map_err(DebianError::from)?)? {
+                    return Ok(Ok(found));
+                }
             }
             last = Some(binary.file.path.clone());
         }
         Err(DebianError::NoEntry { file: last.unwrap_or_default() }.into())
     }
 
-    /// The indices of the suites that are looked into; the inner error is what no mirror has.
-    fn indices(&self) -> Result<Result<Indices, Vec<Missing>>, RebuildError> {
+    fn fetched(&self, wanted: &[Wanted], what: &dyn Fn(&str) -> String) -> Result<Had<Vec<PathBuf>>, RebuildError> {
+        match self.rebuilding.builder.archives.pinned(wanted) {
+            Ok(files) => Ok(Ok(files)),
+            Err(error) => nowhere(error, what),
+        }
+    }
+
+    /// The indices of the suites that are looked into.
+    fn indices(&self) -> Result<Had<Indices>, RebuildError> {
         let Rebuilding { builder, clock, keyrings, freshness, suites, .. } = self.rebuilding;
         let seen = builder.store.root().join("seen");
         let trust = Trust { keyrings, clock: *clock, seen: Some(&seen), freshness: *freshness };
@@ -299,7 +417,7 @@ impl Planning<'_, '_, '_> {
         }
     }
 
-    fn pin_error(&self, error: crate::pin::PinError) -> RebuildError {
+    fn pin_error(&self, error: pin::PinError) -> RebuildError {
         RebuildError::Pin { target: self.target.to_string(), source: Box::new(error) }
     }
 
@@ -311,101 +429,24 @@ impl Planning<'_, '_, '_> {
     }
 }
 
-/// Which version is to be rebuilt.
-enum Chosen {
-    /// This version of the source.
-    Source(String),
-    /// The binary-only rebuild of this version of the source.
-    BinaryOnly(String),
-    /// None that there is.
-    Nothing(Vec<Missing>),
-}
-
-fn choose(name: &str, published: &Published, version: Option<&str>) -> Result<Chosen, DebianError> {
-    let built: BTreeSet<&str> = published.binaries.iter().map(|binary| binary.source_version.as_str()).collect();
-    let Some(version) = version else {
-        // Sources without a package of theirs are kept for others that were built with them.
-        let mut there: Vec<&str> =
-            published.sources.iter().map(|s| s.version.as_str()).filter(|v| built.contains(v)).collect();
-        return match there[..] {
-            [one] => Ok(Chosen::Source(one.into())),
-            [] => {
-                let highest = published.sources.first().map(|source| source.version.clone());
-                let highest = highest.or_else(|| built.first().map(|v| v.to_string()));
-                Ok(highest.map_or_else(|| Chosen::Nothing(vec![unknown(name, "", published)]), Chosen::Source))
-            }
-            [..] => {
-                there.sort_unstable();
-                let versions = there.into_iter().map(str::to_string).collect();
-                Err(DebianError::Ambiguous { name: name.into(), versions })
-            }
-        };
-    };
-    if published.sources.iter().any(|source| source.version == version) || built.contains(version) {
-        return Ok(Chosen::Source(version.into()));
+/// Files that are nowhere as what is missing; any other failure as an error.
+fn nowhere<T>(error: FetchError, what: &dyn Fn(&str) -> String) -> Result<Had<T>, RebuildError> {
+    match reference::nowhere(&error) {
+        Some(files) => Ok(Err(files.iter().map(|file| reference::missing(&what(&file.path), file)).collect())),
+        None => Err(error.into()),
     }
-    let binary = published.binaries.iter().find(|binary| binary.version == version);
-    Ok(match binary {
-        Some(binary) if build::is_binary_only(&binary.version, &binary.source_version) => {
-            Chosen::BinaryOnly(binary.source_version.clone())
-        }
-        Some(binary) => Chosen::Source(binary.source_version.clone()),
-        None => Chosen::Nothing(vec![unknown(name, version, published)]),
-    })
 }
 
-fn unknown(name: &str, version: &str, published: &Published) -> Missing {
-    let there: BTreeSet<&str> = published
-        .sources
-        .iter()
-        .map(|source| source.version.as_str())
-        .chain(published.binaries.iter().map(|binary| binary.version.as_str()))
-        .collect();
-    let there: Vec<&str> = there.into_iter().collect();
-    Missing { what: format!("{name} {version}: in no index; there is {}", there.join(", ")), tries: Vec::new() }
-}
-
-/// Of the packages of one source version: what a build with this changelog would make, and the others.
-fn references<'a>(
-    binaries: &[&'a Binary],
-    changelog: Changelog,
-    asked: Option<u32>,
-) -> (Vec<&'a Binary>, Vec<&'a Binary>) {
-    let number = |binary: &Binary| {
-        build::is_binary_only(&binary.version, &binary.source_version)
-            .then(|| build::binary_only(&binary.version).map(|(_, number)| number))
-            .flatten()
-    };
-    let wanted = match changelog {
-        Changelog::AsIs => None,
-        Changelog::Binnmu => asked.or_else(|| binaries.iter().filter_map(|binary| number(binary)).max()),
-    };
-    let fits = |binary: &&Binary| match changelog {
-        Changelog::AsIs => number(binary).is_none(),
-        Changelog::Binnmu => number(binary).is_some() && number(binary) == wanted,
-    };
-    binaries.iter().copied().partition(fits)
-}
-
-fn no_reference(title: &str, changelog: Changelog, others: &[&Binary]) -> Missing {
-    let names: Vec<String> = others.iter().map(|b| format!("{} {}", b.name, b.version)).collect();
-    let what = match (others.is_empty(), changelog) {
-        (true, _) => format!("reference for {title}: no index has a package that was built from it"),
-        (false, Changelog::AsIs) => format!(
-            "reference for a plain build of {title}: the archive holds only binary-only rebuilds ({}); \
-             --changelog binnmu rebuilds these",
-            names.join(", ")
-        ),
-        (false, Changelog::Binnmu) => {
-            format!("reference for a binary-only rebuild of {title}: the archive has {}", names.join(", "))
-        }
-    };
-    Missing { what, tries: Vec::new() }
+/// A published package under the file name that its build gives it.
+fn planned_file(binary: &Binary) -> (String, PlannedFile) {
+    let name = build::deb_name(&binary.name, &binary.version, &binary.architecture);
+    let at = PlannedPlace { archive: binary.archive.clone(), path: binary.file.path.clone() };
+    (name, PlannedFile { sha256: binary.file.sha256, size: Some(binary.file.size), at: Some(at) })
 }
 
 /// The newest entry of the changelog that a package ships, if it is that of a binary-only rebuild.
 fn entry_of(deb: &Deb) -> Result<Option<(String, i64)>, DebianError> {
-    let mut found: Option<String> = None;
+    let mut found = None;
     deb.entries(None, &mut |entry, body| -> Result<(), DebError> {
         let path = String::from_utf8_lossy(&entry.path);
         let name = path.strip_prefix("usr/share/doc/").and_then(|rest| rest.split_once('/')).map(|(_, name)| name);
@@ -416,16 +457,14 @@ fn entry_of(deb: &Deb) -> Result<Option<(String, i64)>, DebianError> {
             let mut decoder = std::io::Read::take(flate2::read::MultiGzDecoder::new(body), CHANGELOG_BYTES);
             // One that cannot be read is not the one.
             if std::io::Read::read_to_end(&mut decoder, &mut text).is_ok() {
-                let text = String::from_utf8_lossy(&text).into_owned();
-                found = Entry::newest(&text).is_ok_and(|entry| entry.is_binary_only()).then_some(text);
+                let text = String::from_utf8_lossy(&text);
+                let entry = Entry::newest(&text).ok().filter(Entry::is_binary_only);
+                found = entry.map(|entry| (entry.text.to_string(), entry.date));
             }
         }
         Ok(())
     })?;
-    Ok(found.and_then(|text| {
-        let entry = Entry::newest(&text).ok()?;
-        Some((format!("{}", entry.text), entry.date))
-    }))
+    Ok(found)
 }
 
 fn wanted(archive: &str, file: &LockedFile) -> Wanted {

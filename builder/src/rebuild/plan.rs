@@ -10,12 +10,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kiln_model::digest::Digest;
+use kiln_model::lock::Lock;
 use kiln_model::name;
 use kiln_model::report::{EnvironmentKind, Rebuilt, VersionDiffers};
 use serde::{Deserialize, Serialize};
 
 use super::rebuilding::RebuildError;
 use crate::fetch::{Archive, Wanted};
+use crate::pin::{PinError, Pinning, Scope};
+use crate::recipe_dir::RecipeDir;
 
 /// The only schema there is.
 const SCHEMA: &str = "kiln/rebuild/v1";
@@ -174,13 +177,30 @@ impl Draft {
 
     /// Keeps a copy of a published file that was given on the command line.
     pub fn keep_beside(&self, name: &str, file: &Path) -> Result<(), RebuildError> {
-        let directory = self.path().join(BESIDE);
+        self.keep(BESIDE, name, file)
+    }
+
+    /// Keeps a copy of `file` as `name` in `directory`.
+    pub fn keep(&self, directory: &str, name: &str, file: &Path) -> Result<(), RebuildError> {
+        let directory = self.path().join(directory);
         let copy = || fs::create_dir_all(&directory).and_then(|()| fs::copy(file, directory.join(name)).map(drop));
         copy().map_err(|source| RebuildError::Io { act: "copying", path: file.into(), source })
     }
 
+    /// Locks the recipe that was written, and writes the lock; what cannot be pinned is the inner error.
+    pub fn locked(&self, pinning: &Pinning<'_, '_>) -> Result<Result<Lock, PinError>, RebuildError> {
+        let recipe = RecipeDir::open(self.path())?;
+        match pinning.lock(&recipe, None, &Scope::Everything) {
+            Ok(lock) => {
+                recipe.write_lock(&lock)?;
+                Ok(Ok(lock))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
     /// Writes the plan beside recipe and lock, and gives the directory the name that follows from what is in it.
-    pub fn keep(self, plan: &Plan) -> Result<PathBuf, RebuildError> {
+    pub fn finished(self, plan: &Plan) -> Result<PathBuf, RebuildError> {
         let json = serde_json::to_vec_pretty(plan).expect("strings and maps with string keys are always JSON");
         self.write(FILE, &json)?;
         let mut all = json;

@@ -7,7 +7,9 @@ use kiln_model::report::{Cause, Content, Difference, Judged, Report};
 use kiln_model::verdict::Verdict;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::detail;
 use super::excerpt::{self, Cell, Mark};
+use super::rebuilt;
 use super::words::{self, plain, plain_lines};
 
 const STYLE: &str = include_str!("style.css");
@@ -54,13 +56,31 @@ fn told(report: &Report) -> Markup {
     let names = words::names(report);
     html! {
         (head(report))
+        (rebuilt(report))
         (subjects(report, &names))
         (failures(report, &names))
         (causes(&report.causes))
         (differences(report, &names))
         (factors(report))
-        (builds(report, &names))
+        @if !report.outcomes.is_empty() { (builds(report, &names)) }
         (footer(report))
+    }
+}
+
+/// What is told of a rebuild.
+fn rebuilt(report: &Report) -> Markup {
+    let lines = rebuilt::lines(report);
+    html! {
+        @if !lines.is_empty() {
+            section {
+                h2 { "Rebuild" }
+                div.card {
+                    table.pairs {
+                        @for (key, value) in lines { tr { td.quiet { (key) } td { (value) } } }
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -206,6 +226,9 @@ fn causes(causes: &[Cause]) -> Markup {
                             }
                             div {
                                 p { (plain(&cause.evidence)) }
+                                @if let Some(setting) = &cause.setting {
+                                    p { "A build with " code { (plain(&setting.to_string())) } " would show it." }
+                                }
                                 p.where { "in " code { (place(&cause.output, &cause.path.to_string())) } }
                             }
                         }
@@ -228,21 +251,26 @@ fn differences(report: &Report, names: &[String]) -> Markup {
         @if all > 0 {
             section {
                 h2 { (words::counted(all, "entry differs", "entries differ")) }
-                @for difference in listed.iter().take(SHOWN) { (entry(difference, names)) }
+                @for difference in listed.iter().take(SHOWN) { (entry(report, difference, names)) }
                 @if rest > 0 { p.quiet { "and " (rest) " more" } }
             }
         }
     }
 }
 
-fn entry(difference: &Difference, names: &[String]) -> Markup {
+fn entry(report: &Report, difference: &Difference, names: &[String]) -> Markup {
+    let name = |side: usize| names.get(difference.between[side]).map_or("?", String::as_str);
     html! {
         div.card {
             div.row {
-                code.name { (place(difference.output.as_str(), &difference.path.to_string())) }
+                code.name { (words::place(report, difference)) }
                 span.what { (words::difference(difference, names)) }
             }
-            @if let Some(content) = &difference.content { (bytes(content, difference.between, names)) }
+            @if !difference.details.is_empty() {
+                (detail::page(difference, [name(0), name(1)], |content| bytes(content, difference.between, names)))
+            } @else if let Some(content) = &difference.content {
+                (bytes(content, difference.between, names))
+            }
         }
     }
 }
@@ -360,7 +388,7 @@ fn footer(report: &Report) -> Markup {
     html! {
         footer {
             @if let Some(note) = words::left_open(report) { p { (note) } }
-            p { "Seen by one machine alone; nobody independent has confirmed it." }
+            @if !report.is_comparison() { p { "Seen by one machine alone; nobody independent has confirmed it." } }
         }
     }
 }

@@ -8,7 +8,9 @@ use kiln_model::report::{Difference, Report};
 use kiln_model::verdict::Verdict;
 
 use super::Colour;
+use super::detail;
 use super::excerpt::{self, Cell, Mark};
+use super::rebuilt;
 use super::words;
 
 /// Differences that are shown with their bytes; the JSON has all.
@@ -22,11 +24,15 @@ pub fn report(report: &Report, colour: Colour) -> String {
     let mut page = Page { out: String::new(), colour };
     let names = words::names(report);
     page.head(report);
+    page.rebuilt(report);
     page.subjects(report, &names);
     page.causes(report);
     page.differences(report, &names);
     page.outcomes(&report.outcomes, &names);
     page.factors(report);
+    if report.is_comparison() {
+        return page.out;
+    }
     if let Some(note) = words::left_open(report) {
         page.line(&format!("\n{note}"));
     } else {
@@ -113,6 +119,12 @@ impl Page {
         }
     }
 
+    fn rebuilt(&mut self, report: &Report) {
+        for (key, value) in rebuilt::lines(report) {
+            self.line(&format!("  {key:<12}{value}"));
+        }
+    }
+
     fn subjects(&mut self, report: &Report, names: &[String]) {
         if report.subjects.is_empty() {
             return;
@@ -139,7 +151,7 @@ impl Page {
         }
         self.heading(&words::counted(all, "entry differs", "entries differ"));
         for difference in listed.iter().take(SHOWN) {
-            self.difference(difference, names);
+            self.difference(report, difference, names);
         }
         let rest = all - listed.len().min(SHOWN) as u64;
         if rest > 0 {
@@ -148,11 +160,13 @@ impl Page {
         }
     }
 
-    fn difference(&mut self, difference: &Difference, names: &[String]) {
-        let path = words::plain(&difference.path.to_string());
-        let path =
-            if path.is_empty() { difference.output.to_string() } else { format!("{}/{path}", difference.output) };
+    fn difference(&mut self, report: &Report, difference: &Difference, names: &[String]) {
+        let path = words::place(report, difference);
         self.line(&format!("  {path}  {}", words::difference(difference, names)));
+        if !difference.details.is_empty() {
+            detail::text(difference).iter().for_each(|line| self.line(line));
+            return;
+        }
         let Some(content) = &difference.content else { return };
         let name = |side: usize| names.get(difference.between[side]).map_or("?", String::as_str);
         let width = name(0).len().max(name(1).len());
@@ -200,7 +214,13 @@ impl Page {
                 words::confidence(cause.confidence),
                 words::plain(&cause.evidence)
             ));
-            self.line(&format!("  {}  in {}", " ".repeat(cause.label.as_str().len()), path.trim_end_matches('/')));
+            let indent = " ".repeat(cause.label.as_str().len());
+            if !report.is_comparison() {
+                self.line(&format!("  {indent}  in {}", path.trim_end_matches('/')));
+            }
+            if let Some(setting) = &cause.setting {
+                self.line(&format!("  {indent}  a build with {} would show it", words::plain(&setting.to_string())));
+            }
         }
     }
 

@@ -9,6 +9,16 @@ use kiln_model::verdict::Verdict;
 
 /// What each of the report's outcomes is called.
 pub(super) fn names(report: &Report) -> Vec<String> {
+    let mut names = outcomes(report);
+    names.extend(match report.is_comparison() {
+        // Their own names are paths: said once, in the title.
+        true => vec!["first".to_string(), "second".to_string()],
+        false => report.sides.iter().map(|side| plain(side)).collect(),
+    });
+    names
+}
+
+fn outcomes(report: &Report) -> Vec<String> {
     let varied = |outcome: &Outcome| outcome.conditions.as_ref().is_some_and(|ran| ran.effects.is_some());
     if !report.outcomes.iter().any(varied) {
         return (1..=report.outcomes.len()).map(|n| format!("build {n}")).collect();
@@ -36,6 +46,8 @@ pub(super) fn sentence(report: &Report) -> String {
     let factors = report.factors.varied.len();
     let published = report.reference.is_some();
     match report.verdict {
+        Verdict::Reproduced if report.is_comparison() => "The two have the same bytes.".into(),
+        Verdict::Diverged if report.is_comparison() => "The two differ.".into(),
         Verdict::Reproduced if published && built == 1 => "The build has exactly the bytes that were published.".into(),
         Verdict::Reproduced if published => {
             format!("{built} builds have the same bytes, and exactly those that were published.")
@@ -134,6 +146,17 @@ pub(super) fn difference(difference: &Difference, names: &[String]) -> String {
             format!("same bytes, executable only in {}", name(usize::from(!first)))
         }
         Kind::Content => contents(difference),
+    }
+}
+
+/// Where a difference is: output and path, or the path alone where there is no output.
+pub(super) fn place(report: &Report, difference: &Difference) -> String {
+    let path = plain(&difference.path.to_string());
+    match (report.is_comparison(), path.is_empty()) {
+        (true, true) => "contents".into(),
+        (true, false) => path,
+        (false, true) => difference.output.to_string(),
+        (false, false) => format!("{}/{path}", difference.output),
     }
 }
 

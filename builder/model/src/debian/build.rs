@@ -52,8 +52,32 @@ pub struct SourceBuild {
     pub variables: BTreeMap<String, String>,
     /// Entry that is put before the changelog: that of a binary-only rebuild.
     pub entry: Option<String>,
+    /// Which of its packages are made.
+    pub scope: Scope,
     /// Directory below the build directory that the source is unpacked to.
     pub place: String,
+}
+
+/// Which of a source's packages are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// All.
+    #[default]
+    All,
+    /// Those of an architecture.
+    Dependent,
+    /// Those of all architectures.
+    Independent,
+}
+
+impl Scope {
+    fn option(self) -> &'static str {
+        match self {
+            Self::All => "-b",
+            Self::Dependent => "-B",
+            Self::Independent => "-A",
+        }
+    }
 }
 
 /// Where a source's files are.
@@ -150,17 +174,13 @@ impl SourceBuild {
             "top=$PWD\ntree=\"$top\"/{place}\nmkdir -p \"${{tree%/*}}\"\ncd \"${{tree%/*}}\"\n\
              dpkg-source -x \"$src\"/{dsc} \"$tree\"\ncd \"$tree\"\n"
         );
-        let scope = match &self.entry {
-            // The architecture-independent packages are not rebuilt.
-            Some(_) => {
-                script.push_str(
-                    "{ printf '%s\\n' \"$kiln_changelog_entry\"; cat debian/changelog; } > ../changelog.with-entry\n\
-                     cat ../changelog.with-entry > debian/changelog\nrm ../changelog.with-entry\n",
-                );
-                "-B"
-            }
-            None => "-b",
-        };
+        if self.entry.is_some() {
+            script.push_str(
+                "{ printf '%s\\n' \"$kiln_changelog_entry\"; cat debian/changelog; } > ../changelog.with-entry\n\
+                 cat ../changelog.with-entry > debian/changelog\nrm ../changelog.with-entry\n",
+            );
+        }
+        let scope = self.scope.option();
         let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
         let options = options.iter().fold(String::new(), |all, word| format!("{all} {word}"));
         let _ = writeln!(script, "DEB_BUILD_OPTIONS=\"parallel=$NIX_BUILD_CORES{options}\"\nexport DEB_BUILD_OPTIONS");
@@ -212,6 +232,7 @@ mod tests {
             options: BTreeSet::from(["notrimdch".to_string()]),
             variables: BTreeMap::new(),
             entry: None,
+            scope: Scope::All,
             place: place("cowsay", "1:3.03+dfsg2-8~x"),
         }
     }
@@ -232,10 +253,10 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_only_rebuild_has_the_entry_to_the_byte_and_leaves_arch_all_alone() {
+    fn a_binary_only_rebuild_has_the_entry_to_the_byte() {
         let entry =
             "cowsay (1) stable; urgency=low, binary-only=yes\n\n  * Rebuild for '''$x\"\\\n\n -- b <b@c>  Mon\n";
-        let build = SourceBuild { entry: Some(entry.into()), ..cowsay() };
+        let build = SourceBuild { entry: Some(entry.into()), scope: Scope::Dependent, ..cowsay() };
         let recipe = Recipe::parse(&build.recipe()).unwrap();
         assert_eq!(recipe.build.env["kiln_changelog_entry"], entry);
         assert!(recipe.build.script.contains("dpkg-buildpackage -us -uc -B -r"));

@@ -1,5 +1,7 @@
 //! What signed indices say of a source package: its versions, and the binary packages that are published of it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use kiln_model::format::packages;
 use kiln_model::format::sources;
 use kiln_model::lock::LockedFile;
@@ -96,6 +98,21 @@ impl Indices {
         Ok(())
     }
 
+    /// The versions of some packages, by name, the highest first.
+    pub fn versions(&self, names: &BTreeSet<&str>) -> Result<BTreeMap<String, Vec<String>>, PinError> {
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        self.binaries(|_, binary| {
+            if names.contains(binary.name) {
+                found.entry(binary.name.into()).or_default().push(binary.version.to_string());
+            }
+        })?;
+        for versions in found.values_mut() {
+            versions.sort_by(|a, b| by_version(b, a));
+            versions.dedup();
+        }
+        Ok(found)
+    }
+
     fn source_of_binary(&self, name: &str) -> Result<Option<String>, PinError> {
         let mut best: Option<(String, String)> = None;
         self.binaries(|_, binary| {
@@ -135,7 +152,7 @@ impl Indices {
 }
 
 /// The order of versions; text that is none comes first, in its own order.
-fn by_version(a: &str, b: &str) -> std::cmp::Ordering {
+pub(crate) fn by_version(a: &str, b: &str) -> std::cmp::Ordering {
     use kiln_model::debian::version::Version;
     match (Version::parse(a), Version::parse(b)) {
         (Ok(a), Ok(b)) => a.cmp(&b),

@@ -23,7 +23,7 @@ const SIGNATURES: usize = 32;
 
 /// Keys that are trusted.
 #[derive(Debug)]
-pub(super) struct Keyring {
+pub(crate) struct Keyring {
     keys: Vec<SignedPublicKey>,
     paths: Vec<PathBuf>,
 }
@@ -72,6 +72,9 @@ pub enum SignatureError {
     /// No signature.
     #[error("it is not clear-signed")]
     Unsigned,
+    /// Not even text.
+    #[error("it is not UTF-8 text")]
+    NotText,
     /// Text that no signature covers.
     #[error("there is text {place} the signed part")]
     Outside {
@@ -145,7 +148,7 @@ pub enum Flaw {
 
 impl Keyring {
     /// The keys of some files.
-    pub(super) fn read(paths: &[PathBuf]) -> Result<Self, KeyringError> {
+    pub(crate) fn read(paths: &[PathBuf]) -> Result<Self, KeyringError> {
         let mut keys = Vec::new();
         for path in paths {
             let bytes = std::fs::read(path).map_err(|source| KeyringError::Read { path: path.clone(), source })?;
@@ -165,6 +168,53 @@ impl Keyring {
 
     fn title(&self) -> String {
         self.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A file that may be clear-signed: its text, and what is to be thought of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Opened {
+    /// The text, without the signature.
+    pub(crate) text: String,
+    /// Who vouches for it.
+    pub(crate) vouched: Vouched,
+}
+
+/// Who vouches for a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Vouched {
+    /// Nobody: there is no signature.
+    Unsigned,
+    /// A signature by a key that is in no keyring.
+    Unknown {
+        /// What is known of it.
+        why: String,
+    },
+    /// Good signatures by these keys.
+    By(Vec<String>),
+}
+
+/// What a file that people sign says. A signature that is bad is an error; one that cannot be checked, or none, is told.
+pub(crate) fn opened(bytes: &[u8], keyring: &Keyring, clock: Timestamp) -> Result<Opened, SignatureError> {
+    if memchr::memmem::find(bytes, BEGIN).is_none() {
+        let text = String::from_utf8(bytes.to_vec()).map_err(|_| SignatureError::NotText)?;
+        return Ok(Opened { text, vouched: Vouched::Unsigned });
+    }
+    match verify(bytes, keyring, clock) {
+        Ok(signed) => Ok(Opened { text: signed.text, vouched: Vouched::By(signed.signed_by) }),
+        Err(SignatureError::NoneGood { flaws, keyrings }) => {
+            let unknown = |flaw: &Flaw| matches!(flaw, Flaw::Unknown { .. });
+            let why = flaws.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            if !flaws.iter().all(unknown) {
+                return Err(SignatureError::NoneGood { flaws, keyrings });
+            }
+            let file = std::str::from_utf8(signed_part(bytes)?).map_err(|_| SignatureError::NotText)?;
+            let (message, _) = CleartextSignedMessage::from_string(file)
+                .map_err(|source| SignatureError::Malformed { source: Box::new(source) })?;
+            let text = message.signed_text().replace("\r\n", "\n");
+            Ok(Opened { text, vouched: Vouched::Unknown { why } })
+        }
+        Err(error) => Err(error),
     }
 }
 
