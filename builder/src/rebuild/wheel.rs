@@ -185,7 +185,7 @@ fn planned(rebuilding: &Rebuilding<'_, '_>, target: &Target, asked: &[String]) -
     }
     let file = PlannedFile { sha256: found.sha256, size: Some(found.size), at };
     plan.published.insert(found.file_name, file);
-    Ok(Planned::At(draft.keep(&plan)?))
+    Ok(Planned::At(draft.finished(&plan)?))
 }
 
 fn variable(text: &str) -> Variable {

@@ -84,7 +84,7 @@ struct Evidence<'a> {
     name: &'a str,
 }
 
-/// The causes that can be told, the likeliest first.
+/// The causes that can be told, those of contents first.
 fn causes(evidence: &Evidence<'_>) -> Result<Vec<Cause>, WheelError> {
     let mut causes = Vec::new();
     let ours = match evidence.built {
@@ -94,8 +94,8 @@ fn causes(evidence: &Evidence<'_>) -> Result<Vec<Cause>, WheelError> {
     causes.extend(native_extension(evidence, &ours));
     causes.extend(time_zone(evidence));
     if evidence.built.is_some() {
-        causes.extend(file_times(evidence));
         causes.extend(dependency_version(evidence, &ours)?);
+        causes.extend(file_times(evidence));
     }
     Ok(causes)
 }

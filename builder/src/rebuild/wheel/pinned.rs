@@ -6,6 +6,7 @@ use std::path::Path;
 use kiln_model::digest::{Digest, NarHash};
 use kiln_model::lock::{Lock, LockedFile, LockedInput};
 use kiln_model::lower;
+use kiln_model::name;
 use kiln_model::wheel::file_name::Machine;
 use kiln_model::wheel::{Backend, WheelName};
 
@@ -60,8 +61,9 @@ pub(super) fn environment(
 ) -> Result<Lock, RebuildError> {
     let builder = rebuilding.builder;
     let text = recipe::environment(suites, packages);
-    let name = format!("python-{}", &Digest::of(&text).to_string()[..12]);
-    let directory = builder.store.root().join("rebuilds").join(name);
+    let compiler = if packages.contains(&COMPILER[0]) { "-compiler" } else { "" };
+    let name = name::sanitised(&format!("python-{}{compiler}", suites.join("-")));
+    let directory = builder.store.root().join("rebuilds").join(name.as_str());
     let io = |act| {
         let path = directory.clone();
         move |source| RebuildError::Io { act, path, source }
