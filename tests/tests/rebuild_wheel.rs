@@ -25,7 +25,7 @@ import base64, hashlib, io, os, subprocess, sys, tarfile, zipfile
 out, top = os.environ["out"], os.getcwd()
 os.makedirs(out)
 FLIT = {"pyproject.toml": "[build-system]\nrequires = [\"flit_core >=3,<4\"]\nbuild-backend = \"flit_core.buildapi\"\n"
-        "[project]\nname = \"NAME\"\nversion = \"1.0\"\ndescription = \"one\"\n", "NAME.py": "\"\"\"one\"\"\"\n"}
+        "[project]\nname = \"NAME\"\nversion = \"1.0\"\ndescription = \"one\"\nrequires-python = \">=3\"\n", "NAME.py": "\"\"\"one\"\"\"\n"}
 SETUPTOOLS = {"setup.py": "from setuptools import setup\nsetup(name=\"NAME\", version=\"1.0\", py_modules=[\"NAME\"])\n",
               "NAME.py": "one = 1\n"}
 

@@ -93,6 +93,8 @@ impl ArchiveError {
     /// What sort of error it is.
     pub fn kind(&self) -> Kind {
         match self {
+            // Files that kiln fetched are there; one that is not was named by the user.
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Kind::BadInput,
             Self::Read { .. } => Kind::Host,
             Self::Zip { .. } | Self::Members { .. } | Self::Member { .. } | Self::Bomb { .. } => Kind::BadInput,
         }
