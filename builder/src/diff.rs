@@ -11,6 +11,7 @@ mod bytes;
 mod directory;
 mod document;
 mod elf;
+mod explain;
 mod format;
 mod found;
 mod limits;
@@ -32,6 +33,9 @@ use kiln_model::name::Variable;
 use kiln_model::outcome::{Entry, EntryPath, Manifest};
 use kiln_model::report::{Content, Difference, Differences, Kind};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+
+use blob::Blob;
+use explain::explain;
 
 pub use directory::compare;
 pub use limits::{Limits, Options};
@@ -136,7 +140,7 @@ pub fn trees(
             found.differences_left_out += 1;
             continue;
         }
-        found.differences.push(Difference {
+        let mut difference = Difference {
             first: a.cloned(),
             second: b.cloned(),
             content: match (kind, first.path, second.path) {
@@ -145,7 +149,16 @@ pub fn trees(
                 (Kind::OnlyInFirst | Kind::OnlyInSecond | Kind::Type | Kind::Target | Kind::Executable, _, _) => None,
             },
             ..Difference::new([first.outcome, second.outcome], output.clone(), path.clone(), kind)
-        });
+        };
+        if let (Kind::Content, Some(ours), Some(theirs)) = (kind, first.path, second.path) {
+            let blob = |root: &Path| -> Result<Blob, DiffError> {
+                Blob::of_file(open(root, path)?).map_err(|source| DiffError::Read { path: join(root, path), source })
+            };
+            // Two builds of one derivation have to agree in every byte: nothing makes them equivalent.
+            let options = Options { normalisers: BTreeSet::new(), ..Options::default() };
+            explain(&mut difference, &join(ours, path), [&blob(ours)?, &blob(theirs)?], &options)?;
+        }
+        found.differences.push(difference);
     }
     Ok(())
 }

@@ -4,9 +4,11 @@
 //! differs. What that means is judged by `kiln_model::verdict`; a divergence is a result, not an error.
 
 pub mod debian;
+mod left;
 pub(crate) mod locales;
 pub mod plan;
 pub mod rebuilding;
+pub mod record;
 pub mod reference;
 pub mod setting;
 pub mod source;

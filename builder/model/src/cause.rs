@@ -62,6 +62,10 @@ impl Clue {
 }
 
 fn clues(difference: &Difference) -> Vec<Clue> {
+    // Two versions of a thing differ because they are two versions: nothing else is to be made of it.
+    if debian::is_other_version(difference) || wheel::is_other_version(difference) {
+        return Vec::new();
+    }
     let mut clues = debian::clues(difference);
     clues.extend(wheel::clues(difference));
     for detail in &difference.details {

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
+use kiln_model::name;
 use kiln_model::report::{Report, Reports};
 use kiln_model::verdict::Accept;
 use kiln_model::wheel::times::Epoch;
@@ -145,10 +146,20 @@ impl Rebuild {
                     Whether::Yes => Causes::Tried,
                     Whether::No => Causes::Told,
                 },
+                output: None,
             };
             let mut reports: Vec<Report> = Vec::new();
             for target in &self.targets {
-                reports.push(rebuilding.rebuild(target)?);
+                let output = self.output.as_ref().map(|output| match self.targets.len() {
+                    1 => output.clone(),
+                    _ => output.join(name::sanitised(&target.to_string()).as_str()),
+                });
+                let rebuilding = Rebuilding { output: output.clone(), ..rebuilding.clone() };
+                let report = rebuilding.rebuild(target)?;
+                if let Some(output) = output {
+                    session.write_file(&output.join("report.json"), render::json(&report).as_bytes())?;
+                }
+                reports.push(report);
             }
             Ok(reports)
         })?;

@@ -5,7 +5,7 @@ use std::io;
 use kiln_model::report::{Aspect, Content, Detail};
 
 use super::blob::Blob;
-use super::bytes;
+use super::bytes::{self, Compared};
 
 /// Printable characters in a row that are taken for a text.
 const TELLING: usize = 4;
@@ -13,17 +13,21 @@ const TELLING: usize = 4;
 /// What differs between two blobs, which are not equal.
 pub(super) fn compare(place: &str, first: &Blob, second: &Blob) -> io::Result<Detail> {
     let compared = bytes::compare(&mut first.reader(), &mut second.reader())?;
-    Ok(described(place, compared.first_length, compared.second_length, compared.content))
+    Ok(described(place, &compared))
 }
 
 /// What differs between two slices, which are not equal.
 pub(super) fn slices(place: &str, mut first: &[u8], mut second: &[u8]) -> Detail {
     let compared = bytes::compare(&mut first, &mut second).expect("reading memory does not fail");
-    described(place, compared.first_length, compared.second_length, compared.content)
+    described(place, &compared)
 }
 
-fn described(place: &str, first: u64, second: u64, content: Option<Content>) -> Detail {
-    let Some(content) = content else { return Detail::new(place, Aspect::Content, "the bytes are the same") };
+/// What was found between two streams, in words.
+pub(super) fn described(place: &str, compared: &Compared) -> Detail {
+    let (first, second) = (compared.first_length, compared.second_length);
+    let Some(content) = compared.content.clone() else {
+        return Detail::new(place, Aspect::Content, "the bytes are the same");
+    };
     let how = if first == second {
         format!("{} of {first} bytes differ, the first at {:#x}", content.differing_bytes, content.offset)
     } else {

@@ -15,6 +15,7 @@ const BEFORE: usize = 96;
 const ROW: u64 = 16;
 
 /// Two streams, compared to their ends.
+#[derive(Debug)]
 pub(super) struct Compared {
     /// Bytes of the first stream.
     pub(super) first_length: u64,

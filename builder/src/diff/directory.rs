@@ -11,15 +11,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use kiln_model::name::Variable;
-use kiln_model::report::{Aspect, Comparison, Detail, Difference, Differences, Kind, Side, SideKind};
+use kiln_model::report::{Comparison, Difference, Differences, Kind, Side, SideKind};
 use kiln_model::tree::{Entry, EntryPath};
 use rayon::prelude::*;
 
 use super::blob::Blob;
+use super::explain::explain;
 use super::limits::Options;
-use super::normalised::{self, Refused};
-use super::walk::{Failed, Walk};
-use super::{DiffError, bytes, join, open};
+use super::{DiffError, join, open};
 
 /// An entry of a directory, before any byte was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +85,7 @@ fn files(first: &Path, second: &Path, options: &Options) -> Result<Comparison, D
     if ours.sha256 != theirs.sha256 {
         let mut difference = Difference::new([0, 1], output(), EntryPath::default(), Kind::Content);
         (difference.first, difference.second) = (Some(entry), Some(other));
-        explain(&mut difference, (first, &a), &b, options)?;
+        explain(&mut difference, first, [&a, &b], options)?;
         found.differences.push(difference);
     }
     Ok(Comparison::of([ours, theirs], found))
@@ -95,36 +94,6 @@ fn files(first: &Path, second: &Path, options: &Options) -> Result<Comparison, D
 /// The one output that a comparison of artifacts has.
 fn output() -> Variable {
     "out".parse().expect("a literal name")
-}
-
-/// Fills in what differs in the contents of two files.
-fn explain(
-    difference: &mut Difference,
-    (first, a): (&Path, &Blob),
-    b: &Blob,
-    options: &Options,
-) -> Result<(), DiffError> {
-    let failed = |source| DiffError::Read { path: first.into(), source };
-    difference.content = bytes::compare(&mut a.reader(), &mut b.reader()).map_err(failed)?.content;
-    let name = first.to_string_lossy();
-    let stopped = |e: Failed| match e {
-        Failed::Read(source) => failed(source),
-        Failed::Spill(source) => DiffError::Spill { source },
-    };
-    let walked = Walk::into(&name, a, b, &options.limits).map_err(stopped)?;
-    let mut found = walked.found;
-    let allowed = found.candidates().filter(|set| set.is_subset(&options.normalisers)).cloned();
-    if let Some(candidates) = allowed {
-        match normalised::equivalence(&name, [a, b], &candidates, walked.entries, &options.limits) {
-            Ok(equivalence) => difference.equivalence = equivalence,
-            Err(Refused::Unsound(why)) => {
-                found.push(Detail::new("", Aspect::Unread, format!("no normaliser is applied: {why}")));
-            }
-            Err(Refused::Failed(e)) => return Err(stopped(e)),
-        }
-    }
-    (difference.details, difference.details_left_out) = found.told(options.limits.details);
-    Ok(())
 }
 
 fn directories(first: &Path, second: &Path, options: &Options) -> Result<Comparison, DiffError> {
@@ -152,7 +121,7 @@ fn directories(first: &Path, second: &Path, options: &Options) -> Result<Compari
         difference.second = theirs.get(path).map(|f| entry(second, path, f)).transpose()?.flatten();
         if kind == Kind::Content {
             let blob = |root: &Path| blob(root, path);
-            explain(&mut difference, (&join(first, path), &blob(first)?), &blob(second)?, options)?;
+            explain(&mut difference, &join(first, path), [&blob(first)?, &blob(second)?], options)?;
         }
         found.differences.push(difference);
     }

@@ -28,10 +28,28 @@ pub(super) fn compare(
     let (a, b) = (Elf::parse(first).map_err(|e| e.to_string())?, Elf::parse(second).map_err(|e| e.to_string())?);
     let mut details = header(place, &a, &b);
     let pairs = sections(place, &a, &b, &mut details);
-    for (ours, theirs) in &pairs {
-        if ours.data != theirs.data || ours.size != theirs.size {
-            let place = inner(place, ours);
-            details.extend(contents(&place, (&a, ours), (&b, theirs), limits, budget));
+    let mut following = Vec::new();
+    for (ours, theirs) in pairs.iter().filter(|(x, y)| x.data != y.data || x.size != y.size) {
+        if follows(ours.name) {
+            following.push((ours, theirs));
+        } else {
+            details.extend(contents(&inner(place, ours), (&a, ours), (&b, theirs), limits, budget));
+        }
+    }
+    let telling = details.iter().any(|d| d.normaliser.is_none());
+    match following.as_slice() {
+        [] => {}
+        // What was said says why these differ; by themselves they are all there is to say.
+        some if telling => {
+            let names: Vec<_> = some.iter().map(|(section, _)| String::from_utf8_lossy(section.name)).collect();
+            let says =
+                format!("{} more sections differ, as tables do when others change: {}", some.len(), names.join(", "));
+            details.push(Detail::new(place, Aspect::Section, says));
+        }
+        some => {
+            for (ours, theirs) in some {
+                details.extend(contents(&inner(place, ours), (&a, ours), (&b, theirs), limits, budget));
+            }
         }
     }
     let masked = |bytes| elf_build_id::masked(bytes).ok().flatten();
@@ -51,6 +69,26 @@ pub(super) fn compare(
         }
     }
     Ok(details)
+}
+
+/// Whether a section is a table that is made of what other sections hold.
+fn follows(name: &[u8]) -> bool {
+    const BEGINNINGS: [&[u8]; 13] = [
+        b".rel",
+        b".gnu.hash",
+        b".hash",
+        b".gnu.version",
+        b".eh_frame",
+        b".dynamic",
+        b".got",
+        b".plt",
+        b".strtab",
+        b".shstrtab",
+        b".gcc_except_table",
+        b".debug_aranges",
+        b".debug_frame",
+    ];
+    BEGINNINGS.iter().any(|begin| name.starts_with(begin))
 }
 
 fn inner(place: &str, section: &Section<'_>) -> String {

@@ -33,7 +33,17 @@ pub(super) fn compare<'a>(place: &str, first: &'a Listing, second: &'a Listing) 
             ));
         }
     }
-    let (ours, theirs) = (numbered(&first.members), numbered(&second.members));
+    let (ours, mut theirs) = (numbered(&first.members), numbered(&second.members));
+    let renamed = compressed_otherwise(&ours, &theirs);
+    for (from, to) in &renamed {
+        // The second side's member takes the name of its counterpart; what it is really called is a detail of its own.
+        let (mine, other) = (String::from_utf8_lossy(from.0), String::from_utf8_lossy(to.0));
+        let says = format!("called {mine:?} and {other:?}: compressed otherwise");
+        details.push(Detail::new(inner(place, from.0), Aspect::Compression, says).between(mine, other));
+        if let Some(index) = theirs.remove(to) {
+            theirs.insert(*from, index);
+        }
+    }
     let both: BTreeMap<Key<'_>, (usize, usize)> =
         ours.iter().filter_map(|(key, &i)| theirs.get(key).map(|&j| (*key, (i, j)))).collect();
     for (side, other, kind, which) in
@@ -78,6 +88,28 @@ fn numbered(members: &[Member]) -> BTreeMap<Key<'_>, usize> {
         *before += 1;
     }
     all
+}
+
+/// Members that only differ in what their names say of their compression: `data.tar.xz` and `data.tar.zst`.
+fn compressed_otherwise<'a>(
+    ours: &BTreeMap<Key<'a>, usize>,
+    theirs: &BTreeMap<Key<'a>, usize>,
+) -> Vec<(Key<'a>, Key<'a>)> {
+    let stem = |key: &Key<'a>| -> &'a [u8] {
+        let ends: [&[u8]; 4] = [b".gz", b".xz", b".zst", b".bz2"];
+        ends.iter().find_map(|end| key.0.strip_suffix(*end)).unwrap_or(key.0)
+    };
+    let alone: Vec<&Key<'a>> = theirs.keys().filter(|key| !ours.contains_key(*key)).collect();
+    let mut pairs: Vec<(Key<'a>, Key<'a>)> = Vec::new();
+    for from in ours.keys().filter(|key| !theirs.contains_key(*key)) {
+        let mut matching = alone.iter().filter(|to| stem(to) == stem(from) && to.1 == from.1);
+        if let (Some(to), None) = (matching.next(), matching.next())
+            && pairs.iter().all(|(_, taken)| *taken != **to)
+        {
+            pairs.push((*from, **to));
+        }
+    }
+    pairs
 }
 
 /// Where a member is, for people: `data.tar.xz!usr/bin/x`.

@@ -14,6 +14,7 @@ use kiln_model::report::{Aspect, Detail};
 
 use super::binary;
 use super::blob::Blob;
+use super::bytes::Compared;
 use super::document;
 use super::elf;
 use super::format::Format;
@@ -49,6 +50,8 @@ pub(super) struct Walk<'a> {
     budgets: [Budget; 2],
     found: Found,
     changelogs: BTreeSet<usize>,
+    /// The two files as a whole, byte by byte: large ones are read once.
+    whole: Compared,
 }
 
 /// What a walk found.
@@ -62,9 +65,15 @@ pub(super) struct Walked {
 
 impl<'a> Walk<'a> {
     /// Walks into two files called `name` that are not equal.
-    pub(super) fn into(name: &str, first: &Blob, second: &Blob, limits: &'a Limits) -> Result<Walked, Failed> {
+    pub(super) fn into(
+        name: &str,
+        first: &Blob,
+        second: &Blob,
+        whole: Compared,
+        limits: &'a Limits,
+    ) -> Result<Walked, Failed> {
         let budgets = [Budget::new(limits.unpacked), Budget::new(limits.unpacked)];
-        let mut walk = Self { limits, budgets, found: Found::default(), changelogs: BTreeSet::new() };
+        let mut walk = Self { limits, budgets, found: Found::default(), changelogs: BTreeSet::new(), whole };
         walk.pair(&Place { shown: "", name, depth: 0 }, first, second)?;
         let entries = walk.changelogs.first().copied().filter(|_| walk.changelogs.len() == 1);
         Ok(Walked { found: walk.found, entries })
@@ -152,6 +161,15 @@ impl<'a> Walk<'a> {
         (first, x): (&Blob, Stream),
         (second, y): (&Blob, Stream),
     ) -> Result<(), Failed> {
+        // Heads first: they can be told also of what is broken further on.
+        let before = self.found.count();
+        let heads = (first.head(STREAM_HEAD)?, second.head(STREAM_HEAD)?);
+        if x != y {
+            let says = format!("compressed with {} and {}", x.as_str(), y.as_str());
+            self.say(Detail::new(place.shown, Aspect::Compression, says).between(x.as_str(), y.as_str()));
+        } else {
+            self.stream_heads(place, x, &heads.0, &heads.1);
+        }
         let (limits, [ours, theirs]) = (self.limits, &self.budgets);
         let (a, b) =
             rayon::join(|| unpack::stream(first, x, limits, ours), || unpack::stream(second, y, limits, theirs));
@@ -166,17 +184,7 @@ impl<'a> Walk<'a> {
                 return Ok(());
             }
         };
-        let same = a.equals(&b)?;
-        let before = self.found.count();
-        let heads = (first.head(STREAM_HEAD)?, second.head(STREAM_HEAD)?);
-        if x != y {
-            let says = format!("compressed with {} and {}", x.as_str(), y.as_str());
-            let detail = Detail::new(place.shown, Aspect::Compression, says).between(x.as_str(), y.as_str());
-            self.say(detail);
-        } else {
-            self.stream_heads(place, x, &heads.0, &heads.1);
-        }
-        if !same {
+        if !a.equals(&b)? {
             return self.pair(&place.deeper(), &a, &b);
         }
         // The same contents: if only the header of a gzip differs, that was said; else they were packed in another way.
@@ -389,7 +397,11 @@ impl<'a> Walk<'a> {
     }
 
     fn plain(&mut self, place: &Place<'_>, first: &Blob, second: &Blob) -> io::Result<Detail> {
-        binary::compare(place.shown, first, second)
+        if place.depth == 0 {
+            Ok(binary::described(place.shown, &self.whole))
+        } else {
+            binary::compare(place.shown, first, second)
+        }
     }
 }
 

@@ -10,10 +10,15 @@ use std::path::PathBuf;
 use kiln_model::debian::build::{self, Scope, SourceBuild, SourceInput};
 use kiln_model::debian::changelog::Entry;
 use kiln_model::lock::LockedFile;
-use kiln_model::report::{EnvironmentKind, Missing, Rebuilt, VersionDiffers};
+use kiln_model::outcome::EntryPath;
+use kiln_model::report::{Cause, Confidence, EnvironmentKind, Missing, Rebuilt, VersionDiffers};
+
+use kiln_model::cause::{Setting, SettingName};
+use kiln_model::variation::Label;
 
 use super::plan::{Draft, Plan, PlannedFile, PlannedPlace};
 use super::rebuilding::{Planned, RebuildError, Rebuilding, missing_pin};
+use super::record::DebianBuild;
 use super::reference;
 use super::setting::{Changelog, Tests};
 use super::source::{self, Root};
@@ -132,6 +137,7 @@ enum SourceFrom<'a> {
     Files {
         files: Vec<(String, PathBuf)>,
         depends: BTreeSet<String>,
+        build_depends: [String; 3],
         conflicts: Vec<String>,
     },
 }
@@ -211,7 +217,25 @@ impl Planning<'_, '_, '_> {
         let wish = Wish::new(target, &published.name, &version, SourceFrom::Archive(source));
         match self.with_references(wish, &of_version, changelog, number)? {
             Ok(wish) => self.plan_of(&indices, wish),
-            Err(missing) => Ok(self.inconclusive(title, missing)),
+            Err(missing) => {
+                let evidence = missing.first().map(|missing| missing.what.clone()).unwrap_or_default();
+                let mut planned = self.inconclusive(title, missing);
+                let rebuilt = of_version.iter().find(|b| build::is_binary_only(&b.version, &b.source_version));
+                if let (Planned::Inconclusive(report), Some(binary), Changelog::AsIs) =
+                    (&mut planned, rebuilt, changelog)
+                {
+                    report.causes.push(Cause {
+                        label: Label::BinNmu,
+                        factor: None,
+                        confidence: Confidence::Likely,
+                        output: "out".into(),
+                        path: EntryPath::from(planned_file(binary).0.as_str()),
+                        evidence,
+                        setting: Some(Setting::new(SettingName::Changelog, "binnmu")),
+                    });
+                }
+                Ok(planned)
+            }
         }
     }
 
@@ -296,6 +320,20 @@ impl Planning<'_, '_, '_> {
         if build.entry.is_some() {
             plan.settings.insert("changelog".into(), "binnmu".into());
         }
+        let build_depends = match &wish.source {
+            SourceFrom::Archive(source) => &source.build_depends,
+            SourceFrom::Files { build_depends, .. } => build_depends,
+        };
+        plan.debian = Some(DebianBuild {
+            source: build.name.clone(),
+            version: build.version.clone(),
+            place: build.place.clone(),
+            build_depends: used(build_depends, build.scope),
+            options: build.options.clone(),
+            epoch: build.epoch,
+            variables: build.variables.clone(),
+            entry: build.entry.clone(),
+        });
         plan.environment = wish.environment;
         plan.environment_differs = wish.differs.clone();
         plan.published = wish.published.iter().map(|(name, (file, _))| (name.clone(), file.clone())).collect();
@@ -427,6 +465,16 @@ impl Planning<'_, '_, '_> {
         rebuilt.missing = missing;
         Planned::Inconclusive(Box::new(reference::inconclusive(title, ORIGIN.into(), rebuilt)))
     }
+}
+
+/// The build dependencies that a build of this scope uses.
+fn used([all, dependent, independent]: &[String; 3], scope: Scope) -> Vec<String> {
+    let fields = match scope {
+        Scope::All => vec![all, dependent, independent],
+        Scope::Dependent => vec![all, dependent],
+        Scope::Independent => vec![all, independent],
+    };
+    fields.into_iter().filter(|field| !field.is_empty()).cloned().collect()
 }
 
 /// Files that are nowhere as what is missing; any other failure as an error.

@@ -16,6 +16,7 @@ use kiln_model::report::{EnvironmentKind, Rebuilt, VersionDiffers};
 use serde::{Deserialize, Serialize};
 
 use super::rebuilding::RebuildError;
+use super::record::DebianBuild;
 use crate::fetch::{Archive, Wanted};
 use crate::pin::{PinError, Pinning, Scope};
 use crate::recipe_dir::RecipeDir;
@@ -45,6 +46,9 @@ pub struct Plan {
     /// Settings other than the default, by name.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    /// Of a Debian build: what its record needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debian: Option<DebianBuild>,
     /// Which environment the lock has.
     pub environment: EnvironmentKind,
     /// Where that is another than the publisher's.
@@ -87,6 +91,7 @@ impl Plan {
             origin: origin.into(),
             published: BTreeMap::new(),
             settings: BTreeMap::new(),
+            debian: None,
             environment: EnvironmentKind::Current,
             environment_differs: Vec::new(),
             notes: Vec::new(),

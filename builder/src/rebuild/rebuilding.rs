@@ -12,7 +12,9 @@ use kiln_model::report::{Confidence, Explained, Missing, Rebuilt, Report, Tried}
 use kiln_model::variation::Conditions;
 use kiln_model::verdict::Verdict;
 
+use super::left::Left;
 use super::plan::Plan;
+use super::record::RecordError;
 use super::reference::{self, Again, Held, Published};
 use super::setting::Settings;
 use super::target::Target;
@@ -29,6 +31,7 @@ use crate::recipe_dir::RecipeDirError;
 use crate::store::StoreError;
 
 /// What rebuilds are made with.
+#[derive(Clone)]
 pub struct Rebuilding<'a, 'b> {
     /// Store, archives and sandbox.
     pub builder: &'a Builder<'b>,
@@ -46,6 +49,8 @@ pub struct Rebuilding<'a, 'b> {
     pub settings: Settings,
     /// What is done about causes that are recognised.
     pub causes: Causes,
+    /// Where lock, derivation, artifacts and report are left besides.
+    pub output: Option<PathBuf>,
 }
 
 /// What is done about causes that are recognised.
@@ -94,6 +99,9 @@ pub enum RebuildError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The record of a build.
+    #[error("writing the record of the build")]
+    Record(#[from] RecordError),
     /// A Debian target that cannot be planned.
     #[error(transparent)]
     Debian(#[from] debian::DebianError),
@@ -141,6 +149,7 @@ impl RebuildError {
             Self::Fetch(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Debian(e) => e.kind(),
+            Self::Record(_) => Kind::Host,
             Self::Plan { .. } | Self::Unsupported { .. } => Kind::BadInput,
             Self::Io { .. } => Kind::Host,
         }
@@ -181,6 +190,7 @@ impl Rebuilding<'_, '_> {
                 settings,
                 causes: Causes::Told,
                 keyrings: self.keyrings.clone(),
+                output: None,
                 suites: self.suites.clone(),
                 ..*self
             };
@@ -282,6 +292,9 @@ impl Rebuilding<'_, '_> {
         let mut report = held.judged(self.builder, plan.rebuilt())?;
         if plan.origin == wheel::ORIGIN {
             wheel::explain(self, directory, &published, &mut report)?;
+        }
+        if let Some(output) = &self.output {
+            Left { builder: self.builder, directory, plan: &plan, graph: &graph, node }.leave(&report, output)?;
         }
         Ok(report)
     }

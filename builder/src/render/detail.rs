@@ -1,6 +1,6 @@
 //! What differs inside a file, as text and as HTML: the place, a sentence, and both sides next to each other.
 
-use kiln_model::report::{Detail, Difference, Equivalence, Line};
+use kiln_model::report::{Content, Detail, Difference, Equivalence, Line};
 use maud::{Markup, html};
 
 use super::words::plain;
@@ -14,31 +14,52 @@ const ON_PAGE: usize = 100;
 /// Lines of a detail in text.
 const LINES: usize = 16;
 
-/// The details of a difference as lines of text, each with its indentation.
-pub(super) fn text(difference: &Difference) -> Vec<String> {
-    let mut out = Vec::new();
+/// Excerpts of bytes of one file in text.
+const EXCERPTS: usize = 6;
+
+/// A part of what is told as text.
+pub(super) enum Told<'a> {
+    /// A line with its indentation.
+    Line(String),
+    /// Bytes of both sides.
+    Bytes(&'a Content),
+}
+
+/// The details of a difference as text.
+pub(super) fn text(difference: &Difference) -> Vec<Told<'_>> {
+    let mut told = Vec::new();
+    let mut excerpts = 0;
     for detail in difference.details.iter().take(SHOWN) {
-        let place = if detail.place.is_empty() { String::new() } else { format!("{}  ", plain(&detail.place)) };
-        out.push(format!("    {place}{}{}", detail.kind, normaliser(detail)));
-        out.push(format!("      {}", plain(&detail.says)));
-        let numbers = detail.lines.iter().flat_map(|l| [l.first, l.second]).flatten().max().unwrap_or(0);
-        let width = numbers.to_string().len();
-        let number = |n: Option<u64>| n.map_or(String::new(), |n| n.to_string());
-        for line in detail.lines.iter().take(LINES) {
-            let (first, second) = (number(line.first), number(line.second));
-            out.push(format!("        {first:>width$} {second:>width$} {} {}", sign(line), plain(&line.text)));
-        }
-        let rest = detail.lines.len().saturating_sub(LINES) as u64 + detail.lines_left_out;
-        if rest > 0 {
-            out.push(format!("        and {rest} more lines"));
+        told.extend(lines_of(detail).into_iter().map(Told::Line));
+        if let (Some(content), true) = (&detail.content, excerpts < EXCERPTS) {
+            excerpts += 1;
+            told.push(Told::Bytes(content));
         }
     }
     let rest = difference.details.len().saturating_sub(SHOWN) as u64 + difference.details_left_out;
     if rest > 0 {
-        out.push(format!("    and {rest} more inside of it"));
+        told.push(Told::Line(format!("    and {rest} more inside of it")));
     }
     if let Some(equivalence) = &difference.equivalence {
-        out.push(format!("    {}", equal_after(equivalence)));
+        told.push(Told::Line(format!("    {}", equal_after(equivalence))));
+    }
+    told
+}
+
+fn lines_of(detail: &Detail) -> Vec<String> {
+    let place = if detail.place.is_empty() { String::new() } else { format!("{}  ", plain(&detail.place)) };
+    let mut out =
+        vec![format!("    {place}{}{}", detail.kind, normaliser(detail)), format!("      {}", plain(&detail.says))];
+    let numbers = detail.lines.iter().flat_map(|l| [l.first, l.second]).flatten().max().unwrap_or(0);
+    let width = numbers.to_string().len();
+    let number = |n: Option<u64>| n.map_or(String::new(), |n| n.to_string());
+    for line in detail.lines.iter().take(LINES) {
+        let (first, second) = (number(line.first), number(line.second));
+        out.push(format!("        {first:>width$} {second:>width$} {} {}", sign(line), plain(&line.text)));
+    }
+    let rest = detail.lines.len().saturating_sub(LINES) as u64 + detail.lines_left_out;
+    if rest > 0 {
+        out.push(format!("        and {rest} more lines"));
     }
     out
 }
@@ -62,11 +83,7 @@ pub(super) fn equal_after(equivalence: &Equivalence) -> String {
 }
 
 /// The details of a difference on a page, both sides next to each other. `bytes` shows an excerpt of bytes.
-pub(super) fn page(
-    difference: &Difference,
-    names: [&str; 2],
-    bytes: impl Fn(&kiln_model::report::Content) -> Markup,
-) -> Markup {
+pub(super) fn page(difference: &Difference, names: [&str; 2], bytes: impl Fn(&Content) -> Markup) -> Markup {
     let rest = difference.details.len().saturating_sub(ON_PAGE) as u64 + difference.details_left_out;
     html! {
         @for detail in difference.details.iter().take(ON_PAGE) {

@@ -3,7 +3,7 @@
 //! The order is that of a maintainer's questions: is it reproducible, what differs, why, under which conditions, where.
 
 use kiln_model::outcome::{Outcome, Status};
-use kiln_model::report::{Cause, Content, Difference, Judged, Report};
+use kiln_model::report::{Content, Difference, Judged, Report};
 use kiln_model::verdict::Verdict;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -59,7 +59,7 @@ fn told(report: &Report) -> Markup {
         (rebuilt(report))
         (subjects(report, &names))
         (failures(report, &names))
-        (causes(&report.causes))
+        (causes(report))
         (differences(report, &names))
         (factors(report))
         @if !report.outcomes.is_empty() { (builds(report, &names)) }
@@ -158,20 +158,20 @@ fn subjects(report: &Report, names: &[String]) -> Markup {
     html! {
         @if !report.subjects.is_empty() {
             section {
-                h2 { "Outputs" }
-                @for judged in &report.subjects { (subject(judged, names)) }
+                h2 { (words::subjects(report)) }
+                @for judged in &report.subjects { (subject(report, judged, names)) }
             }
         }
     }
 }
 
-fn subject(judged: &Judged, names: &[String]) -> Markup {
+fn subject(report: &Report, judged: &Judged, names: &[String]) -> Markup {
     // Digests are held against what was published, or else against the control's.
     let norm = judged.reference.as_ref().or(judged.digests.first().and_then(Option::as_ref));
     html! {
         div.card {
             div.row {
-                span.name { (plain(judged.subject.name())) }
+                @if !report.is_comparison() { span.name { (plain(judged.subject.name())) } }
                 span.tag.(tone(judged.verdict)) { (judged.verdict.as_str()) }
             }
             table.digests {
@@ -212,7 +212,8 @@ fn failures(report: &Report, names: &[String]) -> Markup {
     }
 }
 
-fn causes(causes: &[Cause]) -> Markup {
+fn causes(report: &Report) -> Markup {
+    let causes = &report.causes;
     html! {
         @if !causes.is_empty() {
             section {
@@ -229,7 +230,7 @@ fn causes(causes: &[Cause]) -> Markup {
                                 @if let Some(setting) = &cause.setting {
                                     p { "A build with " code { (plain(&setting.to_string())) } " would show it." }
                                 }
-                                p.where { "in " code { (place(&cause.output, &cause.path.to_string())) } }
+                                @if !report.is_comparison() { p.where { "in " code { (place(&cause.output, &cause.path.to_string())) } } }
                             }
                         }
                     }
@@ -250,7 +251,7 @@ fn differences(report: &Report, names: &[String]) -> Markup {
     html! {
         @if all > 0 {
             section {
-                h2 { (words::counted(all, "entry differs", "entries differ")) }
+                h2 { (words::differing(report, all)) }
                 @for difference in listed.iter().take(SHOWN) { (entry(report, difference, names)) }
                 @if rest > 0 { p.quiet { "and " (rest) " more" } }
             }

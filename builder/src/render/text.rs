@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use kiln_model::outcome::{Outcome, Status};
-use kiln_model::report::{Difference, Report};
+use kiln_model::report::{Content, Difference, Report};
 use kiln_model::verdict::Verdict;
 
 use super::Colour;
-use super::detail;
+use super::detail::{self, Told};
 use super::excerpt::{self, Cell, Mark};
 use super::rebuilt;
 use super::words;
@@ -28,7 +28,9 @@ pub fn report(report: &Report, colour: Colour) -> String {
     page.subjects(report, &names);
     page.causes(report);
     page.differences(report, &names);
-    page.outcomes(&report.outcomes, &names);
+    if !report.outcomes.is_empty() {
+        page.outcomes(&report.outcomes, &names);
+    }
     page.factors(report);
     if report.is_comparison() {
         return page.out;
@@ -129,11 +131,13 @@ impl Page {
         if report.subjects.is_empty() {
             return;
         }
-        self.heading("Outputs");
+        self.heading(words::subjects(report));
         let width = names.iter().map(String::len).chain([9]).max().unwrap_or(9);
         for judged in &report.subjects {
             let verdict = self.styled(verdict_style(judged.verdict), judged.verdict.as_str());
-            self.line(&format!("  {}  {verdict}", words::plain(judged.subject.name())));
+            if !report.is_comparison() {
+                self.line(&format!("  {}  {verdict}", words::plain(judged.subject.name())));
+            }
             for (name, digest) in names.iter().zip(&judged.digests) {
                 self.line(&format!("    {name:<width$}  {}", digest.as_deref().unwrap_or("-")));
             }
@@ -149,7 +153,7 @@ impl Page {
         if all == 0 {
             return;
         }
-        self.heading(&words::counted(all, "entry differs", "entries differ"));
+        self.heading(&words::differing(report, all));
         for difference in listed.iter().take(SHOWN) {
             self.difference(report, difference, names);
         }
@@ -164,10 +168,20 @@ impl Page {
         let path = words::place(report, difference);
         self.line(&format!("  {path}  {}", words::difference(difference, names)));
         if !difference.details.is_empty() {
-            detail::text(difference).iter().for_each(|line| self.line(line));
+            for told in detail::text(difference) {
+                match told {
+                    Told::Line(line) => self.line(&line),
+                    Told::Bytes(content) => self.bytes(content, difference, names),
+                }
+            }
             return;
         }
-        let Some(content) = &difference.content else { return };
+        if let Some(content) = &difference.content {
+            self.bytes(content, difference, names);
+        }
+    }
+
+    fn bytes(&mut self, content: &Content, difference: &Difference, names: &[String]) {
         let name = |side: usize| names.get(difference.between[side]).map_or("?", String::as_str);
         let width = name(0).len().max(name(1).len());
         let rows = excerpt::rows(content, ROWS);

@@ -56,7 +56,15 @@ pub(super) fn sentence(report: &Report) -> String {
             format!("{built} builds have the same bytes, with {factors} of {} factors varied.", Factor::ALL.len())
         }
         Verdict::Reproduced => format!("{built} builds have the same bytes."),
-        Verdict::Equivalent => "The bytes differ, and agree only after named normalisers. This is not identity.".into(),
+        Verdict::Equivalent => match normalisers(report) {
+            names if names.is_empty() => {
+                "The bytes differ, and agree only after named normalisers. This is not identity.".into()
+            }
+            names => format!("The bytes differ, and agree only after {}. This is not identity.", names.join(", ")),
+        },
+        Verdict::Inconclusive if report.rebuild.as_ref().is_some_and(|rebuilt| !rebuilt.missing.is_empty()) => {
+            "Something that it takes could not be had, so nothing was built and nobody is judged.".into()
+        }
         Verdict::Inconclusive if report.reference.as_ref().is_some_and(|r| !r.available) => {
             "The published artifact could not be had, so there is nothing to compare with.".into()
         }
@@ -146,6 +154,26 @@ pub(super) fn difference(difference: &Difference, names: &[String]) -> String {
             format!("same bytes, executable only in {}", name(usize::from(!first)))
         }
         Kind::Content => contents(difference),
+    }
+}
+
+/// All normalisers that were needed.
+fn normalisers(report: &Report) -> Vec<&'static str> {
+    let needed = report.differences.differences.iter().filter_map(|d| d.equivalence.as_ref());
+    let names: std::collections::BTreeSet<_> = needed.flat_map(|e| &e.normalisers).collect();
+    names.into_iter().map(|n| n.as_str()).collect()
+}
+
+/// The heading of what was judged.
+pub(super) fn subjects(report: &Report) -> &'static str {
+    if report.is_comparison() { "Digests" } else { "Outputs" }
+}
+
+/// The heading of what differs.
+pub(super) fn differing(report: &Report, count: u64) -> String {
+    match report.differences.differences.as_slice() {
+        [one] if report.is_comparison() && one.path.as_bytes().is_empty() => "What differs".into(),
+        _ => counted(count, "entry differs", "entries differ"),
     }
 }
 

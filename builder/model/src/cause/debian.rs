@@ -21,6 +21,11 @@ pub(super) fn clues(difference: &Difference) -> Vec<Clue> {
     clues
 }
 
+/// Whether these are packages of two versions, none a binary-only rebuild of the other.
+pub(super) fn is_other_version(difference: &Difference) -> bool {
+    difference.details.iter().any(|d| field(d) == Some("Version") && binnmu(d).is_none())
+}
+
 fn changelog(detail: &Detail) -> Option<Clue> {
     if detail.normaliser != Some(Normaliser::ChangelogTrimming) {
         return None;
@@ -132,9 +137,8 @@ fn build_id_alone(difference: &Difference) -> Option<Clue> {
 pub(super) fn code(difference: &Difference) -> Option<Clue> {
     let name = difference.path.to_string();
     let package = name.ends_with(".deb") || difference.details.iter().any(|d| d.place.starts_with("data.tar"));
-    let other_version = difference.details.iter().any(|d| field(d) == Some("Version"));
     let code = difference.details.iter().find(|d| d.kind == Aspect::Section && d.place.ends_with("!.text"))?;
-    (package && !other_version).then(|| {
+    package.then(|| {
         let evidence = format!("{}code of the same version differs: another compiler, or other options", at(code));
         Clue::new(Label::OlderToolchain, Confidence::Suspected, evidence)
     })

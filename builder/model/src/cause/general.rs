@@ -99,13 +99,21 @@ fn value(detail: &Detail, a: &str, b: &str) -> Vec<Clue> {
     let (x, y) = words(a, b);
     let (p, q) = grown(a, b, |c| c.is_ascii_digit());
     let place = at(detail);
-    if let (Some(ours), Some(theirs)) = (year(p), year(q)) {
+    let (seconds, others) = (leading_digits(p), leading_digits(q));
+    if let (Some(x), Some(y)) = (value::time_of_day(a), value::time_of_day(b))
+        && x.0 != y.0
+        && (x.1, x.2) == (y.1, y.2)
+    {
+        // The same minute and second in another hour: one moment, told in two zones.
+        let evidence = format!("{place}one moment in two zones: {} and {}", a.trim(), b.trim());
+        clues.push(Clue::new(Label::Tz, Confidence::Likely, evidence));
+    } else if let (Some(ours), Some(theirs)) = (year(p), year(q)) {
         let evidence = format!("{place}contains a year, as of the build: {ours} and {theirs}");
         let clock = date(b).map_or_else(|| theirs.to_string(), str::to_owned);
         clues.push(Clue::new(Label::Time, Confidence::Likely, evidence).proved_by(SettingName::Clock, clock));
-    } else if is_unix_time(p) && is_unix_time(q) {
-        let evidence = format!("{place}contains a time in seconds: {p} and {q}");
-        clues.push(Clue::new(Label::Time, Confidence::Likely, evidence).proved_by(SettingName::Epoch, q));
+    } else if is_unix_time(seconds) && is_unix_time(others) && seconds != others {
+        let evidence = format!("{place}contains a time in seconds: {seconds} and {others}");
+        clues.push(Clue::new(Label::Time, Confidence::Likely, evidence).proved_by(SettingName::Epoch, others));
     } else if is_date(x) && is_date(y) {
         let clue = Clue::new(Label::Time, Confidence::Likely, format!("{place}contains a date: {x} and {y}"));
         clues.push(match date(b) {
@@ -114,6 +122,9 @@ fn value(detail: &Detail, a: &str, b: &str) -> Vec<Clue> {
         });
     } else if is_uuid(x) && is_uuid(y) {
         clues.push(Clue::new(Label::Random, Confidence::Likely, format!("{place}contains a random id: {x} and {y}")));
+    } else if let Some((ours, theirs)) = paths(a, b).filter(|(x, y)| is_home(x) || is_home(y)) {
+        let evidence = format!("{place}contains a home directory: {ours} and {theirs}");
+        clues.push(Clue::new(Label::Home, Confidence::Suspected, evidence));
     } else if let Some((ours, theirs)) = paths(a, b) {
         let evidence = format!("{place}contains the directory of the build: {ours} and {theirs}");
         clues.push(Clue::new(Label::Path, Confidence::Likely, evidence).proved_by(SettingName::BuildPath, theirs));
@@ -128,6 +139,7 @@ fn value(detail: &Detail, a: &str, b: &str) -> Vec<Clue> {
     }
     if let (Some(ours), Some(theirs)) = (zone(a), zone(b))
         && ours != theirs
+        && clues.iter().all(|c| c.label != Label::Tz)
     {
         clues.push(Clue::new(Label::Tz, Confidence::Likely, format!("{place}dates in two zones: {ours} and {theirs}")));
     }
@@ -140,6 +152,17 @@ fn paths<'a>(a: &'a str, b: &'a str) -> Option<(&'a str, &'a str)> {
     let (p, q) = grown(a, b, inside);
     let (p, q) = (p.get(p.find('/')?..)?, q.get(q.find('/')?..)?);
     directories(p, q)
+}
+
+/// Directories that are somebody's home, and that nobody builds in.
+fn is_home(path: &str) -> bool {
+    let names_a_user = path.strip_prefix("/home/").is_some_and(|user| !user.contains('/'));
+    names_a_user || matches!(path, "/root" | "/nonexistent" | "/homeless-shelter")
+}
+
+/// Digits that a text begins with: a time in seconds may have a fraction.
+fn leading_digits(text: &str) -> &str {
+    &text[..text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len()]
 }
 
 fn is_pointer(text: &str) -> bool {
@@ -178,6 +201,9 @@ mod tests {
             ("on 2026-11-20", "on 2022-12-27", Label::Time, Some("clock=2022-12-27")),
             ("t=1795310874", "t=1672099200", Label::Time, Some("epoch=1672099200")),
             ("at 12:30:05", "at 17:01:59", Label::Time, None),
+            ("t=1795310874.25", "t=1672099200.5", Label::Time, Some("epoch=1672099200")),
+            ("2001-09-09 01:46:40", "2001-09-08 20:46:40", Label::Tz, None),
+            ("HOME=/root", "HOME=/home/me", Label::Home, None),
             ("/build/source/x.c", "/tmp/other/source/x.c", Label::Path, Some("build-path=/tmp/other")),
             ("550e8400-e29b-41d4-a716-446655440000", "650e8400-e29b-41d4-a716-446655440abc", Label::Random, None),
             ("p=0x7ffe12345678", "p=0x7ffd87654321", Label::Aslr, None),

@@ -37,6 +37,18 @@ pub(super) fn is_date(text: &str) -> bool {
     ["00:00:00", "0000-00-00", "0000/00/00", "0000.00.00"].iter().any(|s| shape.contains(s))
 }
 
+/// Hour, minute and second of the first time of day in a text.
+pub(super) fn time_of_day(text: &str) -> Option<(u32, u32, u32)> {
+    let number = |part: &str| part.parse::<u32>().ok().filter(|n| *n < 60);
+    (0..text.len().saturating_sub(7)).filter_map(|at| text.get(at..at + 8)).find_map(|part| {
+        let mut parts = part.split(':').map(|p| (p.len() == 2).then(|| number(p)).flatten());
+        match (parts.next()??, parts.next()??, parts.next()??, parts.next()) {
+            (hour @ 0..24, minute, second, None) => Some((hour, minute, second)),
+            _ => None,
+        }
+    })
+}
+
 /// The date in a text, `YYYY-MM-DD`.
 pub(super) fn date(text: &str) -> Option<&str> {
     (0..text.len().saturating_sub(9)).filter_map(|at| text.get(at..at + 10)).find(|part| {
@@ -87,6 +99,8 @@ mod tests {
         assert!(is_unix_time("1700000000") && !is_unix_time("170000000") && !is_unix_time("9999999999"));
         assert!(is_date("at 12:30:05") && is_date("2024-05-01T") && !is_date("1.2.3"));
         assert_eq!(date("on 2024-05-01 at"), Some("2024-05-01"));
+        assert_eq!(time_of_day("on 2024-05-01 23:30:05 UTC"), Some((23, 30, 5)));
+        assert_eq!((time_of_day("24:00:00"), time_of_day("1:2:3"), time_of_day("")), (None, None, None));
         assert!(is_uuid("550e8400-e29b-41d4-a716-446655440000") && !is_uuid("550e8400-e29b-41d4-a716-44665544000g"));
     }
 

@@ -15,6 +15,12 @@ pub(super) fn clues(difference: &Difference) -> Vec<Clue> {
     clues
 }
 
+/// Whether these are wheels of two versions: each has metadata that the other has not.
+pub(super) fn is_other_version(difference: &Difference) -> bool {
+    let only = |kind| difference.details.iter().any(|d| d.kind == kind && d.place.ends_with(".dist-info/METADATA"));
+    only(Aspect::OnlyInFirst) && only(Aspect::OnlyInSecond)
+}
+
 fn in_metadata(detail: &Detail) -> bool {
     detail.place.contains(".dist-info/")
 }

@@ -19,6 +19,8 @@ pub struct Source {
     pub archive: String,
     /// Its files, sorted by path.
     pub files: Vec<LockedFile>,
+    /// `Build-Depends`, `Build-Depends-Arch`, `Build-Depends-Indep`, in this order.
+    pub build_depends: [String; 3],
 }
 
 /// A binary package.
@@ -73,7 +75,8 @@ impl Indices {
             let archive = &self.suites[n].entry.archive;
             let each = |source: sources::Source<'_>| {
                 let super::PinnedSource { name, version, archive, files } = lock_source(&source, archive);
-                found.push(Source { name, version, archive, files });
+                let build_depends = source.build_depends.map(str::to_string);
+                found.push(Source { name, version, archive, files, build_depends });
                 Ok::<_, packages::IndexError>(())
             };
             sources::read(text, |other| other == name, each)

@@ -118,6 +118,7 @@ mod tests {
             version: version.to_string(),
             archive: "debian".into(),
             files: Vec::new(),
+            build_depends: Default::default(),
         };
         let binary = |(version, source_version): &(&str, &str)| Binary {
             name: "a".into(),

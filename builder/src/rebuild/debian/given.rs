@@ -64,6 +64,18 @@ pub enum GivenError {
         /// Why not.
         source: SignatureError,
     },
+    /// Its signature cannot be read.
+    #[error("{}: there is a signature that cannot be read; get the file again", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is no text.
+    #[error("{} is not UTF-8 text: expected a .dsc or .buildinfo", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
     /// A keyring cannot be used.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
@@ -126,11 +138,14 @@ impl GivenError {
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Kind::BadInput,
             Self::Read { .. } | Self::Keyring(KeyringError::Read { .. }) => Kind::Host,
             Self::TooLarge { .. }
+            | Self::NotText { .. }
             | Self::Keyring(_)
             | Self::Malformed { .. }
             | Self::Dependency { .. }
             | Self::Control { .. } => Kind::BadInput,
-            Self::Signature { .. } | Self::Size { .. } | Self::Digest { .. } => Kind::Tampered,
+            Self::Signature { .. } | Self::Unreadable { .. } | Self::Size { .. } | Self::Digest { .. } => {
+                Kind::Tampered
+            }
         }
     }
 }
@@ -243,8 +258,12 @@ impl Planning<'_, '_, '_> {
         let mut keyrings = self.rebuilding.keyrings.clone();
         keyrings.extend(DEVELOPERS.iter().map(PathBuf::from).filter(|path| path.is_file()));
         let keyring = Keyring::read(&keyrings)?;
-        let opened = opened(&bytes, &keyring, self.rebuilding.clock)
-            .map_err(|source| GivenError::Signature { path: path.into(), source })?;
+        let opened = opened(&bytes, &keyring, self.rebuilding.clock).map_err(|source| match source {
+            SignatureError::NotText => GivenError::NotText { path: path.into() },
+            // What the reader of signatures says of one that it cannot read has all its bytes.
+            SignatureError::Malformed { .. } => GivenError::Unreadable { path: path.into() },
+            source => GivenError::Signature { path: path.into(), source },
+        })?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let note = match opened.vouched {
             Vouched::By(keys) => format!("{name} is signed by {}", keys.join(", ")),
@@ -329,8 +348,9 @@ pub(super) fn source_beside<'w>(
         let clauses = text.split(',').map(|clause| clause.split_ascii_whitespace().collect::<Vec<_>>().join(" "));
         depends.extend(clauses.filter(|clause| !clause.is_empty()));
     }
+    let build_depends = source.build_depends.map(str::to_string);
     let conflicts = source.build_conflicts.iter().map(|text| text.to_string()).collect();
-    Ok(Ok(SourceFrom::Files { files, depends, conflicts }))
+    Ok(Ok(SourceFrom::Files { files, depends, build_depends, conflicts }))
 }
 
 /// Holds a file against the size and digest that `by` says it has.

@@ -52,11 +52,12 @@ pub(in crate::rebuild) fn explain(
     let sdist = Sdist::open(&sdist[0], &file.path)?;
     let reference = Reference::open(path, &name.parse().map_err(WheelError::from)?)?;
     let outcome = &report.outcomes[0];
-    let made = match outcome.artifacts.get(name) {
-        Some(artifact) => file_of(builder, outcome, artifact)?,
-        None => None,
-    };
-    let evidence = Evidence { reference: &reference, published: path, built: made.as_deref(), sdist: &sdist, name };
+    // A wheel whose tags were changed after its build has another name than what the build made.
+    let made = outcome.artifacts.get_key_value(name).or_else(|| outcome.artifacts.iter().next());
+    let Some((made_name, artifact)) = made else { return Ok(()) };
+    let Some(built) = file_of(builder, outcome, artifact)? else { return Ok(()) };
+    let evidence =
+        Evidence { reference: &reference, published: path, built: &built, sdist: &sdist, name, made: made_name };
     let found = causes(&evidence)?;
     // What the sdist told is better founded than what the two wheels alone let guess.
     report.causes.retain(|cause| !found.iter().any(|other| other.label == cause.label));
@@ -76,27 +77,24 @@ struct Evidence<'a> {
     reference: &'a Reference,
     /// Where it is.
     published: &'a Path,
-    /// Where the one that was built is; `None` if the build made none of that name.
-    built: Option<&'a Path>,
+    /// Where the one that was built is.
+    built: &'a Path,
     /// What both were built from.
     sdist: &'a Sdist,
-    /// The file's name.
+    /// The published file's name.
     name: &'a str,
+    /// The name of what was built.
+    made: &'a str,
 }
 
 /// The causes that can be told, those of contents first.
 fn causes(evidence: &Evidence<'_>) -> Result<Vec<Cause>, WheelError> {
+    let ours = Archive::open(evidence.built)?.digests()?;
     let mut causes = Vec::new();
-    let ours = match evidence.built {
-        Some(path) => Archive::open(path)?.digests()?,
-        None => BTreeMap::new(),
-    };
     causes.extend(native_extension(evidence, &ours));
     causes.extend(time_zone(evidence));
-    if evidence.built.is_some() {
-        causes.extend(dependency_version(evidence, &ours)?);
-        causes.extend(file_times(evidence));
-    }
+    causes.extend(dependency_version(evidence, &ours)?);
+    causes.extend(file_times(evidence));
     Ok(causes)
 }
 
@@ -126,20 +124,36 @@ impl Evidence<'_> {
     }
 }
 
+/// What is compiled depends on more than sources: whether it is at all, the compiler, and tools that change the wheel afterwards.
 fn native_extension(evidence: &Evidence<'_>, ours: &BTreeMap<String, (Digest, u64)>) -> Option<Cause> {
     let theirs = evidence.reference.extension_modules();
     let made = extension_modules(ours.keys().map(String::as_str));
     let missing: BTreeSet<&str> = theirs.difference(&made).copied().collect();
-    if missing.is_empty() {
-        return None;
+    let same = |file: &&&str| {
+        let published = evidence.reference.files.get(**file).map(|file| file.sha256);
+        published == ours.get(**file).map(|(sha256, _)| *sha256)
+    };
+    let other: BTreeSet<&str> = theirs.intersection(&made).filter(|file| !same(file)).copied().collect();
+    let modules = |count: usize| format!("{count} extension module{}", if count == 1 { "" } else { "s" });
+    let mut told = Vec::new();
+    if !missing.is_empty() {
+        told.push(format!("reference has {} this build does not make: {}", modules(missing.len()), listed(&missing)));
     }
-    let text = format!(
-        "reference has {} extension module{} this build does not make: {}",
-        missing.len(),
-        if missing.len() == 1 { "" } else { "s" },
-        listed(&missing)
-    );
-    Some(evidence.cause(Label::NativeExtension, Confidence::Likely, text))
+    if !other.is_empty() {
+        told.push(format!(
+            "{} of the reference with other machine code here: {}",
+            modules(other.len()),
+            listed(&other)
+        ));
+    }
+    if !theirs.is_empty() && evidence.name != evidence.made {
+        told.push(format!(
+            "this build makes {}: the reference was given its tags afterwards, or compiled elsewhere",
+            evidence.made
+        ));
+    }
+    let text = told.join("; ");
+    (!text.is_empty()).then(|| evidence.cause(Label::NativeExtension, Confidence::Likely, text))
 }
 
 fn time_zone(evidence: &Evidence<'_>) -> Option<Cause> {
@@ -204,9 +218,9 @@ fn dependency_version(
         text.push_str("; setuptools wrote it, and the reference does not record its version");
     }
     let metadata = differing.iter().find(|name| name.ends_with(".dist-info/METADATA"));
-    if let (Some(name), Some(built)) = (metadata, evidence.built)
+    if let Some(name) = metadata
         && let Some(theirs) = Archive::open(evidence.published)?.read(name, METADATA)?
-        && let Some(ours) = Archive::open(built)?.read(name, METADATA)?
+        && let Some(ours) = Archive::open(evidence.built)?.read(name, METADATA)?
         && theirs != ours
         && without_returns(&theirs) == without_returns(&ours)
     {
@@ -237,6 +251,11 @@ mod tests {
 
     /// The causes told of two wheels, where the sdist has `a/__init__.py` with this time of 2026-08-01.
     fn told(theirs: &Files, ours: &Files, sdist: (i64, i64)) -> Vec<Cause> {
+        told_as(NAME, theirs, ours, sdist)
+    }
+
+    /// The same, where what was built has this name.
+    fn told_as(made: &str, theirs: &Files, ours: &Files, sdist: (i64, i64)) -> Vec<Cause> {
         let [published, built] = [theirs, ours].map(|files| {
             let file = tempfile::NamedTempFile::new().unwrap();
             samples::packed(file.path(), files);
@@ -250,8 +269,9 @@ mod tests {
             system: BuildSystem::legacy(),
             times: BTreeMap::from([((Digest::of("pass\n"), "__init__.py".to_string()), Some(time))]),
         };
-        let (published, built) = (published.path(), Some(built.path()));
-        causes(&Evidence { reference: &reference, published, built, sdist: &sdist, name: NAME }).unwrap()
+        let (published, built) = (published.path(), built.path());
+        let evidence = Evidence { reference: &reference, published, built, sdist: &sdist, name: NAME, made };
+        causes(&evidence).unwrap()
     }
 
     fn labels(causes: &[Cause]) -> Vec<Label> {
@@ -277,6 +297,13 @@ mod tests {
         let causes = told(&theirs, &ours, (12, 0));
         assert_eq!(labels(&causes), [Label::NativeExtension]);
         assert!(causes[0].evidence.starts_with("reference has 1 extension module this build does not make: a/fast"));
+        let mut compiled = theirs.clone();
+        compiled[3].1 = b"\x7fELF, but other".to_vec();
+        samples::record(&mut compiled, "a-1.dist-info");
+        let causes = told_as("a-1-cp311-cp311-linux_x86_64.whl", &theirs, &compiled, (12, 0));
+        assert_eq!(labels(&causes), [Label::NativeExtension]);
+        assert!(causes[0].evidence.contains("1 extension module of the reference with other machine code"));
+        assert!(causes[0].evidence.contains("makes a-1-cp311-cp311-linux_x86_64.whl"), "{}", causes[0].evidence);
         // The other way round nothing is missing.
         assert_eq!(labels(&told(&ours, &theirs, (12, 0))), []);
     }

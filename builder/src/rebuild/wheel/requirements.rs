@@ -103,7 +103,7 @@ impl Resolver<'_> {
         wishes: &[&Wish],
         unsuitable: &mut BTreeSet<(String, Version)>,
     ) -> Result<Option<Chosen>, WheelError> {
-        let page = self.index.project(project)?;
+        let page = self.index.project(project).map_err(|error| asked_for(error, wishes))?;
         loop {
             let candidate = |offered: &&Offered| {
                 self.fits(offered).is_some()
@@ -155,8 +155,6 @@ impl Resolver<'_> {
     /// Why nothing fits, told with what there is.
     fn nothing(&self, project: &str, wishes: &[&Wish]) -> Result<WheelError, WheelError> {
         let page = self.index.project(project)?;
-        let asked: BTreeSet<String> = wishes.iter().map(|(by, wish)| format!("{wish} (of {by})")).collect();
-        let asked: Vec<String> = asked.into_iter().collect();
         let allowed = |offered: &&Offered| wishes.iter().all(|(_, wish)| allows(wish, &offered.version));
         let mut tries = Vec::new();
         if !page.iter().any(|offered| allowed(&offered)) {
@@ -175,7 +173,24 @@ impl Resolver<'_> {
                 None => format!("no release that is allowed is there as a wheel for CPython 3.{}", self.machine.minor),
             });
         }
-        Ok(WheelError::Missing(vec![Missing { what: format!("build requirement {}", asked.join(" and ")), tries }]))
+        Ok(WheelError::Missing(vec![Missing { what: told(wishes), tries }]))
+    }
+}
+
+/// Requirements on a project and who has them, in words.
+fn told(wishes: &[&Wish]) -> String {
+    let asked: BTreeSet<String> = wishes.iter().map(|(by, wish)| format!("{wish} (of {by})")).collect();
+    format!("build requirement {}", asked.into_iter().collect::<Vec<_>>().join(" and "))
+}
+
+/// A project that is nowhere is missing because somebody asks for it.
+fn asked_for(error: WheelError, wishes: &[&Wish]) -> WheelError {
+    match error {
+        WheelError::Missing(missing) => {
+            let tries = missing.into_iter().flat_map(|missing| missing.tries).collect();
+            WheelError::Missing(vec![Missing { what: told(wishes), tries }])
+        }
+        other => other,
     }
 }
 
@@ -323,7 +338,7 @@ mod tests {
         assert_eq!(what, "build requirement a (of the test)");
         assert!(tries.contains("was there at 2026-02-01"), "{tries}");
         let (what, _) = missing(resolved(&shelf, None, &["a"]));
-        assert!(what.contains("nowhere"), "{what}");
+        assert_eq!(what, "build requirement nowhere (of a 1)");
         let (what, _) = missing(resolved(&shelf, None, &["c==1", "c!=1"]));
         assert_eq!(what, "build requirement c!=1 (of the test) and c==1 (of the test)");
     }
