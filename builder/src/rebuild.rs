@@ -13,6 +13,7 @@ pub mod reference;
 pub mod setting;
 pub mod source;
 pub mod target;
+pub mod wheel;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;

@@ -15,6 +15,7 @@ pub mod lower;
 pub mod recipe;
 pub mod rewrite;
 pub mod store_path;
+pub mod wheel;
 
 pub mod cause;
 pub mod normalise;

@@ -8,6 +8,7 @@ use clap::Args;
 use kiln_model::name;
 use kiln_model::report::{Report, Reports};
 use kiln_model::verdict::Accept;
+use kiln_model::wheel::times::Epoch;
 
 use super::{Failure, Session};
 use crate::build::KeepFailed;
@@ -39,6 +40,12 @@ pub(super) struct Rebuild {
     /// What to take in place of recorded versions that are gone
     #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
     substitute: Substitute,
+    /// Build a wheel in this time zone: a name such as America/Chicago, or as in TZ of POSIX [default: UTC]
+    #[arg(long, value_name = "ZONE", value_parser = zone)]
+    time_zone: Option<String>,
+    /// Build a wheel with this SOURCE_DATE_EPOCH, seconds or "unset" [default: what the published one shows]
+    #[arg(long, value_name = "SECONDS", value_parser = epoch)]
+    epoch: Option<Epoch>,
     /// Where bytes differ, whether to build with the settings that the recognised causes suggest, to prove them
     #[arg(
         long = "try",
@@ -108,6 +115,21 @@ fn pin(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn zone(text: &str) -> Result<String, String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"+-/_<>:,.".contains(&b);
+    match !text.is_empty() && !text.contains("..") && !text.starts_with(['/', ':']) && text.bytes().all(fits) {
+        true => Ok(text.into()),
+        false => Err("expected a zone such as America/Chicago or <-05>5".into()),
+    }
+}
+
+fn epoch(text: &str) -> Result<Epoch, String> {
+    match text {
+        "unset" => Ok(Epoch::Unset),
+        seconds => seconds.parse().map(Epoch::At).map_err(|_| "expected seconds since 1970, or unset".into()),
+    }
+}
+
 impl Rebuild {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
         let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
@@ -172,6 +194,8 @@ impl Rebuild {
             pins: BTreeMap::from_iter(self.pin.iter().cloned()),
             changelog: self.changelog,
             substitute: self.substitute,
+            time_zone: self.time_zone.clone(),
+            epoch: self.epoch,
         }
     }
 }

@@ -22,6 +22,10 @@ pub struct Listed {
     pub size: Option<u64>,
     /// Why the file was yanked (PEP 592), perhaps without a word.
     pub yanked: Option<String>,
+    /// When it was uploaded, as the index writes it (PEP 700); HTML does not say.
+    pub uploaded: Option<String>,
+    /// Pythons that it is for, where the index says so.
+    pub requires_python: Option<String>,
 }
 
 /// The media types of a listing, in order of preference (PEP 691).
@@ -44,6 +48,10 @@ struct PageFile {
     size: Option<u64>,
     #[serde(default)]
     yanked: Yanked,
+    #[serde(default, rename = "upload-time", skip_serializing_if = "Option::is_none")]
+    uploaded: Option<String>,
+    #[serde(default, rename = "requires-python", skip_serializing_if = "Option::is_none")]
+    requires_python: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,6 +88,8 @@ pub(super) fn print<'a>(files: impl Iterator<Item = (&'a str, Digest, u64)>) -> 
         hashes: BTreeMap::from([("sha256".to_string(), sha256.to_string())]),
         size: Some(size),
         yanked: Yanked::default(),
+        uploaded: None,
+        requires_python: None,
     });
     serde_json::to_vec(&Page { files: files.collect() }).expect("strings and numbers are always JSON")
 }
@@ -125,6 +135,8 @@ fn json(text: &str) -> Result<Vec<Listed>, String> {
             Yanked::Flag(true) => Some(String::new()),
             Yanked::Reason(reason) => Some(reason),
         },
+        uploaded: file.uploaded,
+        requires_python: file.requires_python.filter(|text| !text.is_empty()),
     });
     Ok(listed.collect())
 }
@@ -157,6 +169,8 @@ fn html(text: &str) -> Vec<Listed> {
             sha256: fragment.split('&').find_map(|f| f.strip_prefix("sha256=")).and_then(|hex| hex.parse().ok()),
             size: None,
             yanked: attributes.get("data-yanked").cloned(),
+            uploaded: None,
+            requires_python: attributes.get("data-requires-python").filter(|text| !text.is_empty()).cloned(),
         });
     }
     listed
@@ -231,8 +245,8 @@ mod tests {
     fn both_forms_say_the_same() {
         let json = format!(
             r#"{{"meta": {{"api-version": "1.1"}}, "name": "x", "files": [
-            {{"filename": "x-1.tar.gz", "url": "../f/x-1.tar.gz", "hashes": {{"sha256": "{HEX}"}}, "yanked": "broken > bad"}},
-            {{"filename": "x-2.tar.gz", "url": "../f/x-2.tar.gz", "hashes": {{}}, "size": 3, "yanked": false}}]}}"#
+            {{"filename": "x-1.tar.gz", "url": "../f/x-1.tar.gz", "hashes": {{"sha256": "{HEX}"}}, "yanked": "broken > bad", "requires-python": ">=3"}},
+            {{"filename": "x-2.tar.gz", "url": "../f/x-2.tar.gz", "hashes": {{}}, "size": 3, "yanked": false, "upload-time": "2026-09-17T14:11:03.168153Z"}}]}}"#
         );
         let html = format!(
             "<!DOCTYPE html><html><!-- <a href='no'>no</a> --><body><h1>x</h1>\
@@ -241,6 +255,8 @@ mod tests {
         );
         let mut from_json = parse(json.as_bytes()).unwrap();
         assert_eq!(from_json[1].size.take(), Some(3));
+        assert_eq!(from_json[1].uploaded.take().as_deref(), Some("2026-09-17T14:11:03.168153Z"));
+        assert_eq!(from_json[0].requires_python.as_deref(), Some(">=3"));
         assert_eq!(parse(html.as_bytes()).unwrap(), from_json);
         assert_eq!(from_json[0].yanked.as_deref(), Some("broken > bad"));
         assert_eq!(from_json[0].sha256, Some(HEX.parse().unwrap()));

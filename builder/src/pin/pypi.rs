@@ -212,8 +212,15 @@ mod tests {
     use super::*;
 
     fn listed(names: &[&str]) -> Vec<Listed> {
-        let entry =
-            |name: &&str| Listed { name: name.to_string(), url: String::new(), sha256: None, size: None, yanked: None };
+        let entry = |name: &&str| Listed {
+            name: name.to_string(),
+            url: String::new(),
+            sha256: None,
+            size: None,
+            yanked: None,
+            uploaded: None,
+            requires_python: None,
+        };
         names.iter().map(entry).collect()
     }
 

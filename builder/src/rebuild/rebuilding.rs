@@ -18,6 +18,7 @@ use super::record::RecordError;
 use super::reference::{self, Again, Held, Published};
 use super::setting::Settings;
 use super::target::Target;
+use super::wheel::{self, WheelError};
 use super::{CheckError, debian};
 use crate::build::graph::{Graph, GraphError};
 use crate::build::{BuildError, Builder};
@@ -83,6 +84,9 @@ pub enum RebuildError {
     /// Building or comparing.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// A wheel, or what it is rebuilt from.
+    #[error(transparent)]
+    Wheel(#[from] WheelError),
     /// The recipe that was made.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -139,6 +143,7 @@ impl RebuildError {
         match self {
             Self::Pin { source, .. } => source.kind(),
             Self::Check(e) => e.kind(),
+            Self::Wheel(e) => e.kind(),
             Self::Graph(e) => e.kind(),
             Self::Recipe(e) => e.kind(),
             Self::Fetch(e) => e.kind(),
@@ -154,10 +159,7 @@ impl RebuildError {
 impl Rebuilding<'_, '_> {
     /// Rebuilds `target`.
     pub fn rebuild(&self, target: &Target) -> Result<Report, RebuildError> {
-        let mut report = match self.planned(target)? {
-            Planned::At(directory) => self.carried_out(&directory, Again::Yes)?,
-            Planned::Inconclusive(report) => *report,
-        };
+        let mut report = self.planned_and_carried_out(target, Again::Yes)?;
         if self.causes == Causes::Tried {
             self.try_causes(target, &mut report)?;
         }
@@ -219,10 +221,7 @@ impl Rebuilding<'_, '_> {
 
     /// What these settings come to; an error is told as one, since the rebuild that was asked for has its report already.
     fn tried(&self, target: &Target) -> Tried {
-        let report = self.planned(target).and_then(|planned| match planned {
-            Planned::At(directory) => self.carried_out(&directory, Again::No),
-            Planned::Inconclusive(report) => Ok(*report),
-        });
+        let report = self.planned_and_carried_out(target, Again::No);
         let setting = self.settings.to_string();
         match report {
             Ok(report) => {
@@ -246,13 +245,23 @@ impl Rebuilding<'_, '_> {
         }
     }
 
+    fn planned_and_carried_out(&self, target: &Target, again: Again) -> Result<Report, RebuildError> {
+        if let Target::Pypi { .. } | Target::Wheel(_) = target {
+            return self.wheel(target, again);
+        }
+        match self.planned(target)? {
+            Planned::At(directory) => self.carried_out(&directory, again),
+            Planned::Inconclusive(report) => Ok(*report),
+        }
+    }
+
     /// Makes the plan of `target`.
     pub fn planned(&self, target: &Target) -> Result<Planned, RebuildError> {
         match target {
             Target::Debian { .. } | Target::Dsc(_) | Target::Deb(_) | Target::Buildinfo(_) => {
                 debian::plan(self, target)
             }
-            Target::Pypi { .. } | Target::Wheel(_) => Err(RebuildError::Unsupported { target: target.to_string() }),
+            Target::Pypi { .. } | Target::Wheel(_) => wheel::plan(self, target, &[]),
             Target::Earlier(directory) => Ok(Planned::At(directory.clone())),
         }
     }
@@ -280,7 +289,10 @@ impl Rebuilding<'_, '_> {
             published: &published,
             again,
         };
-        let report = held.judged(self.builder, plan.rebuilt())?;
+        let mut report = held.judged(self.builder, plan.rebuilt())?;
+        if plan.origin == wheel::ORIGIN {
+            wheel::explain(self, directory, &published, &mut report)?;
+        }
         if let Some(output) = &self.output {
             Left { builder: self.builder, directory, plan: &plan, graph: &graph, node }.leave(&report, output)?;
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use kiln_model::cause::{Setting, SettingName};
+use kiln_model::wheel::times::Epoch;
 
 /// Settings of one rebuild.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +20,10 @@ pub struct Settings {
     pub changelog: Changelog,
     /// What stands in for recorded versions that are gone.
     pub substitute: Substitute,
+    /// `TZ` of the build of a wheel; `UTC` if absent.
+    pub time_zone: Option<String>,
+    /// `SOURCE_DATE_EPOCH` of the build of a wheel; what the reference shows if absent.
+    pub epoch: Option<Epoch>,
 }
 
 /// Whether a package's own tests run.
@@ -72,6 +77,14 @@ impl Settings {
         if self.substitute == Substitute::Nearest {
             told.insert("substitute".into(), "nearest".into());
         }
+        if let Some(zone) = &self.time_zone {
+            told.insert("time-zone".into(), zone.clone());
+        }
+        match self.epoch {
+            Some(Epoch::At(seconds)) => drop(told.insert("epoch".into(), seconds.to_string())),
+            Some(Epoch::Unset) => drop(told.insert("epoch".into(), "unset".into())),
+            None => {}
+        }
         told
     }
 }
@@ -91,14 +104,19 @@ impl Settings {
                     settings.pins.insert(name.into(), version.into());
                 }
             }
+            SettingName::TimeZone => settings.time_zone = Some(setting.value.clone()),
+            SettingName::Epoch => {
+                settings.epoch = Some(match setting.value.as_str() {
+                    "unset" => Epoch::Unset,
+                    seconds => Epoch::At(seconds.parse().ok()?),
+                });
+            }
             SettingName::BuildPath
             | SettingName::Changelog
             | SettingName::Clock
-            | SettingName::Epoch
             | SettingName::FileTimes
             | SettingName::Identity
             | SettingName::Locale
-            | SettingName::TimeZone
             | SettingName::Umask => return None,
         }
         (settings != *self).then_some(settings)
@@ -131,6 +149,10 @@ mod tests {
         let settings = settings.with(&setting("pin=perl:5.36.0-7+deb12u3")).unwrap();
         assert_eq!(settings.to_string(), "build-options=notrimdch pin=perl:5.36.0-7+deb12u3");
         assert_eq!(settings.with(&setting("clock=2024-07-25")), None);
+        let zone =
+            Settings::default().with(&setting("time-zone=<-05>5")).unwrap().with(&setting("epoch=unset")).unwrap();
+        assert_eq!(zone.to_string(), "epoch=unset time-zone=<-05>5");
+        assert_eq!(zone.with(&setting("epoch=soon")), None);
         assert_eq!(Settings::default().to_string(), "default");
     }
 }

@@ -1,0 +1,117 @@
+//! What the build of a wheel is made from, as a lock has it: the environment with CPython, the sdist, and the wheels of the
+//! build requirements.
+
+use std::path::Path;
+
+use kiln_model::digest::{Digest, NarHash};
+use kiln_model::lock::{Lock, LockedFile, LockedInput};
+use kiln_model::lower;
+use kiln_model::name;
+use kiln_model::wheel::file_name::Machine;
+use kiln_model::wheel::{Backend, WheelName};
+
+use super::WheelError;
+use super::index::{self, Offered};
+use super::published::size_of;
+use super::recipe;
+use super::sdist::Sdist;
+use crate::pin::recipe::{Pinning, Scope};
+use crate::rebuild::rebuilding::{RebuildError, Rebuilding};
+use crate::rebuild::target::Target;
+use crate::recipe_dir::RecipeDir;
+
+/// What every build of a wheel has: CPython as its publishers had it, whole, and the files of time zones.
+const PACKAGES: &[&str] = &["python3", "python3-distutils", "tzdata"];
+/// The same where CPython has no distutils any more.
+const PACKAGES_LATER: &[&str] = &["python3", "tzdata"];
+/// Besides, for a wheel with machine code.
+const COMPILER: &[&str] = &["build-essential", "python3-dev"];
+
+pub(super) fn packages(machine: &Machine, name: &WheelName) -> Vec<&'static str> {
+    let mut packages = if machine.minor < 12 { PACKAGES } else { PACKAGES_LATER }.to_vec();
+    if !name.is_pure() {
+        packages.extend(COMPILER);
+    }
+    packages
+}
+
+/// What the build needs, and who says so.
+pub(super) fn wishes(
+    rebuilding: &Rebuilding<'_, '_>,
+    backend: &Backend,
+    sdist: &Sdist,
+    asked: &[String],
+) -> Vec<(String, String)> {
+    let mut wishes: Vec<(String, String)> = Vec::new();
+    wishes.extend(backend.requirements().into_iter().map(|text| ("the reference's WHEEL".to_string(), text)));
+    wishes.extend(sdist.system.requires.iter().map(|text| ("the sdist's build-system".to_string(), text.clone())));
+    wishes.extend(asked.iter().map(|text| ("the build backend's hook".to_string(), text.clone())));
+    let pins = rebuilding.settings.pins.iter();
+    wishes.extend(pins.map(|(name, version)| ("--pin".to_string(), format!("{name}=={version}"))));
+    wishes
+}
+
+/// The lock of an environment with CPython. One that was made before is taken as it is: which revision of it a wheel is built
+/// by hardly shows in the wheel, and what is locked can be had.
+pub(super) fn environment(
+    rebuilding: &Rebuilding<'_, '_>,
+    target: &Target,
+    suites: &[String],
+    packages: &[&str],
+) -> Result<Lock, RebuildError> {
+    let builder = rebuilding.builder;
+    let text = recipe::environment(suites, packages);
+    let compiler = if packages.contains(&COMPILER[0]) { "-compiler" } else { "" };
+    let name = name::sanitised(&format!("python-{}{compiler}", suites.join("-")));
+    let directory = builder.store.root().join("rebuilds").join(name.as_str());
+    let io = |act| {
+        let path = directory.clone();
+        move |source| RebuildError::Io { act, path, source }
+    };
+    std::fs::create_dir_all(&directory).map_err(io("creating"))?;
+    std::fs::write(directory.join("recipe.toml"), text).map_err(io("writing a recipe to"))?;
+    let recipe = RecipeDir::open(&directory)?;
+    if let Ok(Some(lock)) = recipe.lock_if_any()
+        && lock.pins == recipe.recipe.pins()
+        && builder.environment(&recipe.shown.display().to_string(), &lock).is_ok()
+    {
+        return Ok(lock);
+    }
+    let pinning = Pinning {
+        builder,
+        clock: rebuilding.clock,
+        keyrings: rebuilding.keyrings.clone(),
+        freshness: rebuilding.freshness,
+        network: rebuilding.network,
+        indices: None,
+    };
+    let pin = |source| RebuildError::Pin { target: target.to_string(), source: Box::new(source) };
+    let lock = pinning.lock(&recipe, None, &Scope::Everything).map_err(pin)?;
+    recipe.write_lock(&lock)?;
+    Ok(lock)
+}
+
+/// A file of a release as an input: added to the store, so that its directory's digest is known.
+pub(super) fn input(
+    rebuilding: &Rebuilding<'_, '_>,
+    project: &str,
+    version: &str,
+    offered: &Offered,
+    file: &Path,
+) -> Result<LockedInput, RebuildError> {
+    let wanted = index::wanted(offered)?;
+    let locked = |nar_hash| LockedInput::Pypi {
+        project: project.into(),
+        version: version.into(),
+        nar_hash,
+        files: vec![LockedFile { path: wanted.path.clone(), size: 0, sha256: wanted.sha256 }],
+    };
+    let size = size_of(file).map_err(WheelError::from)?;
+    let name = lower::input_name(&locked(NarHash::new(Digest::of(b""))));
+    let added = rebuilding.builder.store.add_files(&name, &[(wanted.path.clone(), file.to_path_buf())])?;
+    let LockedInput::Pypi { project, version, nar_hash, mut files } = locked(added.info.nar_hash) else {
+        unreachable!("made right above as a Pypi input")
+    };
+    files[0].size = size;
+    Ok(LockedInput::Pypi { project, version, nar_hash, files })
+}
