@@ -133,7 +133,7 @@ fn epoch(text: &str) -> Result<Epoch, String> {
 impl Rebuild {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
         let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
-        let mut reports = session.with_settings(self.jobs, keep, |builder| {
+        let mut reports = session.with_settings(self.jobs, keep, None, |builder| {
             let rebuilding = Rebuilding {
                 builder,
                 clock: jiff::Timestamp::now(),
