@@ -162,7 +162,10 @@ mod tests {
     fn after_an_error_of_either_step_nothing_that_waits_for_it_ends() {
         let graph = graph();
         let ends = Mutex::new(BTreeSet::new());
-        let end = |index: usize, ()| if index == 9 { Err(index) } else { Ok(drop(ends.lock().unwrap().insert(index))) };
+        let end = |index: usize, ()| {
+            ends.lock().unwrap().insert(index);
+            if index == 9 { Err(index) } else { Ok(()) }
+        };
         assert_eq!(in_turn(&graph, FOUR, |_| Ok(()), end), Err(9));
         assert!(!ends.lock().unwrap().contains(&18));
         assert_eq!(in_turn(&graph, FOUR, |index| if index == 7 { Err(index) } else { Ok(()) }, |_, ()| Ok(())), Err(7));
