@@ -173,12 +173,12 @@ pub enum CacheError {
         theirs: String,
     },
     /// A realisation that is none.
-    #[error("{cache}: the realisation of {id}")]
+    #[error("{cache}: the realisation {file}")]
     Realisation {
         /// The cache.
         cache: String,
-        /// Of which output.
-        id: String,
+        /// Which of its files.
+        file: String,
         /// What is wrong.
         source: RealisationError,
     },

@@ -224,7 +224,7 @@ impl Run<'_> {
         if let Some(bytes) = self.cache.read(&file, realisation::MOST_BYTES)? {
             let found = Realisation::parse(&bytes).map_err(|source| CacheError::Realisation {
                 cache: self.publisher.destination.shown().into(),
-                id: realisation.id.to_string(),
+                file: file.clone(),
                 source,
             })?;
             let disagree = |what, ours, theirs| Err(self.disagree(realisation.id.to_string(), what, ours, theirs));
