@@ -103,6 +103,10 @@ impl Archives for Shelf {
         wanted.iter().map(|wanted| at(wanted).ok_or_else(|| nowhere(&wanted.path))).collect()
     }
 
+    fn judged(&self, address: &str, _: &mut crate::fetch::Judge<'_>) -> Result<(), FetchError> {
+        Err(nowhere(address))
+    }
+
     fn unpinned(&self, _: &Archive, path: &str, _: u64) -> Result<Vec<u8>, FetchError> {
         let files = self.listed.get(path).ok_or_else(|| nowhere(path))?;
         Ok(serde_json::to_vec(&json!({"files": files})).unwrap())
