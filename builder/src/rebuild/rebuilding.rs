@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use kiln_model::cause::Setting;
-use kiln_model::report::{Confidence, Explained, Missing, Rebuilt, Report, Tried};
-use kiln_model::variation::Conditions;
+use kiln_model::cause::{Setting, SettingName};
+use kiln_model::outcome::{EntryPath, Status};
+use kiln_model::report::{Cause, Confidence, Explained, Missing, Rebuilt, Report, Tried};
+use kiln_model::variation::{Conditions, Label};
 use kiln_model::verdict::Verdict;
 
 use super::left::Left;
@@ -293,6 +294,12 @@ impl Rebuilding<'_, '_> {
         if plan.origin == wheel::ORIGIN {
             wheel::explain(self, directory, &published, &mut report)?;
         }
+        if let Some(cause) = expired_certificate(&plan, &report) {
+            report.causes.push(cause);
+            if let Some(rebuilt) = &mut report.rebuild {
+                rebuilt.explained = Explained::Suspected;
+            }
+        }
         if let Some(output) = &self.output {
             Left { builder: self.builder, directory, plan: &plan, graph: &graph, node }.leave(&report, output)?;
         }
@@ -347,6 +354,23 @@ pub fn missing_pin(error: &PinError) -> Option<Vec<Missing>> {
         }
         _ => None,
     }
+}
+
+/// The clock, if the build failed because a certificate of the source has expired since it was published.
+fn expired_certificate(plan: &Plan, report: &Report) -> Option<Cause> {
+    const SAYS: &str = "certificate has expired";
+    let failed = report.outcomes.first().filter(|outcome| outcome.status == Status::Failed)?;
+    let line = failed.failure.as_ref()?.log_tail.lines().find(|line| line.contains(SAYS))?.trim().to_string();
+    let epoch = plan.debian.as_ref().and_then(|build| Timestamp::from_second(build.epoch?).ok());
+    Some(Cause {
+        label: Label::Time,
+        factor: None,
+        confidence: Confidence::Likely,
+        output: "out".into(),
+        path: EntryPath::default(),
+        evidence: format!("expired-certificate: the build's log says {line:?}; it built when the source was published"),
+        setting: epoch.map(|date| Setting::new(SettingName::Clock, date.strftime("%Y-%m-%d").to_string())),
+    })
 }
 
 /// An error and what it came from, on one line.
