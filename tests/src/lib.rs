@@ -5,6 +5,7 @@
 //! [`derivation`] make what they are run on. Nothing here opens a socket: files that builds need come from the prepared store or its offline directory
 //! (`scripts/test --prepare`).
 
+pub mod archive;
 pub mod derivation;
 pub mod ground;
 pub mod lab;
