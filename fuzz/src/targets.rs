@@ -20,14 +20,19 @@ use kiln_model::format::nar::{Limits, decode};
 use kiln_model::format::narinfo::NarInfo;
 use kiln_model::format::realisation::Realisation;
 use kiln_model::format::release::Release;
-use kiln_model::format::{packages, sources};
+use kiln_model::format::pyproject::BuildSystem;
+use kiln_model::format::{dist_info, packages, record as wheel_record, sources};
 use kiln_model::lock::Lock;
 use kiln_model::outcome::Outcome;
 use kiln_model::recipe::Recipe;
 use kiln_model::tree::Manifest;
+use kiln_model::wheel::{Backend, WheelName};
+
+/// What a fuzzer calls.
+pub type Target = fn(&[u8]);
 
 /// Every parser by the name of its target.
-pub const TARGETS: [(&str, fn(&[u8])); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("deb", deb),
     ("dependency", dependency),
     ("derivation", derivation),
@@ -42,6 +47,7 @@ pub const TARGETS: [(&str, fn(&[u8])); 14] = [
     ("recipe", recipe),
     ("record", record),
     ("release", release),
+    ("wheel", wheel),
 ];
 
 /// A package of Debian: `ar`, four compressions, `tar`. An entry stays below where it is unpacked, and has the bytes it claims.
@@ -269,4 +275,14 @@ pub fn record(bytes: &[u8]) {
 pub fn release(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = Release::parse(text);
+}
+
+/// What a wheel and an sdist say of themselves. A file name that was read is printed as it was.
+pub fn wheel(bytes: &[u8]) {
+    let _ = (dist_info::Wheel::parse(bytes), dist_info::Metadata::parse(bytes), wheel_record::parse(bytes));
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = (BuildSystem::parse(text), Backend::of_generator(text));
+    if let Ok(name) = text.parse::<WheelName>() {
+        assert_eq!(name.to_string().parse::<WheelName>().as_ref(), Ok(&name));
+    }
 }

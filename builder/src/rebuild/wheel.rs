@@ -80,7 +80,7 @@ pub(super) fn plan(
 }
 
 /// Requirements that the build backend asked for and that were not there, if that is why a build failed.
-pub(super) fn asked(report: &Report) -> Option<Vec<String>> {
+fn asked(report: &Report) -> Option<Vec<String>> {
     let failure = report.outcomes.first()?.failure.as_ref()?;
     let named = failure.log_tail.lines().filter_map(|line| line.strip_prefix(REQUIRES));
     let named: Vec<String> = named.map(str::to_string).collect();

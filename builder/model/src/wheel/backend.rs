@@ -92,11 +92,6 @@ impl Backend {
         }
         wanted
     }
-
-    /// Whether a wheel that it writes keeps what the file system says of its sources: their times, where the epoch is unset.
-    pub fn keeps_file_times(&self) -> bool {
-        matches!(self.program, Program::FlitCore | Program::Setuptools | Program::BdistWheel)
-    }
 }
 
 #[cfg(test)]

@@ -217,6 +217,9 @@ fn dependency_version(
     {
         text.push_str("; setuptools wrote it, and the reference does not record its version");
     }
+    if evidence.name != evidence.made && evidence.reference.name.is_pure() {
+        text.push_str(&format!("; this build makes {}: the publisher's was asked for other tags", evidence.made));
+    }
     let metadata = differing.iter().find(|name| name.ends_with(".dist-info/METADATA"));
     if let Some(name) = metadata
         && let Some(theirs) = Archive::open(evidence.published)?.read(name, METADATA)?
