@@ -40,7 +40,8 @@ pub struct Limits {
     pub free: u64,
     /// Bytes of a file that is parsed as a whole (an executable, a text, a document); larger ones are compared as bytes.
     pub parsed: u64,
-    /// Bytes of a document or table of texts that is taken apart into its values, each of which takes memory of its own.
+    /// Bytes of a text, document or table of texts that is taken apart into its lines or values, each of which takes
+    /// memory of its own; larger ones are compared as bytes.
     pub taken_apart: u64,
     /// Bytes of unpacked contents that stay in memory; larger ones lie in a temporary file.
     pub kept: u64,

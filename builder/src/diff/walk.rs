@@ -356,6 +356,10 @@ impl<'a> Walk<'a> {
 
     /// Two texts, by the parts that they are known to have, or by their lines.
     fn text(&mut self, place: &Place<'_>, first: &[u8], second: &[u8]) -> Option<Vec<Detail>> {
+        // Lines take some ten times their bytes while they are held against each other.
+        if first.len().max(second.len()) as u64 > self.limits.taken_apart {
+            return None;
+        }
         let text = |bytes| std::str::from_utf8(bytes).ok().filter(|t| !t.contains('\0'));
         let (a, b) = (text(first)?, text(second)?);
         let base = place.name.rsplit('/').next().unwrap_or(place.name);
@@ -375,9 +379,7 @@ impl<'a> Walk<'a> {
                     None => None,
                 }
             }
-            _ if a.trim_start().starts_with(['{', '[']) && a.len().max(b.len()) as u64 <= self.limits.taken_apart => {
-                document::json(place.shown, a, b)
-            }
+            _ if a.trim_start().starts_with(['{', '[']) => document::json(place.shown, a, b),
             _ => None,
         };
         if parts.is_some() {
