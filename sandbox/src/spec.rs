@@ -216,7 +216,8 @@ pub enum Ids {
     /// 65536 users and groups, really distinct outside: 0, as which the payload starts, may own files of all of them and
     /// become each. Behind 0 is the [`crate::Slot`]'s own id, which [`crate::Slot::lease_range`] must have leased; behind the
     /// others are ids of /etc/subuid and /etc/subgid. `limits.processes` then holds for each of them alone, and for all
-    /// together only where there are control groups. Goes with [`Filter::Build`].
+    /// together only where there are control groups; the bound on disks does not see what the others close. Goes with
+    /// [`Filter::Build`].
     Range,
     /// uid and gid 0, with the few capabilities over its own files that installing a system needs, behind a second
     /// user namespace that locks every mount. Goes with [`Filter::FakeRoot`].

@@ -28,9 +28,13 @@ fn e25_a_daemon_left_behind_is_dead_when_wait_returns_and_does_not_hold_it_up() 
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
         assert_eq!(alive(&mark), [0i32; 0]);
         held(&run, 0);
-        assert!(run.log.starts_with("daemon\n"), "the daemon did run: {}", run.log);
+        // On a busy machine the program may have left before the daemon's first word.
+        if !run.log.starts_with("daemon\n") {
+            continue;
+        }
         delays.push(now - told(&run, "leaving").parse::<i64>().unwrap());
     }
+    assert!(!delays.is_empty(), "the daemon never ran");
     // It would stay for ever. The best of ten, since this machine may be busy.
     assert!(delays.iter().min().unwrap() < &PATIENCE.as_millis().try_into().unwrap(), "{delays:?} ms after the exit");
 }
@@ -40,14 +44,19 @@ fn e26_a_program_that_will_not_end_is_dead_at_its_deadline_and_grace() {
     let Some(bench) = bench_of(PROCESS) else { return };
     for way in ["ignore", "block", "stop", "vfork", "fifo", "crowd"] {
         let mark = mark(way);
-        let mut spec = bench.spec("stubborn", &[way, &mark]);
-        spec.limits.wall = Some(Duration::from_millis(300));
-        spec.limits.grace = Duration::from_millis(200);
-        let started = Instant::now();
-        let run = bench.run(&spec);
-        let took = started.elapsed();
-        assert_eq!(run.ended.how, How::TimedOut, "{way}");
-        assert!(run.log.starts_with("asleep\n"), "{way}: {}", run.log);
+        // A busy machine may not get it to its first word in the first of these times.
+        let mut walls = [300, 3_000, 30_000].map(Duration::from_millis).into_iter();
+        let took = loop {
+            let mut spec = bench.spec("stubborn", &[way, &mark]);
+            spec.limits.wall = Some(walls.next().expect("it says that it is asleep in one of these times"));
+            spec.limits.grace = Duration::from_millis(200);
+            let started = Instant::now();
+            let run = bench.run(&spec);
+            assert_eq!(run.ended.how, How::TimedOut, "{way}");
+            if run.log.starts_with("asleep\n") {
+                break started.elapsed();
+            }
+        };
         assert_eq!(alive(&mark), [0i32; 0], "{way}");
         assert!(took >= Duration::from_millis(500), "{way}: {took:?}, so it was not as stubborn as it should be");
         assert!(took < PATIENCE, "{way}: {took:?}");
