@@ -213,7 +213,7 @@ fn tainted_by(environment: &Path) -> Vec<String> {
         let target = std::fs::read_link(environment.join(name));
         target.is_ok_and(|to| to == Path::new(&format!("usr/{name}")) || to == Path::new(&format!("/usr/{name}")))
     };
-    if ["bin", "sbin", "lib", "lib32", "libo32", "libx32", "lib64"].iter().any(|name| aliased(name)) {
+    if ["bin", "sbin", "lib", "lib32", "libo32", "libx32", "lib64"].iter().any(aliased) {
         tainted.insert("merged-usr-via-aliased-dirs");
     }
     for (what, directories) in [

@@ -104,14 +104,14 @@ impl Planning<'_, '_, '_> {
             })?;
             wish.entry = Some((text, date));
         }
-        match &info.path {
-            Some(recorded) => match below_top(recorded) {
+        if let Some(recorded) = &info.path {
+            match below_top(recorded) {
                 Some(place) => wish.place = Some(place.into()),
                 None => {
-                    wish.notes.push(format!("it was built in {recorded}, which is not below {TOP}: built elsewhere"))
+                    let note = format!("it was built in {recorded}, which is not below {TOP}: built elsewhere");
+                    wish.notes.push(note);
                 }
-            },
-            None => {}
+            }
         }
         wish.epoch = info.environment.get("SOURCE_DATE_EPOCH").and_then(|epoch| epoch.parse().ok());
         let options = info.environment.get("DEB_BUILD_OPTIONS").map(String::as_str).unwrap_or_default();
