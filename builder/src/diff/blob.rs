@@ -56,13 +56,14 @@ impl Blob {
     pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = buffer.len().min(left);
+        if wanted == 0 {
+            return Ok(0);
+        }
         let buffer = &mut buffer[..wanted];
         match &self.source {
             Source::Memory(bytes) => {
                 let from = usize::try_from(self.start + offset).map_err(io::Error::other)?;
-                if wanted > 0 {
-                    buffer.copy_from_slice(&bytes[from..from + wanted]);
-                }
+                buffer.copy_from_slice(&bytes[from..from + wanted]);
             }
             // A file that shrank since it was opened is an error, never a shorter file.
             Source::File(file) => file.read_exact_at(buffer, self.start + offset)?,
@@ -219,6 +220,7 @@ mod tests {
         let mut all = Vec::new();
         file.reader().read_to_end(&mut all).unwrap();
         assert_eq!(all, bytes);
+        assert_eq!(memory.slice(5, 5).unwrap().read_at(u64::MAX, &mut [0; 4]).unwrap(), 0);
         assert!(file.slice(bytes.len() as u64, 1).is_none() && file.slice(u64::MAX, 2).is_none());
     }
 

@@ -23,7 +23,7 @@ pub(super) fn control(place: &str, first: &str, second: &str) -> Option<Vec<Deta
     let fields = |text: &str| -> Option<BTreeMap<String, String>> {
         let mut all: BTreeMap<String, String> = BTreeMap::new();
         let mut last: Option<String> = None;
-        for line in text.lines() {
+        for line in text.lines().filter(|line| !line.is_empty()) {
             if line.starts_with([' ', '\t']) {
                 let value = all.get_mut(last.as_ref()?)?;
                 value.push('\n');
@@ -106,7 +106,7 @@ pub(super) fn checksums(
     let shown = differing.iter().take(4).copied().collect::<Vec<_>>().join(", ");
     let more = if differing.len() > 4 { ", …" } else { "" };
     let says = format!("checksums of {} of {} files: {shown}{more}", differing.len(), a.len().max(b.len()));
-    Some(Detail::new(place, Aspect::Checksum, says).between(differing.join("\n"), ""))
+    Some(Detail::new(place, Aspect::Checksum, says))
 }
 
 /// A line of `md5sums`.
@@ -253,6 +253,9 @@ pub(super) fn catalogue(place: &str, first: &[u8], second: &[u8]) -> Option<Vec<
     Some(details).filter(|d| !d.is_empty())
 }
 
+/// A chunk without pixels: its bytes, its name, and what it says.
+type Other = (Vec<u8>, String, Option<String>);
+
 /// Images by their chunks.
 pub(super) fn image(place: &str, first: &[u8], second: &[u8], limits: &Limits, budget: &Budget) -> Option<Vec<Detail>> {
     let ((a, rest), (b, other_rest)) = (png::chunks(first).ok()?, png::chunks(second).ok()?);
@@ -263,7 +266,10 @@ pub(super) fn image(place: &str, first: &[u8], second: &[u8], limits: &Limits, b
     let (x, y) = (pixels(&a), pixels(&b));
     if x != y {
         let place = super::member::inner(place, b"IDAT");
-        let unpacked = |bytes: &[u8]| Some(unpack::zlib(bytes, limits, budget).ok()?.bytes().ok()?.into_owned());
+        let unpacked = |bytes: &[u8]| -> Option<Vec<u8>> {
+            let blob = unpack::zlib(bytes, limits, budget).ok().filter(|blob| blob.len() <= limits.parsed)?;
+            Some(blob.bytes().ok()?.into_owned())
+        };
         details.push(match (unpacked(&x), unpacked(&y)) {
             (Some(p), Some(q)) if p == q => {
                 Detail::new(place, Aspect::Compression, "the same pixels, compressed otherwise")
@@ -276,7 +282,7 @@ pub(super) fn image(place: &str, first: &[u8], second: &[u8], limits: &Limits, b
             _ => binary::slices(&place, &x, &y),
         });
     }
-    let others = |chunks: &'_ [png::Chunk<'_>]| -> BTreeMap<([u8; 4], usize), (Vec<u8>, String, Option<String>)> {
+    let others = |chunks: &'_ [png::Chunk<'_>]| -> BTreeMap<([u8; 4], usize), Other> {
         let mut count: BTreeMap<[u8; 4], usize> = BTreeMap::new();
         let mut all = BTreeMap::new();
         for chunk in chunks.iter().filter(|c| &c.kind != b"IDAT") {

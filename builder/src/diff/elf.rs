@@ -170,7 +170,10 @@ fn contents(place: &str, first: Side<'_, '_>, second: Side<'_, '_>, limits: &Lim
     }
     let unpacked = |elf: &Elf<'_>, section: &Section<'_>| -> Option<Vec<u8>> {
         match elf.packed(section)? {
-            (1, _, packed) => Some(unpack::zlib(packed, limits, budget).ok()?.bytes().ok()?.into_owned()),
+            (1, size, packed) if size <= limits.parsed => {
+                let blob = unpack::zlib(packed, limits, budget).ok().filter(|blob| blob.len() == size)?;
+                Some(blob.bytes().ok()?.into_owned())
+            }
             (2, size, packed) if size <= limits.parsed => zstd::bulk::decompress(packed, size as usize).ok(),
             _ => None,
         }
@@ -183,7 +186,9 @@ fn contents(place: &str, first: Side<'_, '_>, second: Side<'_, '_>, limits: &Lim
     }
     let (x, y) = (plain.as_deref().unwrap_or(ours.data), other.as_deref().unwrap_or(theirs.data));
     match ours.name {
-        b".debug_str" | b".debug_line_str" => texts(place, Aspect::DebugInfo, "", x, y),
+        b".debug_str" | b".debug_line_str" if x.len().max(y.len()) as u64 <= limits.taken_apart => {
+            texts(place, Aspect::DebugInfo, "", x, y)
+        }
         name if name.starts_with(b".debug_") => vec![as_section(binary::slices(place, x, y), Aspect::DebugInfo, "")],
         _ => vec![as_section(binary::slices(place, x, y), Aspect::Section, &around(a, ours, x, y))],
     }

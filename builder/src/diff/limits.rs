@@ -40,6 +40,8 @@ pub struct Limits {
     pub free: u64,
     /// Bytes of a file that is parsed as a whole (an executable, a text, a document); larger ones are compared as bytes.
     pub parsed: u64,
+    /// Bytes of a document or table of texts that is taken apart into its values, each of which takes memory of its own.
+    pub taken_apart: u64,
     /// Bytes of unpacked contents that stay in memory; larger ones lie in a temporary file.
     pub kept: u64,
 }
@@ -51,11 +53,12 @@ impl Default for Limits {
             details: 200,
             lines: 40,
             depth: 12,
-            members: 1 << 20,
+            members: 150_000,
             unpacked: 32 << 30,
             ratio: 1000,
             free: 64 << 20,
             parsed: 32 << 20,
+            taken_apart: 4 << 20,
             kept: 8 << 20,
         }
     }

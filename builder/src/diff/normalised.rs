@@ -364,7 +364,7 @@ fn plain(blob: &Blob) -> Result<Normal, Refused> {
 /// What a normaliser left of a file.
 fn whole(sort: &str, bytes: &[u8]) -> Normal {
     let mut node = Node::new(sort);
-    node.field("bytes", bytes);
+    node.holds(Digest::of(bytes));
     Normal { digest: node.digest(), touched: true }
 }
 

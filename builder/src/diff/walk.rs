@@ -361,6 +361,9 @@ impl<'a> Walk<'a> {
         let base = place.name.rsplit('/').next().unwrap_or(place.name);
         let parts = match base {
             "control" => document::control(place.shown, a, b),
+            _ if [".buildinfo", ".changes", ".dsc"].iter().any(|end| base.ends_with(end)) => {
+                document::control(place.shown, a, b)
+            }
             "md5sums" => document::checksums(place.shown, a, b, document::md5sums_line).map(|d| vec![d]),
             _ if record::is_record(place.name.as_bytes()) => {
                 match document::checksums(place.shown, a, b, document::record_line) {
@@ -372,7 +375,9 @@ impl<'a> Walk<'a> {
                     None => None,
                 }
             }
-            _ if a.trim_start().starts_with(['{', '[']) => document::json(place.shown, a, b),
+            _ if a.trim_start().starts_with(['{', '[']) && a.len().max(b.len()) as u64 <= self.limits.taken_apart => {
+                document::json(place.shown, a, b)
+            }
             _ => None,
         };
         if parts.is_some() {

@@ -6,7 +6,8 @@ use crate::report::{Aspect, Confidence, Detail, Difference};
 use crate::variation::Label;
 
 /// Fields of a control file that name versions of what was built against.
-const DEPENDENCIES: [&str; 5] = ["Depends", "Pre-Depends", "Recommends", "Suggests", "Built-Using"];
+const DEPENDENCIES: [&str; 6] =
+    ["Depends", "Pre-Depends", "Recommends", "Suggests", "Built-Using", "Installed-Build-Depends"];
 
 pub(super) fn clues(difference: &Difference) -> Vec<Clue> {
     let mut clues = Vec::new();
@@ -40,8 +41,11 @@ fn changelog(detail: &Detail) -> Option<Clue> {
 
 /// A field's name at the end of a place: `control.tar.xz!control!Depends`.
 fn field(detail: &Detail) -> Option<&str> {
-    let (before, field) = detail.place.rsplit_once('!')?;
-    before.ends_with("control").then_some(field)
+    match detail.place.rsplit_once('!') {
+        Some((before, field)) => before.ends_with("control").then_some(field),
+        // What a .buildinfo says is not inside of anything.
+        None => (detail.place == "Installed-Build-Depends").then_some(&detail.place),
+    }
 }
 
 fn dependency(detail: &Detail) -> Vec<Clue> {
@@ -184,6 +188,12 @@ mod tests {
         let found = named(&differing(vec![depends]));
         assert_eq!(found, [(Label::DependencyVersion, Some("pin=perl:5.36.0-7+deb12u3".into()))]);
         assert_eq!(named(&differing(vec![control("Depends", "perl", "python3")])), []);
+        let recorded = Detail::new("Installed-Build-Depends", Aspect::Value, "differs");
+        let recorded = recorded.between("gcc-12 (= 12.2.0-14+deb12u1)", "gcc-12 (= 12.2.0-14)");
+        assert_eq!(
+            named(&differing(vec![recorded])),
+            [(Label::DependencyVersion, Some("pin=gcc-12:12.2.0-14".into()))]
+        );
     }
 
     #[test]

@@ -12,6 +12,9 @@ use super::{Blob, Contents, ListError, Listing, Member, MemberKind, broken, dupl
 /// Bytes of the two blocks that end an archive, and of the record that writers fill up.
 const BLOCK: u64 = 512;
 
+/// Bytes that an archive is filled up to a multiple of (GNU tar, "The Blocking Factor of an Archive").
+const RECORD: u64 = 20 * BLOCK;
+
 /// Bytes of all headers of one entry: names and attributes are short.
 const MAX_HEADERS: usize = 1 << 20;
 
@@ -68,7 +71,7 @@ pub(in crate::diff) fn list(blob: &Blob, most: usize) -> Result<Listing, ListErr
             text(fields.username_bytes()),
             text(fields.groupname_bytes())
         );
-        header.push((
+        let format = (
             "format",
             if fields.as_gnu().is_some() {
                 "gnu"
@@ -77,8 +80,12 @@ pub(in crate::diff) fn list(blob: &Blob, most: usize) -> Result<Listing, ListErr
             } else {
                 "v7"
             }
-            .into(),
-        ));
+            .to_string(),
+        );
+        // The usual one is not worth its memory; any other stands for itself.
+        if format.1 != "gnu" {
+            header.push(format);
+        }
         let raw = raw_headers(blob, end, start)?;
         let contents =
             blob.slice(start, holds).ok_or_else(|| broken(format!("the entry at byte {start} is cut short")))?;
@@ -108,6 +115,8 @@ pub(in crate::diff) fn list(blob: &Blob, most: usize) -> Result<Listing, ListErr
     let mut around = Vec::new();
     match rest(blob, end)? {
         Rest::Nothing => unsound.push("it is cut short: nothing ends it".into()),
+        // How many there are follows from the entries, if the last record is filled up as tar does it.
+        Rest::Zeros(_) if blob.len().is_multiple_of(RECORD) => {}
         Rest::Zeros(bytes) => around.push(("zeros at its end", format!("{bytes} bytes"))),
         Rest::Other => unsound.push(format!("bytes that are no entry follow its last one, at {end}")),
     }
