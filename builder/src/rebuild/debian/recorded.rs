@@ -108,7 +108,8 @@ impl Planning<'_, '_, '_> {
             match below_top(recorded) {
                 Some(place) => wish.place = Some(place.into()),
                 None => {
-                    wish.notes.push(format!("it was built in {recorded}, which is not below {TOP}: built elsewhere"))
+                    let note = format!("it was built in {recorded}, which is not below {TOP}: built elsewhere");
+                    wish.notes.push(note);
                 }
             }
         }
