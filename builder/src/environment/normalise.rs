@@ -1,7 +1,7 @@
 //! What a configured tree loses so that it is the same whoever made it, whenever.
 //!
-//! Each rule names what would differ. Then every entry gets the one mode that a NAR implies, and the time of its package or the one
-//! fixed time. An unknown
+//! Each rule names what would differ. Then every entry gets the one mode that a NAR implies, and the time of its package
+//! or the one fixed time. An unknown
 //! difference is not papered over: it fails the digest in the lock, by name.
 
 use std::ffi::CStr;

@@ -16,7 +16,7 @@ impl Node {
     /// A node of this sort: `deb`, `tar`, a normaliser's name.
     pub fn new(sort: &str) -> Self {
         let mut node = Self::default();
-        node.field("kiln/normalised/v1", sort);
+        node.field("normalised 1", sort);
         node
     }
 
