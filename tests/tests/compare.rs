@@ -153,7 +153,7 @@ const KNOWN: &[Known] = &[
     ),
     known(
         ".tar",
-        "touch -d @1 y; tar --owner=root:0 -cf a.tar y; tar --owner=me:1000 -cf b.tar y",
+        "touch -d @1 y; tar --owner=root:0 --group=root:0 -cf a.tar y; tar --owner=me:1000 --group=root:0 -cf b.tar y",
         "y",
         "owner",
         "0:0 (root:",
