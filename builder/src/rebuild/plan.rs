@@ -33,7 +33,7 @@ const LARGEST: u64 = 16 << 20;
 /// What was published, and what is told of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// [`SCHEMA`].
+    /// `kiln/rebuild/v1`.
     pub schema: String,
     /// As it would be asked for again: `debian:hello=2.10-3`.
     pub target: String,
