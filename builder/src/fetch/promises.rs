@@ -251,7 +251,8 @@ fn a_stall_in_head_or_body_is_given_up() {
 #[test]
 fn a_server_that_trickles_is_a_stall() {
     let (server, mut ground) = (Server::start(|_| Answer::Trickle(announced(content().len(), b""))), Ground::new());
-    ground.stall = Duration::from_millis(100);
+    // Long enough for a busy machine to send the first bytes.
+    ground.stall = Duration::from_millis(500);
     let error = ground.debian(&[base(&server)]).pinned(&[wanted(&content())]).unwrap_err();
     assert!(matches!(refusals(error)[..], [Refusal::Stalled(read)] if read > 0));
 }
