@@ -1,19 +1,21 @@
-//! The system call filter: a table of rules, and an assembler that lays them out as a binary search.
+//! The system call filters, as tables of rules.
 //!
 //! Deny list over default allow, for calls that this table knows; calls newer than the table answer ENOSYS, which user
 //! space takes as an old kernel. Arguments in memory cannot be read by a filter, so calls that hide their flags there
-//! (`clone3`, `openat2`, io_uring) answer ENOSYS too. Wrong architecture and x32: the process is killed. Searching by
-//! halves and not in a line makes installing five times faster.
+//! (`clone3`, `openat2`, io_uring) answer ENOSYS too. Wrong architecture and x32: the process is killed.
 
 use std::collections::BTreeSet;
 
 use crate::spec::Filter;
 
+mod assemble;
+
+use assemble::{
+    ALLOW, ARCH_AT, Check, Instruction, JUMP_AT_LEAST, JUMP_EQUAL, KILL, LOAD, NUMBER_AT, RETURN, Rule, answer, search,
+};
+
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the table of system calls is x86-64's; another architecture needs its own numbers");
-
-/// One instruction: code, jump if true, jump if false, operand.
-pub(crate) type Instruction = (u16, u8, u8, u32);
 
 const EPERM: u16 = libc::EPERM as u16;
 const ENOSYS: u16 = libc::ENOSYS as u16;
@@ -38,48 +40,6 @@ const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET) as u32;
 /// `O_CREAT`, and `O_TMPFILE` without `O_DIRECTORY`: only these make `open` read a mode.
 const CREATES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
-
-/// When a call does not go through. Conditions look at the low 32 bits of an argument, which is all the kernel uses of
-/// modes, families, requests and these flags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Check {
-    Always(u16),
-    /// A supervisor answers.
-    Supervised,
-    /// Any of these bits.
-    Bits {
-        argument: u32,
-        bits: u32,
-        answer: u16,
-    },
-    /// Any of `bits` in `argument` while any of `also_bits` is in `also`.
-    BitsWith {
-        argument: u32,
-        bits: u32,
-        also: u32,
-        also_bits: u32,
-        answer: u16,
-    },
-    /// The bits under the mask equal the value.
-    Equal {
-        argument: u32,
-        mask: u32,
-        value: u32,
-        answer: u16,
-    },
-    /// None of these values.
-    NoneOf {
-        argument: u32,
-        values: &'static [u32],
-        answer: u16,
-    },
-}
-
-#[derive(Debug, Clone)]
-struct Rule {
-    call: u32,
-    checks: Vec<Check>,
-}
 
 const PERMITTED_FAMILIES: &[u32] =
     &[libc::AF_UNIX as u32, libc::AF_INET as u32, libc::AF_INET6 as u32, libc::AF_NETLINK as u32];
@@ -271,24 +231,6 @@ fn rules(filter: Filter) -> Vec<Rule> {
     rules
 }
 
-// linux/bpf_common.h, linux/seccomp.h
-const LOAD: u16 = 0x20;
-const AND: u16 = 0x54;
-const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_AT_LEAST: u16 = 0x35;
-const JUMP_BITS: u16 = 0x45;
-const RETURN: u16 = 0x06;
-const ALLOW: u32 = 0x7fff_0000;
-const ERRNO: u32 = 0x0005_0000;
-const NOTIFY: u32 = 0x7fc0_0000;
-const KILL: u32 = 0x8000_0000;
-
-/// Offsets in `struct seccomp_data`.
-const NUMBER_AT: u32 = 0;
-const ARCH_AT: u32 = 4;
-const ARGUMENTS_AT: u32 = 16;
-
 /// The assembled filter.
 pub(crate) fn program(filter: Filter) -> Vec<Instruction> {
     let mut program = vec![
@@ -327,123 +269,6 @@ pub(crate) fn watch(calls: &BTreeSet<u32>) -> Vec<Instruction> {
     program
 }
 
-fn answer(errno: u16) -> Instruction {
-    (RETURN, 0, 0, ERRNO | u32::from(errno))
-}
-
-/// A search by halves over runs of calls that are treated alike.
-fn search(rules: &[Rule]) -> Vec<Instruction> {
-    let mut runs: Vec<(u32, &[Check])> = vec![(0, &[])];
-    for (rule, next) in rules.iter().zip(rules.iter().skip(1).map(Some).chain([None])) {
-        let (last_begin, last) = runs.last_mut().expect("it began with one");
-        if *last_begin == rule.call {
-            *last = &rule.checks;
-        } else if *last != &rule.checks[..] {
-            runs.push((rule.call, &rule.checks));
-        }
-        if next.is_none_or(|next| next.call > rule.call + 1) {
-            runs.push((rule.call + 1, &[]));
-        }
-    }
-    let mut code = Backwards::default();
-    code.runs(&runs);
-    code.reversed.reverse();
-    code.reversed
-}
-
-/// A program in the making, from its end to its beginning: where a jump leads is then known when it is written.
-/// Jumps only go forward, conditional ones over at most 255 instructions.
-#[derive(Default)]
-struct Backwards<'a> {
-    reversed: Vec<Instruction>,
-    /// Where, counted from the end, the code is that treats a call so.
-    treatments: Vec<(&'a [Check], usize)>,
-}
-
-impl<'a> Backwards<'a> {
-    /// Writes the search and returns where it begins.
-    fn runs(&mut self, runs: &[(u32, &'a [Check])]) -> usize {
-        if let [(_, checks)] = runs {
-            return self.treatment(checks);
-        }
-        let (low, high) = runs.split_at(runs.len() / 2);
-        let above = self.runs(high);
-        let below = self.runs(low);
-        let (above, below) = match (self.distance(above), self.distance(below)) {
-            (Some(above), Some(below)) => (above, below),
-            // Each step may push the other out of reach, so both get one that is near.
-            _ => {
-                let above = self.bridge(above);
-                let below = self.bridge(below);
-                let near = "two instructions away";
-                (self.distance(above).expect(near), self.distance(below).expect(near))
-            }
-        };
-        self.push((JUMP_AT_LEAST, above, below, high[0].0))
-    }
-
-    /// Where calls are treated so; written anew where the last such code is out of reach.
-    fn treatment(&mut self, checks: &'a [Check]) -> usize {
-        let known = self.treatments.iter().rev().find(|(known, _)| *known == checks);
-        if let Some(&(_, at)) = known
-            && self.distance(at).is_some_and(|distance| distance < 128)
-        {
-            return at;
-        }
-        let mut code: Vec<Instruction> = checks.iter().flat_map(check).collect();
-        if !matches!(checks, [Check::Always(_) | Check::Supervised]) {
-            code.push((RETURN, 0, 0, ALLOW));
-        }
-        self.reversed.extend(code.into_iter().rev());
-        self.treatments.push((checks, self.reversed.len()));
-        self.reversed.len()
-    }
-
-    fn bridge(&mut self, to: usize) -> usize {
-        self.push((JUMP, 0, 0, (self.reversed.len() - to) as u32))
-    }
-
-    fn push(&mut self, instruction: Instruction) -> usize {
-        self.reversed.push(instruction);
-        self.reversed.len()
-    }
-
-    /// How far a conditional jump that is written next must reach, if it can.
-    fn distance(&self, to: usize) -> Option<u8> {
-        u8::try_from(self.reversed.len() - to).ok()
-    }
-}
-
-/// Code that answers if the check holds, and goes on behind itself if not.
-fn check(check: &Check) -> Vec<Instruction> {
-    let load = |argument: u32| (LOAD, 0, 0, ARGUMENTS_AT + 8 * argument);
-    match *check {
-        Check::Always(errno) => vec![answer(errno)],
-        Check::Supervised => vec![(RETURN, 0, 0, NOTIFY)],
-        Check::Bits { argument, bits, answer: errno } => {
-            vec![load(argument), (JUMP_BITS, 0, 1, bits), answer(errno)]
-        }
-        Check::BitsWith { argument, bits, also, also_bits, answer: errno } => {
-            vec![load(also), (JUMP_BITS, 0, 3, also_bits), load(argument), (JUMP_BITS, 0, 1, bits), answer(errno)]
-        }
-        Check::Equal { argument, mask: u32::MAX, value, answer: errno } => {
-            vec![load(argument), (JUMP_EQUAL, 0, 1, value), answer(errno)]
-        }
-        Check::Equal { argument, mask, value, answer: errno } => {
-            vec![load(argument), (AND, 0, 0, mask), (JUMP_EQUAL, 0, 1, value), answer(errno)]
-        }
-        Check::NoneOf { argument, values, answer: errno } => {
-            let mut code = vec![load(argument)];
-            for (index, value) in values.iter().enumerate() {
-                let past_answer = (values.len() - index) as u8;
-                code.push((JUMP_EQUAL, past_answer, 0, *value));
-            }
-            code.push(answer(errno));
-            code
-        }
-    }
-}
-
 /// Name, length and FNV-1a checksum of a filter: enough to see that two runs had the same.
 pub(crate) fn fingerprint(filter: Filter, watched: &BTreeSet<u32>) -> String {
     let name = match filter {
@@ -467,6 +292,7 @@ fn checksum(name: &str, program: &[Instruction]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::assemble::{AND, ERRNO, JUMP, JUMP_BITS, NOTIFY};
     use super::*;
 
     /// What the kernel would do, from the classic BPF subset that the assembler emits.

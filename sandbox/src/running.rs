@@ -1,7 +1,8 @@
 //! A sandbox while it runs: its log, its deadline, its end.
 //!
-//! One poll over the log, the reports and pid 1's pidfd. Pid 1 is readable only when the kernel has killed and reaped
-//! every process of the sandbox, so after [`Running::wait`] nothing of it is left. Memory does not grow with the log.
+//! One poll over the log and pid 1's pidfd; reports wait in their pipe. Pid 1 is readable only when the kernel has killed
+//! and reaped every process of the sandbox, so after [`Running::wait`] nothing of it is left. Memory does not grow with
+//! the log.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

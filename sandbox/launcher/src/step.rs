@@ -393,44 +393,7 @@ impl Step {
             | Self::File { target, .. } => Some(target),
             Self::Enter { cwd } => Some(cwd),
             Self::Execute { program, .. } => Some(program),
-            Self::Detach
-            | Self::Group { .. }
-            | Self::Clone { .. }
-            | Self::GroupRoot
-            | Self::Door { .. }
-            | Self::Map { .. }
-            | Self::Ranges { .. }
-            | Self::Become { .. }
-            | Self::Clocks { .. }
-            | Self::Fork
-            | Self::Network
-            | Self::Join
-            | Self::Name { .. }
-            | Self::FirstPid { .. }
-            | Self::Nesting { .. }
-            | Self::Private
-            | Self::EmptyRoot { .. }
-            | Self::TreeRoot { .. }
-            | Self::Scratch
-            | Self::Dev
-            | Self::Proc { .. }
-            | Self::Sys { .. }
-            | Self::Seal
-            | Self::Pivot
-            | Self::Drop { .. }
-            | Self::Reap { .. }
-            | Self::Disarm { .. }
-            | Self::Await
-            | Self::Lock { .. }
-            | Self::Session
-            | Self::Streams
-            | Self::Limits { .. }
-            | Self::Personality { .. }
-            | Self::Affinity { .. }
-            | Self::Umask { .. }
-            | Self::Landlock { .. }
-            | Self::Observe
-            | Self::Filter { .. } => None,
+            _ => None,
         }
     }
 

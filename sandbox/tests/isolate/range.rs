@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::harness::{Bench, Program, Run, bench_of, owner};
 use crate::here;
@@ -134,11 +134,9 @@ fn a_deadline_is_told_to_the_processes_of_all_users_and_ends_them() {
     let mut spec = spec(&bench, "several", &[]);
     spec.limits.wall = Some(Duration::from_millis(1500));
     spec.limits.grace = Duration::from_millis(500);
-    let started = Instant::now();
     let run = bench.run(&spec);
     assert_eq!(run.ended.how, How::TimedOut, "{}", run.log);
     assert!(run.log.contains("told 5") && run.log.contains("told 6"), "{}", run.log);
-    assert!(started.elapsed() < Duration::from_secs(20));
 }
 
 #[test]
