@@ -9,6 +9,7 @@ mod completions;
 mod derivation;
 mod doctor;
 mod exchange;
+mod judged;
 mod key;
 mod lock;
 mod log;

@@ -4,15 +4,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
-use kiln_model::report::Reports;
 use kiln_model::variation::Factor;
 use kiln_model::verdict::Accept;
 
 use super::substitution::Substitution;
-use super::{Failure, Session};
+use super::{Failure, Session, judged};
 use crate::build::KeepFailed;
 use crate::rebuild::{self, Options, Reuse};
-use crate::render;
 
 /// Build twice under varied conditions and compare every byte.
 #[derive(Debug, Args)]
@@ -55,7 +53,7 @@ impl Check {
             reuse: if self.reuse { Reuse::Control } else { Reuse::Nothing },
         };
         let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
-        let mut reports = self.substitution.with(session, |caches| {
+        let reports = self.substitution.with(session, |caches| {
             let graph = session.graph_asking(&self.recipes, caches)?;
             session.with_settings(self.jobs, keep, caches, |builder| {
                 let check = |&node: &usize| Ok(rebuild::check(builder, &graph, node, &options)?);
@@ -63,24 +61,6 @@ impl Check {
             })
         })?;
         session.keep_within_budget()?;
-        if let Some(file) = &self.html {
-            session.write_file(file, render::html::page(&reports).as_bytes())?;
-        }
-        let accept = Accept::Identical;
-        if session.json() {
-            // One target is one report, several are a list of them (ARCHITECTURE.md, the command line).
-            if reports.len() == 1 {
-                let report = reports.remove(0);
-                session.print_json(&report)?;
-                return Ok(report.exit_code(accept));
-            }
-            let reports = Reports::new(reports);
-            session.print_json(&reports)?;
-            return Ok(reports.exit_code(accept));
-        }
-        for report in &reports {
-            session.print_text(&render::text::report(report, session.colour()))?;
-        }
-        Ok(Reports::new(reports).exit_code(accept))
+        judged::tell(session, reports, self.html.as_deref(), Accept::Identical)
     }
 }

@@ -8,12 +8,11 @@ use anyhow::Context as _;
 use clap::Args;
 use kiln_model::normalise::Normaliser;
 use kiln_model::report::Report;
-use kiln_model::verdict::Accept;
 
+use super::judged::{self, Accepted};
 use super::{Failure, Session};
 use crate::diff::{self, Options};
 use crate::exit::Kind;
-use crate::render;
 
 /// Say what differs between two files or directories, walking into containers
 ///
@@ -45,13 +44,6 @@ pub(super) struct Compare {
     diffoscope: bool,
 }
 
-/// What is accepted beside identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Accepted {
-    /// Equality after named normalisers
-    Equivalent,
-}
-
 impl Compare {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
         let mut options = Options::default();
@@ -67,22 +59,11 @@ impl Compare {
             side.name = path.display().to_string();
         }
         let report = Report::comparing(comparison);
-        if let Some(file) = &self.html {
-            session.write_file(file, render::html::page(std::slice::from_ref(&report)).as_bytes())?;
-        }
-        if session.json() {
-            session.print_json(&report)?;
-        } else {
-            session.print_text(&render::text::report(&report, session.colour()))?;
-        }
+        let code = judged::tell(session, vec![report], self.html.as_deref(), Accepted::of(self.accept))?;
         if self.diffoscope {
             diffoscope(&first, &second)?;
         }
-        let accept = match self.accept {
-            Some(Accepted::Equivalent) => Accept::Equivalent,
-            None => Accept::Identical,
-        };
-        Ok(report.exit_code(accept))
+        Ok(code)
     }
 }
 

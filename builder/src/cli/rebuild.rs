@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use kiln_model::name;
-use kiln_model::report::{Report, Reports};
-use kiln_model::verdict::Accept;
+use kiln_model::report::Report;
 use kiln_model::wheel::times::Epoch;
 
+use super::judged::{self, Accepted};
 use super::{Failure, Session};
 use crate::build::KeepFailed;
 use crate::pin::debian::Freshness;
@@ -89,13 +89,6 @@ enum Whether {
     No,
 }
 
-/// Verdicts that may be accepted besides `reproduced`.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Accepted {
-    /// Equal after named normalisers.
-    Equivalent,
-}
-
 fn word(text: &str) -> Result<String, String> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"+-.=_".contains(&b);
     match !text.is_empty() && text.bytes().all(fits) {
@@ -133,7 +126,7 @@ fn epoch(text: &str) -> Result<Epoch, String> {
 impl Rebuild {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
         let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
-        let mut reports = session.with_settings(self.jobs, keep, None, |builder| {
+        let reports = session.with_settings(self.jobs, keep, None, |builder| {
             let rebuilding = Rebuilding {
                 builder,
                 clock: jiff::Timestamp::now(),
@@ -164,27 +157,7 @@ impl Rebuild {
             Ok(reports)
         })?;
         session.keep_within_budget()?;
-        if let Some(file) = &self.html {
-            session.write_file(file, render::html::page(&reports).as_bytes())?;
-        }
-        let accept = match self.accept {
-            Some(Accepted::Equivalent) => Accept::Equivalent,
-            None => Accept::Identical,
-        };
-        if session.json() {
-            if reports.len() == 1 {
-                let report = reports.remove(0);
-                session.print_json(&report)?;
-                return Ok(report.exit_code(accept));
-            }
-            let reports = Reports::new(reports);
-            session.print_json(&reports)?;
-            return Ok(reports.exit_code(accept));
-        }
-        for report in &reports {
-            session.print_text(&render::text::report(report, session.colour()))?;
-        }
-        Ok(Reports::new(reports).exit_code(accept))
+        judged::tell(session, reports, self.html.as_deref(), Accepted::of(self.accept))
     }
 
     fn settings(&self) -> Settings {

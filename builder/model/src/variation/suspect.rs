@@ -396,18 +396,8 @@ mod tests {
     #[test]
     fn outcomes_that_never_ran_or_are_not_there_give_nothing_away() {
         let mut differences = Differences::default();
-        differences.differences.push(Difference {
-            between: [0, 7],
-            output: "out".parse().unwrap(),
-            path: crate::outcome::EntryPath::default(),
-            kind: Kind::Content,
-            first: None,
-            second: None,
-            content: None,
-            details: Vec::new(),
-            details_left_out: 0,
-            equivalence: None,
-        });
+        let path = crate::outcome::EntryPath::default();
+        differences.differences.push(Difference::new([0, 7], "out".parse().unwrap(), path, Kind::Content));
         assert_eq!(causes(&[samples::control()], &differences), []);
     }
 }
