@@ -30,7 +30,7 @@ fn chosen(all: Vec<String>) -> Vec<String> {
 }
 
 #[track_caller]
-fn reproduced(name: &str) {
+fn reproduced(name: &str) -> Value {
     let report = check(&Kiln::warm(), &recipe::shipped(name)).succeeded().json();
     assert_eq!(report["schema"], "kiln/report/v1");
     assert_eq!(report["verdict"], "reproduced", "{name}: {:#}", report["differences"]);
@@ -47,12 +47,21 @@ fn reproduced(name: &str) {
     for factor in ["build-path", "hostname", "umask", "time-zone", "home", "environment", "time", "user-name", "uid"] {
         assert!(varied.contains(factor), "{name}: {factor} was not varied: {:#}", report["factors"]);
     }
+    report
 }
 
 #[test]
-fn hello_is_reproduced() {
-    if ground::has_files("hello_is_reproduced") {
-        reproduced("hello");
+fn hello_is_reproduced_to_what_the_readme_shows() {
+    if !ground::has_files("hello_is_reproduced_to_what_the_readme_shows") {
+        return;
+    }
+    let report = reproduced("hello");
+    let readme = std::fs::read_to_string(ground::repository().join("README.md")).unwrap();
+    let outcome = &report["outcomes"][0];
+    let shown =
+        [&outcome["derivation"], &outcome["outputs"]["out"]["nar_hash"], &outcome["artifacts"]["hello"]["sha256"]];
+    for value in shown.map(|value| value.as_str().expect("a text").trim_start_matches("sha256:")) {
+        assert!(readme.contains(value), "README.md shows another than {value}");
     }
 }
 

@@ -233,7 +233,8 @@ impl Page {
                 self.line(&format!("  {indent}  in {}", path.trim_end_matches('/')));
             }
             if let Some(setting) = &cause.setting {
-                self.line(&format!("  {indent}  a build with {} would show it", words::plain(&setting.to_string())));
+                let (setting, shows) = (words::plain(&setting.to_string()), words::shows(cause.confidence));
+                self.line(&format!("  {indent}  a build with {setting} {shows}"));
             }
         }
     }

@@ -213,6 +213,14 @@ pub(super) fn confidence(confidence: Confidence) -> &'static str {
     }
 }
 
+/// What a build with a cause's setting does: a cause is proven by such a build only.
+pub(super) fn shows(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Proven => "has shown it",
+        Confidence::Likely | Confidence::Suspected => "would show it",
+    }
+}
+
 /// A heading that counts what it heads.
 pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })

@@ -68,7 +68,7 @@ mod tests {
     fn the_digest_does_not_move() {
         assert_eq!(
             digest(&[("name", "usr/bin/x")]).to_string(),
-            "886e5ede7ba0530e4f7020a0071117eebbd856cb04a27b1259d11bd58b25fd80"
+            "30a5b3acb43d31776f7dcceb204cc85dc72e2baefa8abdc6bb2eebd456d74b4e"
         );
     }
 }
