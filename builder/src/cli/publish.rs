@@ -18,7 +18,8 @@ use crate::nix::{CacheError, Destination, Publisher, paths_of};
 /// Write a binary cache that Nix substitutes from.
 #[derive(Debug, Args)]
 pub(super) struct Publish {
-    /// Paths in the store (/nix/store/HASH-NAME), or directories of built recipes; with all that they name
+    /// Paths in the store (/nix/store/HASH-NAME), directories of built recipes or files of built derivations; with all that
+    /// they name
     #[arg(required = true)]
     what: Vec<PathBuf>,
     /// Directory of the cache, made if it is not there, or its address (http, https), which must take PUT; credentials are read

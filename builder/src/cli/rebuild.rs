@@ -69,7 +69,7 @@ pub(super) struct Rebuild {
     /// Also write lock, derivation, artifacts and report to this directory, from which the rebuild can be repeated
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Rebuilds that run at once
+    /// Builds that run at once
     #[arg(long, short, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Keep the build directory of a failed build, for `kiln shell`
