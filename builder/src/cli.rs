@@ -189,7 +189,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Color::Never => anstream::ColorChoice::Never.write_global(),
     }
     let session = Session::new(cli.global);
-    match cli.command {
+    let code = match cli.command {
         Command::Lock(command) => command.run(&session),
         Command::Build(command) => command.run(&session),
         Command::Check(command) => command.run(&session),
@@ -207,7 +207,9 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Nar(command) => command.run(&session),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
-    }
+    }?;
+    session.sync()?;
+    Ok(code)
 }
 
 /// A failure as it is shown: `error:` and the chain, one act per level.

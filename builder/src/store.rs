@@ -10,8 +10,13 @@
 //! index.sqlite    made from the records
 //! ```
 //!
-//! A path is valid when its record exists: the tree is moved into place and synced first, then the record, then the index;
-//! removal goes the other way round. So a crash at any instruction leaves no half-valid path and loses no finished build.
+//! A path is valid when its record exists: the tree is moved into place first, then the record is, then the index is told;
+//! removal goes the other way round, each step on the disk before the next. So a process that is killed at any instruction
+//! leaves no half-valid path and loses no finished build. A machine that stops loses nothing that kiln has told of: all is on
+//! the disk before a result is printed or leaves the store ([`Store::sync`], `turn`). Of what was not told of yet, the last
+//! half minute at most, it may lose builds, but leaves no half-valid path: what may be torn is read, and what is torn is taken
+//! out, before the store is used again (`repair`). This rests on three things: that rename(2) is atomic, that fsync(2) and
+//! syncfs(2) mean what they say down to the medium, and that the kernel's boot id changes with every boot.
 //! Several processes may use one store at once. The store knows nothing of recipes, sandboxes or verdicts.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,10 +24,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_model::derivation::Derivation;
 use kiln_model::digest::NarHash;
-use kiln_model::name::Name;
 use kiln_model::store_path::StorePath;
+use rustix::fs::FlockOperation;
 
 mod add;
 mod copy;
@@ -42,9 +46,11 @@ mod manifest;
 mod outcome;
 mod realisation;
 mod record;
+mod repair;
 mod restore;
 mod rewriting;
 mod session;
+mod turn;
 mod verify;
 
 pub use add::{Added, Arrival};
@@ -59,6 +65,7 @@ pub use lock::Lock;
 pub use log::LogWriter;
 pub use outcome::{Draft, Taken};
 pub use record::PathInfo;
+pub use repair::Lost;
 pub use restore::Restored;
 pub use session::PrivateDir;
 pub use verify::{Problem, Trust, Verified};
@@ -73,6 +80,7 @@ pub struct Store {
     layout: Layout,
     index: Index,
     session: Arc<Session>,
+    lost: Vec<Lost>,
     /// Where copies are made before they have a name.
     tmp: File,
 }
@@ -96,17 +104,33 @@ impl Store {
     /// Opens the store at `root`, makes it if there is none, and cleans up after processes that died.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let layout = Layout::open(root)?;
+        // Nobody uses what another is about to doubt.
+        let _starting = Lock::take(&layout.locks().join("start"), FlockOperation::LockExclusive)?;
         let session = Arc::new(Session::start(&layout)?);
+        let dead = session.dead()?;
+        let lost = repair::end_turns(&layout, &dead)?;
         let index = Index::open(&layout.index(), || contents(&layout))?;
         let tmp = File::open(layout.tmp()).map_err(failed("opening", &layout.tmp()))?;
-        let store = Self { layout, index, session, tmp };
-        if store.session.after_a_crash {
+        let store = Self { layout, index, session, lost, tmp };
+        if !dead.is_empty() {
             // A record is written before its row: what died in between left a path that only the records know. Nobody is
             // between the two while collection is excluded.
             let _excluded = store.exclude_for_gc()?;
+            store.forget_moved_trees()?;
             store.rebuild_index()?;
         }
+        dead.into_iter().try_for_each(|dead| dead.bury(&store.layout))?;
         Ok(store)
+    }
+
+    /// Waits until all that was added is on the disk. To be called before anything that rests on it leaves the store.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.session.sync()
+    }
+
+    /// What was found to be lost when the store was opened, because the machine had stopped while somebody used it.
+    pub fn lost(&self) -> &[Lost] {
+        &self.lost
     }
 
     /// Where the store lies.
@@ -140,11 +164,6 @@ impl Store {
         self.layout.tree(path)
     }
 
-    /// The directory that holds all trees: what is `/nix/store` to those who read them.
-    pub fn physical_store(&self) -> PathBuf {
-        self.layout.trees()
-    }
-
     /// All valid paths, sorted.
     pub fn paths(&self) -> Result<Vec<PathInfo>, StoreError> {
         self.index.paths()
@@ -170,20 +189,6 @@ impl Store {
         Ok(closure)
     }
 
-    /// The outputs of a derivation, if all are valid; they are held then. This is all that building again an unchanged
-    /// recipe needs.
-    pub fn valid_outputs(&self, derivation: &Derivation) -> Result<Option<BTreeMap<Name, PathInfo>>, StoreError> {
-        let _shared = self.share_with_gc()?;
-        let mut outputs = BTreeMap::new();
-        for (name, output) in &derivation.outputs {
-            let Some(path) = output.path() else { return Ok(None) };
-            let Some(info) = self.path_info(path)? else { return Ok(None) };
-            self.hold_line(path.base_name())?;
-            outputs.insert(name.clone(), info);
-        }
-        Ok(Some(outputs))
-    }
-
     /// Keeps valid paths from being collected for as long as this store is open.
     pub fn hold(&self, paths: &BTreeSet<StorePath>) -> Result<(), StoreError> {
         let _shared = self.share_with_gc()?;
@@ -194,6 +199,14 @@ impl Store {
             self.hold_line(path.base_name())?;
         }
         Ok(())
+    }
+
+    /// The [closure](Store::closure) of a valid path, which is held.
+    pub fn hold_closure(&self, path: &StorePath) -> Result<BTreeMap<StorePath, PathInfo>, StoreError> {
+        let _shared = self.share_with_gc()?;
+        let closure = self.closure(&BTreeSet::from([path.clone()]))?;
+        self.hold_line(path.base_name())?;
+        Ok(closure)
     }
 
     /// A private directory (0700) on the store's file system, gone when dropped.

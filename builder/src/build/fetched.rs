@@ -5,7 +5,6 @@
 //! `unpack` the file is an archive as `nix-store --dump` writes it, compressed with xz if its address says so; with `executable`
 //! it may be run (Nix 2.8, `builtins/fetchurl.cc`).
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -20,9 +19,10 @@ use kiln_model::outcome::{Outcome, Output, Status};
 use kiln_model::rewrite::Rewrites;
 use kiln_model::store_path::{Algorithm, Method};
 
+use super::float::Settled;
 use super::graph::Node;
 use super::provide::Provided;
-use super::run::{Run, moment};
+use super::run::{Attempt, Run, moment};
 use super::schedule::nothing_ran;
 use super::{BuildError, Builder, io};
 use crate::fetch::{Archive, FetchError, Wanted};
@@ -33,7 +33,7 @@ const LARGEST_TREE: u64 = 64 << 30;
 
 impl Builder<'_> {
     /// Fetches the output of `node`, whatever the store has already.
-    pub(super) fn fetch_url(&self, node: &Node, provided: &Provided, fetch: &FetchUrl) -> Result<Run, BuildError> {
+    pub(super) fn fetch_url(&self, node: &Node, provided: &Provided, fetch: &FetchUrl) -> Result<Attempt, BuildError> {
         let (started, clock) = (SystemTime::now(), Instant::now());
         let private = self.store.private_dir()?;
         let store = private.path().join("store");
@@ -78,9 +78,9 @@ impl Builder<'_> {
                 }
             }
         }
-        let (taken, placed, message) = match self.take(node, provided, &store)? {
-            Ok(settled) => (settled.taken, settled.placed, None),
-            Err(message) => (BTreeMap::new(), BTreeMap::new(), Some(message)),
+        let (Settled { drafts, taken, placed }, message) = match self.take(node, provided, &store)? {
+            Ok(settled) => (settled, None),
+            Err(message) => (Settled::default(), Some(message)),
         };
         let outputs = taken.iter().map(|(name, taken)| {
             let path = placed[name].path.to_string();
@@ -95,9 +95,7 @@ impl Builder<'_> {
             failure: message.map(super::run::failure),
             ..nothing_ran(self.store, node)
         };
-        let json = serde_json::to_vec(&outcome).expect("an outcome has string keys only");
-        self.store.record_outcome(&json)?;
-        Ok(Run { outcome, taken, placed, kept: None })
+        Ok(Attempt { run: Run { outcome, taken, placed, kept: None }, drafts, rest: None })
     }
 
     /// Lays what was fetched where the output belongs, if it has the digest; the inner error says what it has.

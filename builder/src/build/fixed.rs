@@ -11,29 +11,28 @@ use kiln_model::store_path::Method;
 
 use super::{BuildError, io};
 use crate::nix::content_digest;
-use crate::store::{Store, Taken};
+use crate::store::Draft;
 
 /// Holds what a fixed output's build made against its digest; the inner error is the build's own fault.
 pub(super) fn hold(
     derivation: &Derivation,
-    taken: &BTreeMap<Variable, Taken>,
-    store: &Store,
+    drafts: &BTreeMap<Variable, Draft>,
 ) -> Result<Result<(), String>, BuildError> {
     for (name, output) in &derivation.outputs {
         let Output::Fixed { method, algorithm, digest, .. } = output else { continue };
-        let Some((_, taken)) = taken.iter().find(|(taken, _)| taken.as_str() == name.as_str()) else { continue };
-        if let Some(reference) = taken.references.first() {
+        let Some((_, draft)) = drafts.iter().find(|(made, _)| made.as_str() == name.as_str()) else { continue };
+        if let Some(reference) = draft.references().first() {
             return Ok(Err(format!(
                 "output {name} has a fixed digest and names {reference}: it may name no store path"
             )));
         }
-        let Some(tree) = store.tree(&taken.nar_hash)? else { continue };
+        let tree = draft.path();
         if *method == Method::Flat
-            && let Err(message) = is_flat(name, &tree)?
+            && let Err(message) = is_flat(name, tree)?
         {
             return Ok(Err(message));
         }
-        let found = content_digest(&tree, *method, *algorithm, &Rewrites::default())?;
+        let found = content_digest(tree, *method, *algorithm, &Rewrites::default())?;
         if found != *digest {
             let spelled = |digest: &[u8]| format!("{algorithm}-{}", BASE64.encode(digest));
             return Ok(Err(format!(

@@ -50,9 +50,10 @@ pub struct Placed {
     pub address: Option<String>,
 }
 
-/// The outputs of one build, kept in the store by their digests, and where they belong.
+/// The outputs of one build, what is known of them, and where they belong.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
+    pub(super) drafts: BTreeMap<Variable, Draft>,
     pub(super) taken: BTreeMap<Variable, Taken>,
     pub(super) placed: BTreeMap<Variable, Placed>,
 }
@@ -121,7 +122,7 @@ pub(super) fn realised<'a>(
     Ok(Some(Cow::Owned(outputs)))
 }
 
-/// Keeps the outputs of a build and says where they belong; the inner error is the build's own fault.
+/// Gives the outputs of a build their last form and says where they belong; the inner error is the build's own fault.
 pub(super) fn settle(
     store: &Store,
     target: Target<'_>,
@@ -155,7 +156,8 @@ pub(super) fn settle(
             last.insert(scratch, path.clone());
             placed = Placed { path, address: Some(content_address(*method, *algorithm, &digest)) };
         }
-        settled.taken.insert(name.clone(), store.keep_draft(draft)?);
+        settled.taken.insert(name.clone(), draft.taken());
+        settled.drafts.insert(name.clone(), draft);
         settled.placed.insert(name.clone(), placed);
     }
     Ok(Ok(settled))

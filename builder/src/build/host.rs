@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use kiln_model::outcome::Host;
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -22,6 +23,11 @@ pub fn processor_count() -> NonZeroU32 {
 
 /// Bytes of memory that the machine has, from `/proc/meminfo` (proc(5)); 1 GiB where that cannot be read.
 pub fn memory() -> u64 {
+    static MEMORY: OnceLock<u64> = OnceLock::new();
+    *MEMORY.get_or_init(total_memory)
+}
+
+fn total_memory() -> u64 {
     let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
@@ -55,20 +61,26 @@ pub fn file_system_name(magic: FsType) -> String {
     }
 }
 
+/// The processor's own name. Asked once: the kernel makes the text anew for each processor, which takes longer than a small file.
+fn cpu() -> &'static str {
+    static CPU: OnceLock<String> = OnceLock::new();
+    CPU.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let name = text.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim()));
+        name.unwrap_or("unknown").to_owned()
+    })
+}
+
 /// The traits of this machine, and of the store at `store`.
 pub fn traits(store: &Path) -> Host {
     let uname = nix::sys::utsname::uname();
     let part = |get: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
         uname.as_ref().map(|u| get(u).to_string_lossy().into_owned()).unwrap_or_default()
     };
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_string())
-    });
     Host {
         kernel: format!("{} {} {}", part(|u| u.sysname()), part(|u| u.release()), part(|u| u.version())),
         machine: part(|u| u.machine()),
-        cpu: cpu.unwrap_or_else(|| "unknown".into()),
+        cpu: cpu().to_owned(),
         cores: processor_count().get(),
         store_file_system: file_system(store),
         kiln: env!("CARGO_PKG_VERSION").into(),

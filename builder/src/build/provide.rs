@@ -23,7 +23,7 @@ use crate::event::{self, Level};
 use crate::fetch::{Archive, Wanted};
 use crate::pin;
 use crate::recipe_dir::RecipeDir;
-use crate::store::{Digests, Store, Trust};
+use crate::store::{Digests, Store, StoreError, Trust};
 
 /// Differing files that an error names; the others are counted.
 const NAMED: usize = 20;
@@ -98,15 +98,17 @@ impl Builder<'_> {
         });
         let environment = node.environment();
         for path in derivation.input_sources.iter().chain(made) {
-            let Some(nar_hash) = self.valid(path)? else {
-                return Err(BuildError::NoInput { target: node.shown.display().to_string(), path: path.clone() });
-            };
+            let missing = || BuildError::NoInput { target: node.shown.display().to_string(), path: path.clone() };
             if environment.as_ref() == Some(path) {
+                let nar_hash = self.valid(path)?.ok_or_else(missing)?;
                 self.store.hold(&BTreeSet::from([path.clone()]))?;
                 provided.environment = Some(self.store.physical(path));
                 provided.digests.insert(path.clone(), nar_hash);
             } else {
-                self.add_closure(path, provided)?;
+                self.add_closure(path, provided).map_err(|error| match error {
+                    BuildError::Store(StoreError::NotValid { path: gone }) if gone == *path => missing(),
+                    other => other,
+                })?;
             }
         }
         provided.resolved = resolved.map(Box::new);
@@ -133,14 +135,14 @@ impl Builder<'_> {
         path: &StorePath,
         Provided { closure, digests, substituted, .. }: &mut Provided,
     ) -> Result<(), BuildError> {
-        let wanted = BTreeSet::from([path.clone()]);
-        self.store.hold(&wanted)?;
-        for (path, info) in self.store.closure(&wanted)? {
-            if let Some(nar_hash) = self.valid(&path)? {
-                closure.insert(path.clone(), self.store.physical(&path));
-                substituted.extend(info.substituted.map(|from| (path.clone(), from)));
-                digests.insert(path, nar_hash);
+        for (path, info) in self.store.hold_closure(path)? {
+            if closure.contains_key(&path) {
+                continue;
             }
+            let info = self.store.check_known(info, self.trust())?;
+            closure.insert(path.clone(), self.store.physical(&path));
+            substituted.extend(info.substituted.map(|from| (path.clone(), from)));
+            digests.insert(path, info.nar_hash);
         }
         Ok(())
     }

@@ -32,18 +32,35 @@ use super::sandbox::{Places, spec};
 use super::transcript::Transcript;
 use super::{BuildError, Builder, io};
 use super::{artifact, fixed};
-use crate::store::{Origin, PathInfo, PrivateDir, Source, StoreError, Taken, TreeError, TreeLimits};
+use crate::store::{Draft, LogWriter, Origin, PathInfo, PrivateDir, Source, StoreError, Taken, TreeError, TreeLimits};
 
 /// What one build left.
 pub struct Run {
     /// What this machine saw.
     pub outcome: Outcome,
-    /// The outputs' trees, kept in the store by digest. Empty unless built.
+    /// What is known of the outputs' trees. Empty unless built.
     pub taken: BTreeMap<Variable, Taken>,
     /// Where they belong.
     pub placed: BTreeMap<Variable, Placed>,
     /// The build directory of a failed build, if it was to be kept and is on disk.
     pub kept: Option<PathBuf>,
+}
+
+/// A build that has ended and of which the store knows nothing yet.
+pub(super) struct Attempt {
+    pub(super) run: Run,
+    /// The outputs' trees; gone when dropped.
+    pub(super) drafts: BTreeMap<Variable, Draft>,
+    /// What was made for it alone, if something ran.
+    pub(super) rest: Option<Rest>,
+}
+
+/// What a build leaves beside its outputs.
+pub(super) struct Rest {
+    log: LogWriter,
+    /// Removed before its owner's slot is given to another.
+    _private: PrivateDir,
+    _slot: Slot,
 }
 
 /// How the payload's end is told.
@@ -54,7 +71,8 @@ struct End {
 }
 
 impl Builder<'_> {
-    /// Builds `node` once under `conditions`, whatever the store has already; `began` is called when its sandbox starts.
+    /// Builds `node` once under `conditions`, whatever the store has already; `began` is called when its sandbox starts. The
+    /// outputs are kept by their digests, and the outcome is filed.
     pub fn run(
         &self,
         node: &Node,
@@ -62,6 +80,31 @@ impl Builder<'_> {
         conditions: &Conditions,
         began: &dyn Fn(),
     ) -> Result<Run, BuildError> {
+        let mut attempt = self.attempt(node, provided, conditions, began)?;
+        for draft in std::mem::take(&mut attempt.drafts).into_values() {
+            self.store.keep_draft(draft)?;
+        }
+        self.file(attempt)
+    }
+
+    /// Files the outcome of a build and its log, and removes what was made for it alone. Its outputs are in the store.
+    pub(super) fn file(&self, Attempt { run, rest, .. }: Attempt) -> Result<Run, BuildError> {
+        if let (Some(Rest { log: writer, .. }), Some(log)) = (rest, &run.outcome.log) {
+            writer.finish(&log.sha256)?;
+        }
+        let json = serde_json::to_vec(&run.outcome).expect("an outcome has string keys only");
+        self.store.record_outcome(&json)?;
+        Ok(run)
+    }
+
+    /// Builds `node` once; nothing but private names is in the store afterwards.
+    pub(super) fn attempt(
+        &self,
+        node: &Node,
+        provided: &Provided,
+        conditions: &Conditions,
+        began: &dyn Fn(),
+    ) -> Result<Attempt, BuildError> {
         if let Some(fetch) = provided.target(node).derivation.fetch_url().map_err(|source| refused(node, source))? {
             began();
             return self.fetch_url(node, provided, &fetch);
@@ -82,7 +125,7 @@ impl Builder<'_> {
         let places = self.places(&private, &slot, provided, &contract)?;
         let spec = spec(provided.target(node).derivation, &contract, conditions, &node.limits(), &places);
         let plan = plan(&spec, self.host)?;
-        let mut transcript = Transcript::new(self.store.log_writer()?);
+        let mut transcript = Transcript::new(self.store.log_writer());
 
         let (started, clock) = (SystemTime::now(), Instant::now());
         let running = self.launcher.spawn(&plan, &slot, Stdio::Log)?;
@@ -97,18 +140,15 @@ impl Builder<'_> {
         let seconds = clock.elapsed();
         let tail = transcript.tail();
         let (log, writer) = transcript.finish().map_err(io("writing the log to", self.store.root()))?;
-        writer.finish(&log_name(&log))?;
         let mut end = how_it_ended(ended.how, tail);
-        let (mut taken, mut placed) = (BTreeMap::new(), BTreeMap::new());
+        let mut settled = Settled::default();
         if end.status == Status::Built {
             match self.take(node, provided, &places.store)? {
-                Ok(settled) => (taken, placed) = (settled.taken, settled.placed),
+                Ok(made) => settled = made,
                 Err(message) => end = End::failed(message, None, &end),
             }
         }
-        // After the scan: a change of owner would take away the set-id bits and capabilities that it refuses.
-        slot.reclaim_tree(&places.store)?;
-        slot.reclaim_tree(&places.build)?;
+        let Settled { mut drafts, mut taken, placed } = settled;
         let mut outcome = self.outcome(node, provided, (conditions, &contract), &ended, &end, (&taken, &placed), log);
         outcome.started = moment(started);
         // No namespace hides the wall clock: what the caller reads at the start is what the build would have read.
@@ -125,16 +165,21 @@ impl Builder<'_> {
                     outcome.failure = Some(failure(error.to_string()));
                     outcome.outputs.clear();
                     taken.clear();
+                    drafts.clear();
                 }
             }
         }
         let kept = match (outcome.status, self.settings.keep_failed) {
             (Status::Built, _) | (_, KeepFailed::No) => None,
-            (_, KeepFailed::Yes) => Some(self.store.keep_failed(&private, &node.path)?),
+            (_, KeepFailed::Yes) => {
+                // After the scan: a change of owner would take away the set-id bits and capabilities that it refuses.
+                slot.reclaim_tree(&places.store)?;
+                slot.reclaim_tree(&places.build)?;
+                Some(self.store.keep_failed(&private, &node.path)?)
+            }
         };
-        let json = serde_json::to_vec(&outcome).expect("an outcome has string keys only");
-        self.store.record_outcome(&json)?;
-        Ok(Run { outcome, taken, placed, kept })
+        let rest = Some(Rest { log: writer, _private: private, _slot: slot });
+        Ok(Attempt { run: Run { outcome, taken, placed, kept }, drafts, rest })
     }
 
     /// What the build of `node` is promised under `conditions`.
@@ -249,7 +294,7 @@ impl Builder<'_> {
         if let Err(error) = checks.hold(&made.collect(), &known) {
             return Ok(Err(error.to_string()));
         }
-        Ok(fixed::hold(target.derivation, &settled.taken, self.store)?.map(|()| settled))
+        Ok(fixed::hold(target.derivation, &settled.drafts)?.map(|()| settled))
     }
 
     #[expect(clippy::too_many_arguments, reason = "an outcome is made of all that is known about a build")]
@@ -424,9 +469,4 @@ fn observed(seen: &kiln_sandbox::Observed, contract: &Contract, conditions: &Con
 
 pub(super) fn moment(time: SystemTime) -> Moment {
     Moment::from_unix(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
-}
-
-/// The name under which a log is kept.
-pub fn log_name(log: &Log) -> Name {
-    log.sha256.to_string().parse().expect("hexadecimal digits are a name")
 }

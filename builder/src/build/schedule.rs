@@ -14,9 +14,10 @@ use super::float::{self, Placed};
 use super::graph::{Graph, Node, Origin};
 use super::plan::Plan;
 use super::provide::Provided;
+use super::run::Attempt;
 use super::{BuildError, Builder, artifact, host, run};
 use crate::event::{self, Level};
-use crate::store::{Digests, Store};
+use crate::store::{Digests, Draft, Lock, Store};
 
 /// A node's outcome, built now or before.
 #[derive(Debug, Clone)]
@@ -25,6 +26,13 @@ pub struct Realised {
     pub outcome: Outcome,
     /// The build directory of a failed build, if it was kept.
     pub kept: Option<PathBuf>,
+}
+
+/// A build whose outputs are valid, and what is still to be done about it.
+struct Unfiled {
+    attempt: Attempt,
+    /// Until then another process that waits for the build does not find its outcome.
+    _lock: Lock,
 }
 
 /// How far the nodes that are needed have come.
@@ -39,6 +47,13 @@ struct Progress {
     /// Nothing further is begun.
     stopped: bool,
     failed: Option<BuildError>,
+}
+
+impl Progress {
+    fn fail(&mut self, error: BuildError) {
+        self.stopped = true;
+        self.failed.get_or_insert(error);
+    }
 }
 
 /// What the threads of one graph share.
@@ -107,11 +122,13 @@ impl<'a> Work<'a> {
                     }
                 }
             }
-            Err(error) => {
-                progress.stopped = true;
-                progress.failed.get_or_insert(error);
-            }
+            Err(error) => progress.fail(error),
         }
+        self.changed.notify_all();
+    }
+
+    fn fail(&self, error: BuildError) {
+        self.lock().fail(error);
         self.changed.notify_all();
     }
 }
@@ -244,45 +261,71 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// One thread: takes a node whose needs are done until none is left, or until another thread met an error.
+    /// One thread: takes a node whose needs are done until none is left, or until another thread met an error. Who waits for
+    /// a node goes on when its outputs are valid; its outcome is filed meanwhile.
     fn work(&self, work: &Work<'_>) {
         let _alarm = Alarm(work);
         while let Some((node, not_built)) = work.take() {
             let nodes = &work.graph.nodes;
             let result = match not_built {
-                Some(need) => Ok(self.unavailable(&nodes[node], &nodes[need])),
+                Some(need) => Ok((self.unavailable(&nodes[node], &nodes[need]), None)),
                 None => self.realise_node(work.graph, node),
             };
-            work.finish(node, result);
+            match result {
+                Ok((realised, unfiled)) => {
+                    work.finish(node, Ok(realised));
+                    if let Some(Unfiled { attempt, _lock }) = unfiled
+                        && let Err(error) = self.file(attempt)
+                    {
+                        work.fail(error);
+                    }
+                }
+                Err(error) => work.finish(node, Err(error)),
+            }
         }
     }
 
-    fn realise_node(&self, graph: &Graph, index: usize) -> Result<Realised, BuildError> {
+    fn realise_node(&self, graph: &Graph, index: usize) -> Result<(Realised, Option<Unfiled>), BuildError> {
         let node = &graph.nodes[index];
+        let done = |outcome| Ok((Realised { outcome, kept: None }, None));
         if let Some(outcome) = cached(self.store, node)? {
-            return Ok(Realised { outcome, kept: None });
+            return done(outcome);
         }
         let provided = self.provide(graph, index)?;
         // Another process may be building the same: then its result is taken.
-        let _lock = self.store.lock_build(provided.target(node).path)?;
+        let lock = self.store.lock_build(provided.target(node).path)?;
         if let Some(resolved) = &provided.resolved {
             self.substitute_resolved(node, resolved)?;
             // Another derivation may have resolved to the same.
             float::record(self.store, node, &provided)?;
         }
         if let Some(outcome) = cached(self.store, node)? {
-            return Ok(Realised { outcome, kept: None });
+            return done(outcome);
         }
         event::say(self.events, Level::Note, format!("building {}", node.title()));
-        let run = self.run(node, &provided, &Conditions::control(self.settings.cores), &|| ())?;
-        if run.outcome.status == Status::Built {
-            self.register(node, &provided, &run)?;
+        let mut attempt = self.attempt(node, &provided, &Conditions::control(self.settings.cores), &|| ())?;
+        if attempt.run.outcome.status == Status::Built {
+            let drafts = std::mem::take(&mut attempt.drafts);
+            self.register_drafts(node, &provided, &attempt.run, drafts)?;
         }
-        Ok(Realised { outcome: run.outcome, kept: run.kept })
+        let realised = Realised { outcome: attempt.run.outcome.clone(), kept: attempt.run.kept.clone() };
+        Ok((realised, Some(Unfiled { attempt, _lock: lock })))
     }
 
-    /// Makes the trees of an unvaried build the valid store paths, unless they are valid already.
+    /// Makes the trees of an unvaried build, which are kept by their digests, the valid store paths, unless they are valid
+    /// already.
     pub fn register(&self, node: &Node, provided: &Provided, run: &super::Run) -> Result<(), BuildError> {
+        self.register_drafts(node, provided, run, BTreeMap::new())
+    }
+
+    /// The same for trees of which those in `drafts` are not kept.
+    fn register_drafts(
+        &self,
+        node: &Node,
+        provided: &Provided,
+        run: &super::Run,
+        mut drafts: BTreeMap<Variable, Draft>,
+    ) -> Result<(), BuildError> {
         if let Origin::Recipe(locked) = &node.origin {
             let environment = &locked.environment;
             let names_it = run.taken.values().any(|taken| taken.references.contains(environment));
@@ -295,10 +338,10 @@ impl Builder<'_> {
                 self.store.add_tree(&name, made, Digests::Nar)?;
             }
         }
-        self.store.add_derivation(&node.derivation.name, &node.derivation.print())?;
+        self.store.add_parsed(&node.path, &node.derivation)?;
         let target = provided.target(node);
         if target.path != &node.path {
-            self.store.add_derivation(&target.derivation.name, &target.derivation.print())?;
+            self.store.add_parsed(target.path, target.derivation)?;
         }
         let made = run.placed.iter().filter_map(|(name, Placed { path, .. })| {
             let taken = run.taken.get(name)?;
@@ -306,7 +349,11 @@ impl Builder<'_> {
         });
         for name in run::in_order(&made.collect()).unwrap_or_default() {
             let (Some(placed), Some(taken)) = (run.placed.get(name), run.taken.get(name)) else { continue };
-            self.store.register_output(&placed.path, taken, target.path, placed.address.clone())?;
+            let address = placed.address.clone();
+            match drafts.remove(name) {
+                Some(draft) => self.store.register_draft(&placed.path, draft, target.path, address)?,
+                None => self.store.register_output(&placed.path, taken, target.path, address)?,
+            };
         }
         if let Some(resolved) = &provided.resolved {
             float::record_built(self.store, resolved, &run.placed)?;

@@ -57,6 +57,7 @@ impl Lock {
                     (false, false) => "written",
                 };
                 if !same && !self.check {
+                    session.sync()?;
                     recipe.write_lock(&lock)?;
                 }
                 event::say(

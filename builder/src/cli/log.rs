@@ -8,7 +8,6 @@ use kiln_model::outcome::Outcome;
 
 use super::{Failure, Session};
 use crate::build::graph::Graph;
-use crate::build::run::log_name;
 use crate::exit::{self, Kind};
 
 /// Show the log of a build.
@@ -38,7 +37,7 @@ impl Log {
         };
         let outcome: Outcome =
             serde_json::from_slice(&store.outcome(derivation, id)?).map_err(|e| Failure::new(Kind::Host, e))?;
-        let log = outcome.log.as_ref().and_then(|log| store.log(&log_name(log)).transpose()).transpose()?;
+        let log = outcome.log.as_ref().and_then(|log| store.log(&log.sha256).transpose()).transpose()?;
         let Some(mut log) = log else {
             return Err(missing(format!("the log of that build of {shown} is not in the store any more")));
         };

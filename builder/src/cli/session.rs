@@ -64,6 +64,9 @@ impl Session {
             return Ok(store);
         }
         let store = Store::open(&self.store_root()?)?;
+        for lost in store.lost() {
+            self.show(Event::Said { level: Level::Warning, text: lost.to_string().replace('\n', " ") });
+        }
         Ok(self.store.get_or_init(|| store))
     }
 
@@ -223,8 +226,14 @@ impl Session {
         }
     }
 
+    /// Waits until what this run added to the store is on the disk: nothing is told before.
+    pub(super) fn sync(&self) -> Result<(), Failure> {
+        Ok(self.store.get().map_or(Ok(()), Store::sync)?)
+    }
+
     /// Prints text on stdout, as it is.
     pub(super) fn print_text(&self, text: &str) -> Result<(), Failure> {
+        self.sync()?;
         let mut out = std::io::stdout().lock();
         match write!(out, "{text}").and_then(|()| out.flush()) {
             // Who closed the pipe has read enough.
@@ -235,6 +244,7 @@ impl Session {
 
     /// Replaces the file at `path`; there is the old one or the new one, whole.
     pub(super) fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+        self.sync()?;
         let write = || -> std::io::Result<()> {
             let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let mut file = tempfile::NamedTempFile::new_in(directory)?;

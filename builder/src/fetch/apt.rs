@@ -78,13 +78,6 @@ impl Apt {
         files
     }
 
-    /// The keyrings that sources without `Signed-By` are checked with.
-    pub fn trusted_keyrings(&self) -> Vec<PathBuf> {
-        let mut files = vec![self.path("trusted", "trusted.gpg")];
-        files.extend(parts(&self.path("trustedparts", "trusted.gpg.d"), &["gpg", "asc"]));
-        files
-    }
-
     /// The proxy that apt is told to use for `url`: `Some("DIRECT")` if it is told to use none, nothing if apt is not told.
     pub fn proxy(&self, url: &Url) -> Option<&str> {
         let host = url.host_str()?;

@@ -90,6 +90,8 @@ impl Publisher<'_> {
         };
         let waits_for: Vec<Vec<usize>> = ordered.iter().map(|path| waits_for(path)).collect();
         let realisations = self.realisations(&place)?;
+        // What others get must not be lost here.
+        self.store.sync()?;
 
         let cache = self.destination.open(self.store)?;
         let run = Run { publisher: self, cache, large: Mutex::default(), done: Mutex::default() };

@@ -1,4 +1,5 @@
-//! Ways into the store: copy to a private name, hash on the way, move into place, sync, record.
+//! Ways into the store: copy to a private name, hash on the way, move into place, record. All of it is on the disk when the
+//! turn ends (`turn`).
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_model::derivation::Derivation;
 use kiln_model::digest::NarHash;
+use kiln_model::format::nar::frame;
 use kiln_model::name::Name;
 use kiln_model::outcome::Substituted;
 use kiln_model::store_path::StorePath;
@@ -19,9 +21,10 @@ use super::copy::{Destination, Files, Origin, Root, Source, TreeLimits, Walked, 
 use super::digester::Digests;
 use super::error::{StoreError, TreeError, failed};
 use super::fingerprint::Fingerprint;
-use super::outcome::{Location, Taken};
+use super::outcome::{Draft, Location, Taken, tree_record};
 use super::record::{self, PathInfo};
 use super::session::remove_tree;
+use super::turn::Making;
 use super::{Store, durable};
 
 /// A tree that is in the store now.
@@ -127,21 +130,27 @@ impl Store {
     pub fn add_derivation(&self, name: &Name, bytes: &[u8]) -> Result<StorePath, StoreError> {
         let derivation = Derivation::parse(name.clone(), bytes)?;
         let path = derivation.path()?;
-        if self.path_info(&path)?.is_some() {
-            self.hold(&BTreeSet::from([path.clone()]))?;
-            return Ok(path);
+        self.add_parsed(&path, &derivation)?;
+        Ok(path)
+    }
+
+    /// The same for one that was parsed, at the path that its text gives it.
+    pub fn add_parsed(&self, path: &StorePath, derivation: &Derivation) -> Result<(), StoreError> {
+        if self.path_info(path)?.is_some() {
+            return self.hold(&BTreeSet::from([path.clone()]));
         }
-        let private = self.private_dir()?;
-        let file = private.path().join("text");
-        std::fs::write(&file, bytes).map_err(failed("writing", &file))?;
-        let (directory, base) = split(&file)?;
-        let source = Source { directory: directory.as_fd(), name: &base, shown: &file, origin: Origin::Given };
-        let staged = self.stage(source, Digests::Nar, None, TreeLimits::default())?;
-        let references = derivation.input_sources.into_iter().chain(derivation.input_derivations.into_keys()).collect();
-        let ca = Some(StorePath::text_address(bytes));
-        let (path, signatures) = (path.clone(), BTreeSet::new());
+        let text = derivation.print();
+        let mut archive = Vec::new();
+        frame::start(&mut archive);
+        frame::file(&mut archive, text.len() as u64);
+        archive.extend(&text);
+        frame::file_end(&mut archive, text.len() as u64);
+        let restored = self.restore(&mut &archive[..], TreeLimits::default())?;
+        let inputs = derivation.input_sources.iter().chain(derivation.input_derivations.keys());
+        let (path, references) = (path.clone(), inputs.cloned().collect());
+        let (ca, signatures) = (Some(StorePath::text_address(&text)), BTreeSet::new());
         let arrival = Arrival { path, references, deriver: None, ca, signatures, substituted: None };
-        Ok(self.publish(staged, arrival)?.path)
+        self.publish(restored.staged, arrival).map(drop)
     }
 
     /// The text of a derivation in the store.
@@ -152,7 +161,28 @@ impl Store {
         Ok(Derivation::parse_at(path, &bytes)?)
     }
 
-    /// Makes what an unvaried build left behind the valid `path`. A path that is valid already stays as it is, and is what
+    /// Makes what an unvaried build left behind the valid `path`. If the path is valid already, that stays as it is and is what
+    /// is returned; another tree than that is kept for the build's outcome.
+    pub fn register_draft(
+        &self,
+        path: &StorePath,
+        draft: Draft,
+        deriver: &StorePath,
+        ca: Option<String>,
+    ) -> Result<PathInfo, StoreError> {
+        if let Some(info) = self.path_info(path)?
+            && info.nar_hash != draft.nar_hash()
+        {
+            self.hold(&BTreeSet::from([path.clone()]))?;
+            self.keep_draft(draft)?;
+            return Ok(info);
+        }
+        let (path, references, deriver) = (path.clone(), draft.references().clone(), Some(deriver.clone()));
+        let arrival = Arrival { path, references, deriver, ca, signatures: BTreeSet::new(), substituted: None };
+        self.publish(draft.0, arrival)
+    }
+
+    /// The same for what is [kept](Store::keep_draft). A path that is valid already stays as it is, and is what
     /// is returned: compare its NAR hash.
     pub fn register_output(
         &self,
@@ -170,12 +200,20 @@ impl Store {
         let _tree_lock = self.lock_name(&format!("tree-{}", taken.nar_hash.digest()))?;
         let place = self.physical(path);
         let not_kept = || StoreError::Outcome(format!("the tree {} is not kept any more", taken.nar_hash));
-        let fingerprint = match self.tree_location(&taken.nar_hash)?.ok_or_else(not_kept)? {
+        let location = self.tree_location(&taken.nar_hash)?.ok_or_else(not_kept)?;
+        let making = self.session.making()?;
+        let fingerprint = match location {
             Location::Kept => {
                 let kept = self.layout.outcome_tree(&taken.nar_hash);
+                let record = tree_record(&kept);
+                let is_of_this_turn = record::stamp(&record)?.as_ref() == Some(&making.stamp());
                 move_tree(&kept, &place)?;
-                self.forget_tree(&taken.nar_hash)?;
-                durable::sync_all(self.root())?;
+                if !is_of_this_turn {
+                    // It was safe: it must not be found in neither place.
+                    durable::sync_all(self.root())?;
+                }
+                self.index.remove_tree(&taken.nar_hash)?;
+                making.remove(&record)?;
                 fingerprint_of(&place)?
             }
             Location::Valid(other) => {
@@ -187,7 +225,7 @@ impl Store {
                     let (expected, found) = (taken.nar_hash, staged.walked.nar_hash);
                     return Err(StoreError::Tampered { path: from, expected, found });
                 }
-                self.settle(staged, &place)?
+                settle(staged, &place)?
             }
         };
         let info = PathInfo {
@@ -202,7 +240,7 @@ impl Store {
             registered: record::now(),
             fingerprint,
         };
-        self.record(&info)?;
+        self.record(&info, &making)?;
         Ok(info)
     }
 
@@ -239,16 +277,6 @@ impl Store {
         }
     }
 
-    /// Moves a staged tree to `place`, replacing a leftover without a record, and waits until it is on the disk.
-    pub(super) fn settle(&self, mut staged: Staged, place: &Path) -> Result<Fingerprint, StoreError> {
-        move_tree(&staged.path, place)?;
-        durable::sync_all(self.root())?;
-        let parent = place.parent().expect("paths of the store have a parent");
-        let directory = File::open(parent).map_err(failed("opening", parent))?;
-        let stats = std::mem::take(&mut staged.walked.stats);
-        stats.finish(directory.as_fd(), &c_name(place)).map_err(failed("looking at", place))
-    }
-
     /// Makes a staged tree the valid `path`. If another was faster, its copy stays.
     pub(super) fn publish(&self, staged: Staged, arrival: Arrival) -> Result<PathInfo, StoreError> {
         let Arrival { path, references, deriver, ca, signatures, substituted } = arrival;
@@ -259,7 +287,8 @@ impl Store {
             return Ok(info);
         }
         let (nar_hash, nar_size) = (staged.walked.nar_hash, staged.walked.nar_size);
-        let fingerprint = self.settle(staged, &self.physical(&path))?;
+        let making = self.session.making()?;
+        let fingerprint = settle(staged, &self.physical(&path))?;
         let info = PathInfo {
             path,
             nar_hash,
@@ -272,15 +301,24 @@ impl Store {
             registered: record::now(),
             fingerprint,
         };
-        self.record(&info)?;
+        self.record(&info, &making)?;
         Ok(info)
     }
 
-    /// The tree is in its place and on the disk: now it becomes valid.
-    pub(super) fn record(&self, info: &PathInfo) -> Result<(), StoreError> {
-        durable::write(&self.session, &self.layout.record(&info.path), &record::print(info))?;
+    /// The tree is in its place: now it becomes valid.
+    fn record(&self, info: &PathInfo, making: &Making<'_>) -> Result<(), StoreError> {
+        making.write(&self.layout.record(&info.path), &record::print_stamped(info, &making.stamp()))?;
         self.index.add_paths([info])
     }
+}
+
+/// Moves a staged tree to `place`, replacing a leftover without a record.
+pub(super) fn settle(mut staged: Staged, place: &Path) -> Result<Fingerprint, StoreError> {
+    move_tree(&staged.path, place)?;
+    let parent = place.parent().expect("paths of the store have a parent");
+    let directory = File::open(parent).map_err(failed("opening", parent))?;
+    let stats = std::mem::take(&mut staged.walked.stats);
+    stats.finish(directory.as_fd(), &c_name(place)).map_err(failed("looking at", place))
 }
 
 /// Moves a canonical tree. The caller holds the lock of `to`, and nothing valid is there.

@@ -9,7 +9,10 @@ use kiln_model::store_path::StorePath;
 use super::error::{StoreError, failed};
 
 /// The version of the layout that this kiln writes. Older ones are brought up to it, newer ones refused.
-pub const SCHEMA: u32 = 1;
+///
+/// 1: every record is on the disk when it is made. 2: records bear the stamps of turns, and sessions say which have not ended;
+/// a kiln that knows nothing of that must not clear such a session away.
+pub const SCHEMA: u32 = 2;
 
 /// The store's root, and the names below it.
 #[derive(Debug, Clone)]
@@ -52,22 +55,26 @@ impl Layout {
         match std::fs::read_to_string(&path) {
             Ok(text) => match text.trim_end().parse::<u32>() {
                 Ok(SCHEMA) => Ok(()),
+                // What is there already is right as it is.
+                Ok(1) => self.write_schema(&path),
                 Ok(found) if found > SCHEMA => {
                     Err(StoreError::NewerSchema { path: self.root.clone(), found, known: SCHEMA })
                 }
                 _ => Err(StoreError::Damaged { path, reason: format!("expected a version up to {SCHEMA}") }),
             },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                // Two processes may do this at once: each renames the same text into place.
-                let temporary =
-                    tempfile::NamedTempFile::new_in(&self.root).map_err(failed("creating a file in", &self.root))?;
-                std::fs::write(temporary.path(), format!("{SCHEMA}\n")).map_err(failed("writing", &path))?;
-                temporary.as_file().sync_all().map_err(failed("syncing", &path))?;
-                temporary.persist(&path).map_err(|error| failed("writing", &path)(error.error))?;
-                Ok(())
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.write_schema(&path),
             Err(error) => Err(failed("reading", &path)(error)),
         }
+    }
+
+    /// Two processes may do this at once: each renames the same text into place.
+    fn write_schema(&self, path: &Path) -> Result<(), StoreError> {
+        let temporary =
+            tempfile::NamedTempFile::new_in(&self.root).map_err(failed("creating a file in", &self.root))?;
+        std::fs::write(temporary.path(), format!("{SCHEMA}\n")).map_err(failed("writing", path))?;
+        temporary.as_file().sync_all().map_err(failed("syncing", path))?;
+        temporary.persist(path).map_err(|error| failed("writing", path)(error.error))?;
+        Ok(())
     }
 
     pub(super) fn root(&self) -> &Path {

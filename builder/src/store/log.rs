@@ -5,69 +5,102 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_model::name::Name;
+use kiln_model::digest::Digest;
 
+use super::Store;
 use super::error::{StoreError, failed};
 use super::session::Session;
-use super::{Store, durable};
 
 /// Enough for text, cheap enough to keep up with any build.
 const LEVEL: i32 = 3;
+/// A log up to this size is compressed when it ends: the tables of a stream cost more than most builds say.
+const SMALL: usize = 64 << 10;
 
 /// Takes the output of a build. What is not [finished](LogWriter::finish) is gone when dropped.
 pub struct LogWriter {
-    encoder: zstd::Encoder<'static, File>,
-    temporary: PathBuf,
+    said: Said,
     logs: PathBuf,
-    /// Keeps the temporary name.
-    _session: Arc<Session>,
+    session: Arc<Session>,
+}
+
+enum Said {
+    Little(Vec<u8>),
+    Much { encoder: zstd::Encoder<'static, File>, temporary: PathBuf },
 }
 
 impl std::fmt::Debug for LogWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("LogWriter").field(&self.temporary).finish()
+        f.debug_tuple("LogWriter").field(&self.logs).finish()
     }
 }
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.encoder.write(bytes)
+        match &mut self.said {
+            Said::Little(said) if said.len() + bytes.len() <= SMALL => {
+                said.extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            Said::Little(said) => {
+                let said = std::mem::take(said);
+                let temporary = self.session.private_name();
+                let encoder = zstd::Encoder::new(File::create_new(&temporary)?, LEVEL)?;
+                self.said = Said::Much { encoder, temporary };
+                self.write_all(&said)?;
+                self.write(bytes)
+            }
+            Said::Much { encoder, .. } => encoder.write(bytes),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.encoder.flush()
+        match &mut self.said {
+            Said::Little(_) => Ok(()),
+            Said::Much { encoder, .. } => encoder.flush(),
+        }
     }
 }
 
 impl LogWriter {
-    /// Ends the log, and gives it its name; a log of that name is replaced. On return it is on the disk.
-    pub fn finish(mut self, name: &Name) -> Result<PathBuf, StoreError> {
-        self.encoder.do_finish().map_err(failed("writing", &self.temporary))?;
-        self.encoder.get_ref().sync_all().map_err(failed("syncing", &self.temporary))?;
+    /// Ends the log, and gives it its name: the digest of what it says. One of that name says the same, and stays.
+    pub fn finish(mut self, name: &Digest) -> Result<PathBuf, StoreError> {
         let place = self.logs.join(format!("{name}.zst"));
-        durable::rename(&self.temporary, &place)?;
+        if place.exists() {
+            return Ok(place);
+        }
+        match &mut self.said {
+            Said::Little(said) => {
+                let bytes = zstd::bulk::compress(said, LEVEL).map_err(failed("compressing", &place))?;
+                self.session.making()?.write(&place, &bytes)?;
+            }
+            Said::Much { encoder, temporary } => {
+                encoder.do_finish().map_err(failed("writing", temporary))?;
+                let _making = self.session.making()?;
+                std::fs::rename(temporary, &place).map_err(failed("renaming to", &place))?;
+            }
+        }
         Ok(place)
     }
 }
 
 impl Drop for LogWriter {
     fn drop(&mut self) {
-        // After `finish` there is nothing under this name.
-        std::fs::remove_file(&self.temporary).ok();
+        if let Said::Much { temporary, .. } = &self.said {
+            // After `finish` there is nothing under this name.
+            std::fs::remove_file(temporary).ok();
+        }
     }
 }
 
 impl Store {
     /// Starts a log.
-    pub fn log_writer(&self) -> Result<LogWriter, StoreError> {
-        let temporary = self.session.private_name();
-        let file = File::create_new(&temporary).map_err(failed("creating", &temporary))?;
-        let encoder = zstd::Encoder::new(file, LEVEL).map_err(failed("writing", &temporary))?;
-        Ok(LogWriter { encoder, temporary, logs: self.layout.logs(), _session: Arc::clone(&self.session) })
+    pub fn log_writer(&self) -> LogWriter {
+        let (said, session) = (Said::Little(Vec::new()), Arc::clone(&self.session));
+        LogWriter { said, logs: self.layout.logs(), session }
     }
 
-    /// Reads the log called `name`, if there is one.
-    pub fn log(&self, name: &Name) -> Result<Option<Box<dyn Read>>, StoreError> {
+    /// Reads the log with this digest, if there is one.
+    pub fn log(&self, name: &Digest) -> Result<Option<Box<dyn Read>>, StoreError> {
         let path = self.layout.logs().join(format!("{name}.zst"));
         match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -14,12 +14,12 @@ use kiln_model::store_path::StorePath;
 use kiln_model::tree::Manifest;
 use serde::Deserialize;
 
-use super::add::{Staged, split};
-use super::copy::{Origin, Root, Source, TreeLimits, Wanted};
+use super::add::{Staged, settle, split};
+use super::copy::{Origin, Root, Source, TreeLimits, Walked, Wanted};
 use super::digester::Digests;
 use super::error::{StoreError, failed};
 use super::record::{self, TreeRecord};
-use super::{Store, durable};
+use super::{Store, durable, names_in};
 
 /// A tree that a build left behind, taken out of its sandbox.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct Taken {
 }
 
 /// A canonical copy of what a build left behind, under a private name; gone when dropped.
-pub struct Draft(Staged);
+pub struct Draft(pub(super) Staged);
 
 impl Draft {
     /// Where it lies.
@@ -51,6 +51,17 @@ impl Draft {
     /// Which of the candidates it names.
     pub fn references(&self) -> &BTreeSet<StorePath> {
         &self.0.walked.references
+    }
+
+    /// What is known of it.
+    pub fn taken(&self) -> Taken {
+        let Walked { nar_hash, nar_size, references, manifest, .. } = &self.0.walked;
+        Taken {
+            nar_hash: *nar_hash,
+            nar_size: *nar_size,
+            references: references.clone(),
+            manifest: manifest.clone().expect("a manifest was asked for"),
+        }
     }
 }
 
@@ -136,15 +147,9 @@ impl Store {
     }
 
     /// The second half of [`Store::take_output`]: keeps the copy by its NAR digest.
-    pub fn keep_draft(&self, Draft(staged): Draft) -> Result<Taken, StoreError> {
-        let nar_hash = staged.walked.nar_hash;
-        let manifest = staged.walked.manifest.clone().expect("a manifest was asked for");
-        let taken = Taken {
-            nar_hash,
-            nar_size: staged.walked.nar_size,
-            references: staged.walked.references.clone(),
-            manifest,
-        };
+    pub fn keep_draft(&self, draft: Draft) -> Result<Taken, StoreError> {
+        let taken = draft.taken();
+        let (Draft(staged), nar_hash) = (draft, taken.nar_hash);
         // A collection that has read what is held must not find the tree before it has ended.
         let _shared = self.share_with_gc()?;
         self.hold_line(&tree_line(&nar_hash))?;
@@ -153,7 +158,8 @@ impl Store {
             return Ok(taken);
         }
         let place = self.layout.outcome_tree(&nar_hash);
-        let fingerprint = self.settle(staged, &place)?;
+        let making = self.session.making()?;
+        let fingerprint = settle(staged, &place)?;
         let record = TreeRecord {
             nar_hash,
             nar_size: taken.nar_size,
@@ -161,7 +167,7 @@ impl Store {
             made: record::now(),
             fingerprint,
         };
-        durable::write(&self.session, &tree_record(&place), &record::print(&record))?;
+        making.write(&tree_record(&place), &record::print_stamped(&record, &making.stamp()))?;
         self.index.add_tree(&record)?;
         Ok(taken)
     }
@@ -189,22 +195,34 @@ impl Store {
         Ok(self.index.paths_with(nar_hash)?.into_iter().next().map(Location::Valid))
     }
 
-    /// Forgets that a tree is kept; the caller has moved it, or removes it.
+    /// Forgets that a tree is kept; the caller removes it.
     pub(super) fn forget_tree(&self, nar_hash: &NarHash) -> Result<(), StoreError> {
         self.index.remove_tree(nar_hash)?;
         durable::remove(&tree_record(&self.layout.outcome_tree(nar_hash)))
     }
 
-    /// Files an outcome (its JSON) under its derivation, and returns its id. On return it is on the disk. Filing the same
-    /// bytes again makes another record: two builds may have seen the same.
+    /// Removes records of trees that are not there: a process died between moving one to its path and forgetting it. The caller
+    /// excludes all who are between the two.
+    pub(super) fn forget_moved_trees(&self) -> Result<(), StoreError> {
+        for file in names_in(&self.layout.outcome_trees())?.into_iter().filter(|file| file.ends_with(".json")) {
+            let record = self.layout.outcome_trees().join(file);
+            if record.with_extension("").symlink_metadata().is_err() {
+                durable::remove(&record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Files an outcome (its JSON) under its derivation, and returns its id. Filing the same bytes again makes another record: two builds
+    /// may have seen the same.
     pub fn record_outcome(&self, json: &[u8]) -> Result<String, StoreError> {
         // Zero-padded so that names sort by time.
         let nanos = jiff::Timestamp::now().as_nanosecond();
-        let id = format!("{nanos:020}-{}", &Digest::of(json).to_string()[..16]);
+        let id = format!("{nanos:020}-{}", short_digest(json));
         let filed = Filed::parse(&id, json)?;
         let directory = self.layout.outcome_records().join(filed.derivation.base_name());
         std::fs::create_dir_all(&directory).map_err(failed("creating", &directory))?;
-        durable::write(&self.session, &directory.join(format!("{id}.json")), json)?;
+        self.session.making()?.write(&directory.join(format!("{id}.json")), json)?;
         self.index.add_outcome(&filed)?;
         Ok(id)
     }
@@ -219,11 +237,6 @@ impl Store {
         let path = self.layout.outcome_records().join(derivation.base_name()).join(format!("{id}.json"));
         std::fs::read(&path).map_err(failed("reading", &path))
     }
-
-    /// The JSON of a derivation's last outcome.
-    pub fn latest_outcome(&self, derivation: &StorePath) -> Result<Option<Vec<u8>>, StoreError> {
-        self.outcomes(derivation)?.last().map(|id| self.outcome(derivation, id)).transpose()
-    }
 }
 
 /// Where a tree lies.
@@ -232,6 +245,17 @@ pub(super) enum Location {
     Kept,
     /// As this valid path.
     Valid(StorePath),
+}
+
+/// Whether an outcome's record is what it was when its name was made.
+pub(super) fn is_named_after(id: &str, json: &[u8]) -> bool {
+    id.split_once('-').is_some_and(|(_, digest)| digest == short_digest(json)) && Filed::parse(id, json).is_ok()
+}
+
+fn short_digest(json: &[u8]) -> String {
+    let mut digest = Digest::of(json).to_string();
+    digest.truncate(16);
+    digest
 }
 
 pub(super) fn tree_line(nar_hash: &NarHash) -> String {

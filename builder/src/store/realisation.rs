@@ -12,13 +12,14 @@ use kiln_model::store_path::StorePath;
 use serde::{Deserialize, Serialize};
 
 use super::error::{StoreError, failed};
+use super::layout::Layout;
 use super::verify::Problem;
 use super::{Store, durable, names_in, record};
 
 /// A realisation as it lies on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RealisationRecord {
+pub(super) struct RealisationRecord {
     derivation: StorePath,
     realisation: Realisation,
     recorded: i64,
@@ -35,7 +36,7 @@ impl Store {
     }
 
     /// Records what an output of `derivation` turned out to be; its path must be valid. One that is recorded already and
-    /// whose path is valid stays, and is what is returned. On return it is on the disk.
+    /// whose path is valid stays, and is what is returned.
     pub fn add_realisation(&self, derivation: &StorePath, realisation: Realisation) -> Result<Realisation, StoreError> {
         let _shared = self.share_with_gc()?;
         let _lock = self.lock_name(&format!("realisation-{}", derivation.base_name()))?;
@@ -50,7 +51,7 @@ impl Store {
         std::fs::create_dir_all(&directory).map_err(failed("creating", &directory))?;
         let (derivation, recorded) = (derivation.clone(), record::now());
         let record = RealisationRecord { derivation, realisation, recorded };
-        durable::write(&self.session, &file, &record::print(&record))?;
+        self.session.making()?.write(&file, &record::print(&record))?;
         Ok(record.realisation)
     }
 
@@ -102,14 +103,19 @@ impl Store {
     }
 
     fn realisation_files(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let mut files = Vec::new();
-        for derivation in names_in(&self.layout.realisations())? {
-            let directory = self.layout.realisations().join(derivation);
-            if !directory.is_dir() {
-                continue;
-            }
-            files.extend(names_in(&directory)?.into_iter().map(|file| directory.join(file)));
-        }
-        Ok(files)
+        files(&self.layout)
     }
+}
+
+/// All records of realisations.
+pub(super) fn files(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
+    let mut files = Vec::new();
+    for derivation in names_in(&layout.realisations())? {
+        let directory = layout.realisations().join(derivation);
+        if !directory.is_dir() {
+            continue;
+        }
+        files.extend(names_in(&directory)?.into_iter().map(|file| directory.join(file)));
+    }
+    Ok(files)
 }

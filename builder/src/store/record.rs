@@ -1,7 +1,7 @@
 //! The record beside each tree: what makes a path valid.
 //!
 //! A tree without a record is a leftover, whatever it holds. Records are written last and removed first; the index can be
-//! made from them alone.
+//! made from them alone. One that was made in a turn (`turn`) bears its stamp: a second document in the same file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{StoreError, failed};
 use super::fingerprint::Fingerprint;
+use super::turn::Stamp;
 
 /// What is known of a valid path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,9 +76,37 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         bytes => bytes.map_err(failed("reading", path))?,
     };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| StoreError::Damaged { path: path.to_owned(), reason: error.to_string() })
+    let (record, _) =
+        parse(&bytes).map_err(|error| StoreError::Damaged { path: path.to_owned(), reason: error.to_string() })?;
+    Ok(Some(record))
+}
+
+/// The stamp that a record bears.
+pub(super) fn stamp(path: &Path) -> Result<Option<Stamp>, StoreError> {
+    let bytes = std::fs::read(path).map_err(failed("reading", path))?;
+    let (_, stamp) = parse::<serde::de::IgnoredAny>(&bytes)
+        .map_err(|error| StoreError::Damaged { path: path.to_owned(), reason: error.to_string() })?;
+    Ok(stamp)
+}
+
+/// A record, and the turn that made it if it bears a stamp.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<(T, Option<Stamp>)> {
+    let mut documents = serde_json::Deserializer::from_slice(bytes);
+    let record = T::deserialize(&mut documents)?;
+    if documents.end().is_ok() {
+        return Ok((record, None));
+    }
+    let stamp = Stamp::deserialize(&mut documents)?;
+    documents.end()?;
+    Ok((record, Some(stamp)))
+}
+
+/// The text of a record that a turn makes.
+pub(super) fn print_stamped<T: Serialize>(record: &T, stamp: &Stamp) -> Vec<u8> {
+    let mut text = print(record);
+    text.push(b'\n');
+    text.extend(print(stamp));
+    text
 }
 
 /// A record's text.

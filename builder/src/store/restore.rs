@@ -20,7 +20,7 @@ use super::session::remove_tree;
 
 /// A tree out of an archive, under a private name until it is registered; gone if it is not.
 pub struct Restored {
-    staged: Staged,
+    pub(super) staged: Staged,
 }
 
 impl Restored {

@@ -2,23 +2,25 @@
 //!
 //! A session is a file that its owner keeps locked (flock(2), released by the kernel however the process ends). Private
 //! names carry the session's name, so that what a killed process left is told from what a running one needs. Paths that
-//! the session holds are lines of the file: garbage collection reads those of living sessions.
+//! the session holds are lines of the file: garbage collection reads those of living sessions. Other lines say what of
+//! that which the session made is on the disk (`turn`).
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, flock};
 
 use super::copy::{open_directory, sorted_names};
 use super::error::{StoreError, failed};
 use super::layout::Layout;
+use super::turn::{Turn, Unsynced};
 
 /// What the name of a session's file starts with until it is locked.
 const NEWBORN: char = '.';
@@ -26,12 +28,19 @@ const NEWBORN: char = '.';
 /// A running process's stake in the store.
 #[derive(Debug)]
 pub(super) struct Session {
-    layout: Layout,
-    name: String,
-    file: File,
+    pub(super) layout: Layout,
+    pub(super) name: String,
+    pub(super) file: File,
+    pub(super) turn: RwLock<Turn>,
     next: AtomicU64,
-    /// Whether a process that used this store had died without saying so.
-    pub(super) after_a_crash: bool,
+}
+
+/// A session whose process ended without ending it. Nobody else sees it as dead while this is held.
+pub(super) struct Dead {
+    path: PathBuf,
+    _lock: File,
+    /// What it made and never saw on the disk.
+    pub(super) unsynced: Option<Unsynced>,
 }
 
 /// A directory of mode 0700 on the store's file system, removed with all that is in it when dropped.
@@ -43,10 +52,10 @@ pub struct PrivateDir {
 }
 
 impl Session {
-    /// Starts a session, and cleans up after dead ones.
+    /// Starts a session.
     pub(super) fn start(layout: &Layout) -> Result<Self, StoreError> {
         let directory = layout.sessions();
-        let mut session = loop {
+        loop {
             let (file, newborn) = tempfile::Builder::new()
                 .prefix(&NEWBORN.to_string())
                 .rand_bytes(16)
@@ -68,12 +77,11 @@ impl Session {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 renamed => {
                     renamed.map_err(failed("renaming", &newborn))?;
-                    break Self { layout: layout.clone(), name, file, next: AtomicU64::new(0), after_a_crash: false };
+                    let (layout, turn, next) = (layout.clone(), RwLock::default(), AtomicU64::new(0));
+                    return Ok(Self { layout, name, file, turn, next });
                 }
             }
-        };
-        session.after_a_crash = session.bury_dead()?;
-        Ok(session)
+        }
     }
 
     /// A path below the store's `tmp` that nobody else uses. Nothing is created.
@@ -109,34 +117,49 @@ impl Session {
         Ok(held)
     }
 
-    /// Whether there was any.
-    fn bury_dead(&self) -> Result<bool, StoreError> {
-        let mut buried = false;
+    /// Sessions whose processes are gone. Those that never got their name had nothing, and are removed at once.
+    pub(super) fn dead(&self) -> Result<Vec<Dead>, StoreError> {
+        let mut dead = Vec::new();
         for path in entries(&self.layout.sessions())? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if name == self.name {
                 continue;
             }
-            let Some(_until_removed) = lock_of_dead(&path)? else { continue };
-            // One that never got its name had nothing.
-            buried |= !name.starts_with(NEWBORN);
-            for leftover in entries(&self.layout.tmp())? {
-                let owner = leftover.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
-                if owner.is_some_and(|(owner, _)| owner == name) {
-                    remove_tree(&leftover)?;
-                }
+            let Some(mut lock) = lock_of_dead(&path)? else { continue };
+            if name.starts_with(NEWBORN) {
+                std::fs::remove_file(&path).or_else(ignore_missing).map_err(failed("removing", &path))?;
+                continue;
             }
-            // Last, so that an interruption leaves something to go on with.
-            std::fs::remove_file(&path).or_else(ignore_missing).map_err(failed("removing", &path))?;
+            let mut text = Vec::new();
+            lock.read_to_end(&mut text).map_err(failed("reading", &path))?;
+            let unsynced = Unsynced::of(name, &String::from_utf8_lossy(&text));
+            dead.push(Dead { path, _lock: lock, unsynced });
         }
-        Ok(buried)
+        Ok(dead)
+    }
+}
+
+impl Dead {
+    /// Removes what it left behind under private names, and its own.
+    pub(super) fn bury(self, layout: &Layout) -> Result<(), StoreError> {
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        for leftover in entries(&layout.tmp())? {
+            let owner = leftover.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
+            if owner.is_some_and(|(owner, _)| owner == name) {
+                remove_tree(&leftover)?;
+            }
+        }
+        // Last, so that an interruption leaves something to go on with.
+        std::fs::remove_file(&self.path).or_else(ignore_missing).map_err(failed("removing", &self.path))
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Nothing to be done about a failure: the next session buries this one.
-        std::fs::remove_file(self.layout.sessions().join(&self.name)).ok();
+        // Nothing to be done about a failure: the next session ends the turn, and buries this one.
+        if self.sync().is_ok() {
+            std::fs::remove_file(self.layout.sessions().join(&self.name)).ok();
+        }
     }
 }
 
@@ -238,7 +261,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..100 {
                         let session = Arc::new(Session::start(&layout).unwrap());
-                        assert!(!session.after_a_crash);
+                        assert!(session.dead().unwrap().is_empty());
                         let private = session.private_dir().unwrap();
                         assert!(private.path().is_dir());
                     }

@@ -16,7 +16,7 @@ use super::digester::Digests;
 use super::error::{StoreError, failed};
 use super::fingerprint::Fingerprint;
 use super::record::{self, PathInfo, TreeRecord};
-use super::{Store, names_in, nar_hash_of};
+use super::{Store, durable, names_in, nar_hash_of};
 
 /// How far the disk is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,12 @@ impl std::fmt::Display for Problem {
 impl Store {
     /// Fails unless `path` is valid and its tree is as recorded. Inputs of a build are checked with this on use.
     pub fn check(&self, path: &StorePath, trust: Trust) -> Result<PathInfo, StoreError> {
-        let mut info = self.record_of(path)?;
+        self.check_known(self.record_of(path)?, trust)
+    }
+
+    /// The same for a path of which it is known that it is valid, and held.
+    pub fn check_known(&self, mut info: PathInfo, trust: Trust) -> Result<PathInfo, StoreError> {
+        let path = &info.path.clone();
         let place = self.physical(path);
         let seen = fingerprint_of(&place)?;
         if trust == Trust::Bytes || seen != info.fingerprint {
@@ -108,7 +113,10 @@ impl Store {
                 // The store was moved or restored: the bytes are right, remember how they look now.
                 info.fingerprint = seen;
                 let _lock = self.lock_path(path)?;
-                self.record(&info)?;
+                // This replaces a record that may be on the disk, so it must not wait for the end of a turn.
+                durable::sync_all(self.root())?;
+                durable::write(&self.session, &self.layout.record(path), &record::print(&info))?;
+                self.index.add_paths([&info])?;
             }
         }
         Ok(info)
@@ -203,12 +211,12 @@ impl Verified {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-fn digest(place: &Path) -> Result<(NarHash, u64), StoreError> {
+pub(super) fn digest(place: &Path) -> Result<(NarHash, u64), StoreError> {
     let (directory, name) = split(place)?;
     let source = Source { directory: directory.as_fd(), name: &name, shown: place, origin: Origin::Given };
     let limits = TreeLimits { bytes: u64::MAX, entries: u64::MAX };

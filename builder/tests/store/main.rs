@@ -6,6 +6,7 @@ mod collection;
 mod integrity;
 mod outputs;
 mod places;
+mod power;
 mod random_trees;
 mod refusals;
 mod trees;

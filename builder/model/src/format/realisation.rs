@@ -141,11 +141,6 @@ impl Realisation {
     pub fn file(&self) -> String {
         self.id.file()
     }
-
-    /// Where it lies in a cache, for Nix since 2.35, if it is one of the resolved derivation at `derivation`.
-    pub fn build_trace_file(&self, derivation: &StorePath) -> String {
-        format!("build-trace-v2/{}/{}.doi", derivation.base_name(), self.id.output)
-    }
 }
 
 impl RealisationId {
