@@ -19,6 +19,7 @@ pub mod environment;
 
 pub mod build;
 pub mod diff;
+pub mod engine;
 pub mod rebuild;
 
 pub mod command;

@@ -18,6 +18,7 @@ pub mod store_path;
 pub mod wheel;
 
 pub mod cause;
+pub mod engine;
 pub mod normalise;
 pub mod outcome;
 pub mod report;
