@@ -22,6 +22,8 @@ pub mod diff;
 pub mod engine;
 pub mod rebuild;
 
+pub mod campaign;
+
 pub mod command;
 pub mod doctor;
 pub mod nix;

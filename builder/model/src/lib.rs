@@ -17,6 +17,7 @@ pub mod rewrite;
 pub mod store_path;
 pub mod wheel;
 
+pub mod campaign;
 pub mod cause;
 pub mod engine;
 pub mod normalise;
