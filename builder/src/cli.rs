@@ -3,6 +3,7 @@
 //! stdout is data, stderr is talk. Every `run` returns the exit code of its result, or a [`Failure`] whose kind has one.
 
 mod build;
+mod campaign;
 mod check;
 mod compare;
 mod completions;
@@ -160,6 +161,8 @@ macro_rules! failures {
 failures! {
     crate::build::BuildError,
     crate::build::graph::GraphError,
+    crate::campaign::CampaignError,
+    crate::campaign::request::RequestError,
     crate::config::ConfigError,
     crate::diff::DiffError,
     crate::fetch::FetchError,

@@ -19,7 +19,10 @@ pub mod environment;
 
 pub mod build;
 pub mod diff;
+pub mod engine;
 pub mod rebuild;
+
+pub mod campaign;
 
 pub mod command;
 pub mod doctor;

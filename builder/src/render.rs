@@ -2,8 +2,9 @@
 //!
 //! Layout only: every fact comes from the document, so the three can never disagree. Whatever a build could choose (paths,
 //! log lines, bytes) is escaped for where it is shown: control and direction-changing characters never reach a terminal,
-//! and HTML is escaped by construction, carries no script and loads nothing.
+//! and HTML is escaped by construction, loads nothing, and carries no script but the one of the page over many targets.
 
+pub mod campaign;
 mod detail;
 pub mod doctor;
 mod excerpt;

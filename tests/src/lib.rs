@@ -8,6 +8,7 @@
 
 pub mod archive;
 pub mod derivation;
+pub mod engine;
 pub mod ground;
 pub mod lab;
 pub mod prepare;

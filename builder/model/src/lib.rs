@@ -17,7 +17,9 @@ pub mod rewrite;
 pub mod store_path;
 pub mod wheel;
 
+pub mod campaign;
 pub mod cause;
+pub mod engine;
 pub mod normalise;
 pub mod outcome;
 pub mod report;

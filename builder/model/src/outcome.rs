@@ -288,14 +288,14 @@ schema_field!(schema, SCHEMA);
 schema_field!(builds_schema, BUILDS_SCHEMA);
 
 /// Seconds as a JSON number, to the millisecond: finer is noise, and these values survive a double.
-mod seconds {
+pub(crate) mod seconds {
     use super::*;
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(duration.as_millis() as f64 / 1000.0)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
         if !(0.0..1e12).contains(&seconds) {
             return Err(de::Error::custom(format!("{seconds} is not a number of seconds")));

@@ -9,6 +9,7 @@ use kiln_model::name;
 use kiln_model::report::Report;
 use kiln_model::wheel::times::Epoch;
 
+use super::campaign::{Many, Shared};
 use super::judged::{self, Accepted};
 use super::{Failure, Session};
 use crate::build::KeepFailed;
@@ -23,7 +24,7 @@ use crate::render;
 pub(super) struct Rebuild {
     /// debian:NAME[=VERSION], pypi:NAME==VERSION, FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl, or the directory of an
     /// earlier rebuild
-    #[arg(required = true, value_name = "TARGET")]
+    #[arg(required_unless_present_any = ["from", "installed"], value_name = "TARGET")]
     targets: Vec<Target>,
     /// Leave the package's own tests out; the report says so
     #[arg(long)]
@@ -78,6 +79,16 @@ pub(super) struct Rebuild {
     /// Also write the report as one self-contained HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    #[command(flatten)]
+    many: Many,
+}
+
+/// What a run came to.
+enum Told {
+    /// Reports that are still to be told.
+    Reports(Vec<Report>),
+    /// A campaign that has been told, and its exit code.
+    Campaign(u8),
 }
 
 /// Whether something is done.
@@ -126,7 +137,11 @@ fn epoch(text: &str) -> Result<Epoch, String> {
 impl Rebuild {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
         let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
-        let reports = session.with_settings(self.jobs, keep, None, |builder| {
+        if self.many.asked() {
+            // What cannot be read is said before anything is started.
+            self.many.requests(&self.targets, &self.settings())?;
+        }
+        let told = session.with_settings(self.jobs, keep, None, |builder| {
             let rebuilding = Rebuilding {
                 builder,
                 clock: jiff::Timestamp::now(),
@@ -140,7 +155,19 @@ impl Rebuild {
                     Whether::No => Causes::Told,
                 },
                 output: None,
+                indices: Default::default(),
             };
+            if self.many.asked() {
+                let shared = Shared {
+                    targets: &self.targets,
+                    settings: &rebuilding.settings,
+                    output: self.output.as_deref(),
+                    html: self.html.as_deref(),
+                    jobs: builder.settings.jobs,
+                    accept: Accepted::of(self.accept),
+                };
+                return self.many.run(session, &rebuilding, &shared).map(Told::Campaign);
+            }
             let mut reports: Vec<Report> = Vec::new();
             for target in &self.targets {
                 let output = self.output.as_ref().map(|output| match self.targets.len() {
@@ -154,10 +181,13 @@ impl Rebuild {
                 }
                 reports.push(report);
             }
-            Ok(reports)
+            Ok(Told::Reports(reports))
         })?;
         session.keep_within_budget()?;
-        judged::tell(session, reports, self.html.as_deref(), Accepted::of(self.accept))
+        match told {
+            Told::Campaign(code) => Ok(code),
+            Told::Reports(reports) => judged::tell(session, reports, self.html.as_deref(), Accepted::of(self.accept)),
+        }
     }
 
     fn settings(&self) -> Settings {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
 
 use kiln_model::debian::build::{self, Scope, SourceBuild, SourceInput};
 use kiln_model::debian::changelog::Entry;
@@ -102,6 +103,46 @@ impl DebianError {
             Self::Given(error) => error.kind(),
         }
     }
+}
+
+/// The one target that stands for each of `targets` and for all others that mean the same build: the source with its version,
+/// and which of its packages was named. What no index knows is left as it is.
+pub(crate) fn canonical(
+    rebuilding: &Rebuilding<'_, '_>,
+    targets: &BTreeSet<Target>,
+) -> Result<BTreeMap<Target, Canonical>, RebuildError> {
+    let named = |target: &Target| match target {
+        Target::Debian { name, version } => Some((target.clone(), name.clone(), version.clone())),
+        _ => None,
+    };
+    let named: Vec<(Target, String, Option<String>)> = targets.iter().filter_map(named).collect();
+    let Some((first, _, _)) = named.first() else { return Ok(BTreeMap::new()) };
+    let planning = Planning { rebuilding, target: first };
+    let Ok(indices) = planning.indices()? else { return Ok(BTreeMap::new()) };
+    let names: BTreeSet<&str> = named.iter().map(|(_, name, _)| name.as_str()).collect();
+    let (sources, published) = indices.published_of(&names).map_err(|e| planning.pin_error(e.into()))?;
+    let mut found = BTreeMap::new();
+    for (target, name, version) in named {
+        let Some(published) = sources.get(&name).and_then(|source| published.get(source)) else { continue };
+        let version = match choose::choose(&name, published, version.as_deref()) {
+            Ok(Chosen::Source(version)) => version,
+            Ok(Chosen::BinaryOnly(source, _)) => version.unwrap_or(source),
+            // Said when it is its turn.
+            Ok(Chosen::Nothing(_)) | Err(_) => continue,
+        };
+        let package = (name != published.name).then_some(name);
+        let target_of = Target::Debian { name: published.name.clone(), version: Some(version) };
+        found.insert(target, Canonical { target: target_of, package });
+    }
+    Ok(found)
+}
+
+/// A target as all would say it who mean the same build.
+pub(crate) struct Canonical {
+    /// The source and its version.
+    pub(crate) target: Target,
+    /// The binary package that was named, if it is another name than the source's.
+    pub(crate) package: Option<String>,
 }
 
 /// Everything that is known of a rebuild before its source is read.
@@ -433,8 +474,18 @@ impl Planning<'_, '_, '_> {
         }
     }
 
-    /// The indices of the suites that are looked into.
-    fn indices(&self) -> Result<Had<Indices>, RebuildError> {
+    /// The indices of the suites that are looked into: read by the first that asks, whom others wait for.
+    fn indices(&self) -> Result<Had<Arc<Indices>>, RebuildError> {
+        let mut shared = self.rebuilding.indices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(indices) = &*shared {
+            return Ok(Ok(Arc::clone(indices)));
+        }
+        let read = self.indices_now()?.map(Arc::new);
+        *shared = read.as_ref().ok().cloned();
+        Ok(read)
+    }
+
+    fn indices_now(&self) -> Result<Had<Indices>, RebuildError> {
         let Rebuilding { builder, clock, keyrings, freshness, suites, .. } = self.rebuilding;
         let seen = builder.store.root().join("seen");
         let trust = Trust { keyrings, clock: *clock, seen: Some(&seen), freshness: *freshness };

@@ -25,6 +25,8 @@ use crate::recipe_dir::RecipeDir;
 const SCHEMA: &str = "kiln/rebuild/v1";
 /// The file beside recipe and lock.
 const FILE: &str = "rebuild.json";
+/// The files of a plan that say what is done.
+pub(crate) const FILES: [&str; 3] = [FILE, "recipe.toml", "recipe.lock"];
 /// Files that no archive has: those that were given on the command line.
 const BESIDE: &str = "references";
 /// The largest plan that is read: a mistaken path must not fill the memory.
@@ -209,7 +211,7 @@ impl Draft {
         let json = serde_json::to_vec_pretty(plan).expect("strings and maps with string keys are always JSON");
         self.write(FILE, &json)?;
         let mut all = json;
-        for name in ["recipe.toml", "recipe.lock"] {
+        for name in &FILES[1..] {
             let path = self.path().join(name);
             all.extend(fs::read(&path).map_err(|source| RebuildError::Io { act: "reading", path, source })?);
         }

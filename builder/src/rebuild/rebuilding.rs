@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use kiln_model::cause::{Setting, SettingName};
@@ -27,7 +28,7 @@ use crate::event::{self, Level};
 use crate::exit::Kind;
 use crate::fetch::{FetchError, Network};
 use crate::pin::PinError;
-use crate::pin::debian::Freshness;
+use crate::pin::debian::{Freshness, Indices};
 use crate::recipe_dir::RecipeDirError;
 use crate::store::StoreError;
 
@@ -52,7 +53,12 @@ pub struct Rebuilding<'a, 'b> {
     pub causes: Causes,
     /// Where lock, derivation, artifacts and report are left besides.
     pub output: Option<PathBuf>,
+    /// The indices, once they are read: clones share them, so that many rebuilds read and check them once.
+    pub indices: SharedIndices,
 }
+
+/// Indices that several rebuilds read once.
+pub type SharedIndices = Arc<Mutex<Option<Arc<Indices>>>>;
 
 /// What is done about causes that are recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,6 +199,7 @@ impl Rebuilding<'_, '_> {
                 keyrings: self.keyrings.clone(),
                 output: None,
                 suites: self.suites.clone(),
+                indices: Arc::clone(&self.indices),
                 ..*self
             };
             let came_to = other.tried(&target);
@@ -294,6 +301,16 @@ impl Rebuilding<'_, '_> {
         if plan.origin == wheel::ORIGIN {
             wheel::explain(self, directory, &published, &mut report)?;
         }
+        let others: Vec<&String> = report.outcomes.iter().take(1).flat_map(|o| o.artifacts.keys()).collect();
+        let installer =
+            others.into_iter().filter(|name| name.ends_with(".udeb") && !plan.published.contains_key(*name));
+        let installer: Vec<&str> = installer.map(String::as_str).collect();
+        if let (false, Some(rebuilt)) = (installer.is_empty(), &mut report.rebuild) {
+            let names = installer.join(", ");
+            rebuilt
+                .notes
+                .push(format!("not held against anything: {names}: kiln does not read the installer's indices"));
+        }
         if let Some(cause) = expired_certificate(&plan, &report) {
             report.causes.push(cause);
             if let Some(rebuilt) = &mut report.rebuild {
@@ -374,7 +391,7 @@ fn expired_certificate(plan: &Plan, report: &Report) -> Option<Cause> {
 }
 
 /// An error and what it came from, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {

@@ -12,7 +12,7 @@ use super::excerpt::{self, Cell, Mark};
 use super::rebuilt;
 use super::words::{self, plain, plain_lines};
 
-const STYLE: &str = include_str!("style.css");
+pub(super) const STYLE: &str = include_str!("style.css");
 
 /// Nothing may be loaded or run, whatever a build managed to put on the page.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
@@ -111,7 +111,7 @@ fn overview(reports: &[Report]) -> Markup {
     }
 }
 
-fn tone(verdict: Verdict) -> &'static str {
+pub(super) fn tone(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Reproduced => "good",
         Verdict::Equivalent | Verdict::Inconclusive => "warn",
@@ -120,7 +120,7 @@ fn tone(verdict: Verdict) -> &'static str {
 }
 
 /// A sign beside the word, so that the verdict does not rest on colour.
-fn sign(verdict: Verdict) -> &'static str {
+pub(super) fn sign(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Reproduced => "=",
         Verdict::Equivalent => "≈",

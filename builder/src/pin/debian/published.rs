@@ -67,7 +67,46 @@ impl Indices {
         Ok(Published { name: source, sources, binaries })
     }
 
+    /// What is published of the sources that these names mean, and which source each means: as [`Indices::published`], in one
+    /// pass for all. A name that nothing has is left out.
+    pub fn published_of(
+        &self,
+        names: &BTreeSet<&str>,
+    ) -> Result<(BTreeMap<String, String>, BTreeMap<String, Published>), PinError> {
+        let mut sources_of: BTreeMap<String, String> = BTreeMap::new();
+        for source in self.sources_where(|name| names.contains(name))? {
+            sources_of.insert(source.name.clone(), source.name);
+        }
+        let mut best: BTreeMap<&str, (String, String)> = BTreeMap::new();
+        self.binaries(|_, binary| {
+            let Some(name) = names.get(binary.name).filter(|name| !sources_of.contains_key(**name)) else { return };
+            let version = binary.version.as_str();
+            if best.get(name).is_none_or(|(other, _)| by_version(version, other).is_gt()) {
+                best.insert(name, (version.into(), binary.source_package().0.into()));
+            }
+        })?;
+        sources_of.extend(best.into_iter().map(|(name, (_, source))| (name.to_string(), source)));
+        let wanted: BTreeSet<&str> = sources_of.values().map(String::as_str).collect();
+        let new = |name: &&str| {
+            let published = Published { name: name.to_string(), sources: Vec::new(), binaries: Vec::new() };
+            (name.to_string(), published)
+        };
+        let mut published: BTreeMap<String, Published> = wanted.iter().map(new).collect();
+        for source in self.sources_where(|name| wanted.contains(name))? {
+            published.entry(source.name.clone()).and_modify(|published| published.sources.push(source));
+        }
+        for (of, binary) in self.binaries_where(|source| wanted.contains(source))? {
+            published.entry(of).and_modify(|published| published.binaries.push(binary));
+        }
+        Ok((sources_of, published))
+    }
+
     fn sources_named(&self, name: &str) -> Result<Vec<Source>, PinError> {
+        self.sources_where(|other| other == name)
+    }
+
+    /// The sources of these names, by name, the highest version first.
+    fn sources_where(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Source>, PinError> {
         debug_assert!(!self.sources.is_empty() || self.suites.is_empty(), "fetched with {:?}", SourcesIndex::Read);
         let mut found: Vec<Source> = Vec::new();
         let mut order = Vec::new();
@@ -79,13 +118,15 @@ impl Indices {
                 found.push(Source { name, version, archive, files, build_depends });
                 Ok::<_, packages::IndexError>(())
             };
-            sources::read(text, |other| other == name, each)
+            sources::read(text, &wanted, each)
                 .map_err(|source| PinError::Index { file: self.sources_file(n), source })?;
             order.resize(found.len(), n);
         }
         let mut found: Vec<(usize, Source)> = order.into_iter().zip(found).collect();
-        found.sort_by(|(n, a), (m, b)| by_version(&b.version, &a.version).then(n.cmp(m)));
-        found.dedup_by(|(_, later), (_, first)| later.version == first.version);
+        found.sort_by(|(n, a), (m, b)| {
+            a.name.cmp(&b.name).then_with(|| by_version(&b.version, &a.version)).then(n.cmp(m))
+        });
+        found.dedup_by(|(_, later), (_, first)| (&later.name, &later.version) == (&first.name, &first.version));
         Ok(found.into_iter().map(|(_, source)| source).collect())
     }
 
@@ -128,27 +169,34 @@ impl Indices {
     }
 
     fn binaries_of(&self, source: &str) -> Result<Vec<Binary>, PinError> {
-        let mut found: Vec<Binary> = Vec::new();
+        Ok(self.binaries_where(|other| other == source)?.into_iter().map(|(_, binary)| binary).collect())
+    }
+
+    /// The packages of these sources, each with its source: by name, then architecture, the highest version first.
+    fn binaries_where(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Binary)>, PinError> {
+        let mut found: Vec<(String, Binary)> = Vec::new();
         self.binaries(|n, binary| {
             let (of, source_version) = binary.source_package();
-            if of == source {
-                found.push(Binary {
+            if wanted(of) {
+                let one = Binary {
                     name: binary.name.into(),
                     version: binary.version.to_string(),
                     architecture: binary.architecture.into(),
                     source_version: source_version.into(),
                     archive: self.suites[n].entry.archive.clone(),
                     file: LockedFile { path: binary.filename.into(), size: binary.size, sha256: binary.sha256 },
-                });
+                };
+                found.push((of.into(), one));
             }
         })?;
         // Stable: of two that are the same, the preferred suite's stays first.
-        found.sort_by(|a, b| {
-            let names = (&a.name, &a.architecture).cmp(&(&b.name, &b.architecture));
+        found.sort_by(|(of, a), (from, b)| {
+            let names = (of, &a.name, &a.architecture).cmp(&(from, &b.name, &b.architecture));
             names.then_with(|| by_version(&b.version, &a.version))
         });
-        found.dedup_by(|later, first| {
-            (&later.name, &later.architecture, &later.version) == (&first.name, &first.architecture, &first.version)
+        found.dedup_by(|(from, later), (of, first)| {
+            (from, &later.name, &later.architecture, &later.version)
+                == (of, &first.name, &first.architecture, &first.version)
         });
         Ok(found)
     }
