@@ -25,4 +25,6 @@ pub mod tree;
 pub mod variation;
 pub mod verdict;
 
+pub mod policy;
+
 pub mod format;
