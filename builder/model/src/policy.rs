@@ -17,15 +17,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::Digest;
+use crate::key::KeyId;
 
 pub use error::{Field, PolicyError};
 pub use licence::{LicenceError, Licences, Unknown};
 pub use pattern::{Pattern, PatternError};
 pub use rebuilder::{Rebuilder, Validity, Verifier};
 pub use starter::{Logged, Observed, starter};
-
-/// Identifies a key.
-pub type KeyId = Digest;
 
 /// The only schema there is.
 pub const SCHEMA: u32 = 1;

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::{self, Document};
 use super::licence::{self, Licences};
 use super::{
-    Artifact, BreakGlass, Equivalents, Field, Flaky, HIGHEST_BUILD_LEVEL, Inclusion, Independence, Inputs, KeyId, Log,
+    Artifact, BreakGlass, Equivalents, Field, Flaky, HIGHEST_BUILD_LEVEL, Inclusion, Independence, Inputs, Log,
     Needed, OnDissent, Pattern, Policy, PolicyError, Provenance, Rebuilder, Runtime, RuntimeEvent, SCHEMA, Sbom,
     SbomProfile, Threshold, Unknown, Validity, Verifier, Vulns,
 };
 use crate::digest::Digest;
+use crate::key::KeyId;
 use crate::outcome::Moment;
 
 type Loaded<T> = Result<T, PolicyError>;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{KeyId, Pattern};
+use super::Pattern;
+use crate::key::KeyId;
 use crate::outcome::Moment;
 
 /// A rebuilder: it counts as (key, id), for one operator.

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{BUILD_TYPE, KeyId};
+use super::BUILD_TYPE;
+use crate::key::KeyId;
 use crate::outcome::Moment;
 
 /// What was seen of one artifact.
