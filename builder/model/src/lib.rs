@@ -21,6 +21,7 @@ pub mod cause;
 pub mod normalise;
 pub mod outcome;
 pub mod report;
+pub mod sbom;
 pub mod tree;
 pub mod variation;
 pub mod verdict;
