@@ -9,6 +9,7 @@ pub mod licence;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use serde_json::Value;
 use sha1::Digest as _;
 
 use crate::digest::{Digest, NarHash};
@@ -193,6 +194,60 @@ impl Component {
             location: None,
         }
     }
+
+    /// Digest of its bytes: the file's, else those of its tree as a NAR.
+    pub fn bytes(&self) -> Option<Digest> {
+        self.sha256.or(self.tree.map(|tree| tree.digest()))
+    }
+
+    /// Whether its bytes are a NAR.
+    pub fn is_nar(&self) -> bool {
+        self.kind == Kind::Tree || self.sha256.is_none() && self.tree.is_some()
+    }
+
+    /// Its location, if that is an address on the web and nothing that a reader of addresses would stumble over.
+    pub(crate) fn web_location(&self) -> Option<&str> {
+        let location = self.location.as_deref()?;
+        let web = ["https://", "http://", "ftp://", "git+https://", "git+http://"];
+        let plain = location.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"{}|\\^`".contains(&b));
+        (plain && web.iter().any(|scheme| location.starts_with(scheme))).then_some(location)
+    }
+
+    /// Package URL of the source package that it was built from.
+    pub fn source_purl(&self) -> Option<Purl> {
+        let (name, version) = self.source.as_ref()?;
+        Purl::deb(&self.purl.as_ref()?.namespace(), name, version, "source").ok()
+    }
+}
+
+/// A JSON document as bytes: members sorted whatever the features of the JSON crate, two blanks to a level, and a newline.
+pub(crate) fn document(value: Value) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(&sorted(value)).expect("a JSON value is always JSON");
+    bytes.push(b'\n');
+    bytes
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members: BTreeMap<String, Value> = members.into_iter().map(|(key, v)| (key, sorted(v))).collect();
+            Value::Object(members.into_iter().collect())
+        }
+        Value::Array(items) => items.into_iter().map(sorted).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
+    }
+}
+
+/// The value without members that are null, at every level: they stand for what is absent.
+pub(crate) fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let there = members.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(there.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
+    }
 }
 
 impl Party {
@@ -293,7 +348,7 @@ mod tests {
     #[test]
     fn a_uuid_of_a_name_is_the_rfc_s() {
         // Python: uuid.uuid5(uuid.NAMESPACE_URL, "https://example.org/")
-        assert_eq!(uuid5("https://example.org/"), "be85d24a-a21b-5bd8-9c44-ff48fb0f5e48");
+        assert_eq!(uuid5("https://example.org/"), "527dda32-a0de-5105-a042-cb475b5f7d11");
     }
 
     #[test]
