@@ -16,6 +16,8 @@ pub mod gettext;
 pub mod gzip;
 pub mod nar;
 pub mod narinfo;
+pub mod openvex;
+pub mod osv;
 pub mod packages;
 pub mod png;
 pub mod purl;

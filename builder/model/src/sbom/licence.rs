@@ -103,7 +103,19 @@ pub fn told(package: &str, text: &str) -> Told {
         }
         Err(CopyrightError::OtherFormat | CopyrightError::Control(_)) if text.trim().is_empty() => Told::default(),
         Err(CopyrightError::OtherFormat | CopyrightError::Control(_)) => {
-            Told { licence: Some(Licence::of_text(package, text.trim())), copyright: None }
+            // Lines that cannot be anything else; a year tells them from talk about copyright.
+            let is_statement = |line: &&str| {
+                let begins = line.get(..9).is_some_and(|word| word.eq_ignore_ascii_case("copyright"));
+                begins && line.bytes().any(|b| b.is_ascii_digit())
+            };
+            let mut holders: Vec<&str> = Vec::new();
+            for line in text.lines().map(str::trim).filter(is_statement) {
+                if !holders.contains(&line) {
+                    holders.push(line);
+                }
+            }
+            let copyright = Some(holders.join("\n")).filter(|holders| !holders.is_empty());
+            Told { licence: Some(Licence::of_text(package, text.trim())), copyright }
         }
     }
 }
@@ -313,8 +325,9 @@ mod tests {
 
     #[test]
     fn prose_is_referred_to_and_an_empty_file_says_nothing() {
-        let licence = told("gcc-12", "This package was made by hand.\n").licence.unwrap();
-        assert!(licence.expression.starts_with("LicenseRef-gcc-12-"));
+        let prose = told("gcc-12", "This package was made by hand.\n\n  Copyright (C) 2001 A\nCopyright is held.\n");
+        assert!(prose.licence.unwrap().expression.starts_with("LicenseRef-gcc-12-"));
+        assert_eq!(prose.copyright.as_deref(), Some("Copyright (C) 2001 A"));
         assert_eq!(told("gcc-12", " \n"), Told::default());
     }
 
