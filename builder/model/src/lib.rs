@@ -32,5 +32,6 @@ pub mod key;
 pub mod log;
 pub mod policy;
 pub mod statement;
+pub mod verify;
 
 pub mod format;
