@@ -1,0 +1,53 @@
+//! Whom a policy names: pairs of keys and an id, when they are believed, and how far.
+
+use std::collections::BTreeSet;
+
+use super::Pattern;
+use crate::key::KeyId;
+use crate::outcome::Moment;
+
+/// A rebuilder: it counts as (key, id), for one operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rebuilder {
+    /// Exactly what its statements name as builder.
+    pub id: String,
+    /// Who runs it. Operators are what is counted.
+    pub operator: String,
+    /// Fingerprints of its keys.
+    pub keys: BTreeSet<KeyId>,
+    /// The highest level of SLSA's build track that its provenance is given.
+    pub max_slsa_level: u8,
+    /// When its keys are believed.
+    pub validity: Validity,
+}
+
+/// An issuer of summaries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verifier {
+    /// What stands before the version in `verifier.id`.
+    pub id: String,
+    /// Fingerprints of its keys.
+    pub keys: BTreeSet<KeyId>,
+    /// The highest level of SLSA's source track that its summaries are given.
+    pub max_source_level: u8,
+    /// What its summaries may be about.
+    pub resource_uri: Pattern,
+}
+
+/// When the keys of a rebuilder are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// From this moment.
+    pub from: Moment,
+    /// Until before this one.
+    pub until: Moment,
+    /// And, if revoked, until this one.
+    pub revoked_after: Option<Moment>,
+}
+
+impl Validity {
+    /// Whether there is a moment at which a statement counts.
+    pub fn is_ever(&self) -> bool {
+        self.revoked_after.is_none_or(|revoked| self.from <= revoked)
+    }
+}
