@@ -22,6 +22,7 @@ pub mod cause;
 pub mod normalise;
 pub mod outcome;
 pub mod report;
+pub mod sbom;
 pub mod tree;
 pub mod variation;
 pub mod verdict;
