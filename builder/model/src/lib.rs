@@ -29,6 +29,7 @@ pub mod verdict;
 
 pub mod envelope;
 pub mod key;
+pub mod log;
 pub mod statement;
 
 pub mod format;
