@@ -2,6 +2,7 @@
 //!
 //! stdout is data, stderr is talk. Every `run` returns the exit code of its result, or a [`Failure`] whose kind has one.
 
+mod attest;
 mod build;
 mod campaign;
 mod check;
@@ -106,6 +107,7 @@ enum Command {
     /// Build what was published again from its source, and hold it against the real thing
     Rebuild(Box<rebuild::Rebuild>),
     Compare(compare::Compare),
+    Attest(Box<attest::Attest>),
     /// Show the log of a build
     Log(log::Log),
     /// Enter a recipe's environment, or what a failed build left
@@ -117,7 +119,6 @@ enum Command {
     Store(store::StoreCommand),
     /// Write a binary cache that Nix substitutes from
     Publish(publish::Publish),
-    /// Make keys that sign what is published
     Key(key::KeyCommand),
     /// Answer others from the store
     Serve(serve::Serve),
@@ -175,6 +176,7 @@ failures! {
     crate::rebuild::CheckError,
     crate::rebuild::rebuilding::RebuildError,
     crate::recipe_dir::RecipeDirError,
+    crate::sign::SignError,
     crate::store::StoreError,
 }
 
@@ -198,6 +200,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Check(command) => command.run(&session),
         Command::Rebuild(command) => command.run(&session),
         Command::Compare(command) => command.run(&session),
+        Command::Attest(command) => command.run(&session),
         Command::Log(command) => command.run(&session),
         Command::Shell(command) => command.run(&session),
         Command::Sandbox(command) => command.run(&session),

@@ -28,6 +28,8 @@ pub mod command;
 pub mod doctor;
 pub mod nix;
 
+pub mod sign;
+
 pub mod render;
 
 pub mod cli;

@@ -6,8 +6,12 @@
 //! below.
 
 pub mod id;
+pub mod minisign;
+pub mod nix;
 pub mod public;
 pub mod secret;
+pub mod signify;
+pub mod ssh;
 
 pub use id::KeyId;
 pub use public::{BadSignature, PublicKey};

@@ -201,3 +201,122 @@ impl Comparison {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{compared, comparison, digest};
+    use super::super::{Predicate, Statement};
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Comparison)) -> &'static str {
+        let mut one = comparison();
+        change(&mut one);
+        match compared(one.clone()).print() {
+            Err(StatementError::Rule { field, .. }) => field,
+            other => panic!("{other:?}: {one:?}"),
+        }
+    }
+
+    fn identical(one: &mut Comparison) {
+        one.result = ComparisonResult::Identical;
+        one.produced = vec![Descriptor::of(digest("published"))];
+    }
+
+    fn equivalent(one: &mut Comparison) {
+        one.result = ComparisonResult::Equivalent;
+        one.normalisers =
+            vec![NormaliserUsed { name: "gzip-header".into(), version: "1".into(), digest: digest("kiln") }];
+        one.normalised_digest = Some(digest("normalised"));
+    }
+
+    fn failed(one: &mut Comparison) {
+        one.result = ComparisonResult::BuildFailed;
+        one.outcome = Status::TimedOut;
+        one.produced = vec![];
+        one.provenance = None;
+        one.reason = Some("it ran into its deadline".into());
+    }
+
+    fn unavailable(one: &mut Comparison) {
+        failed(one);
+        one.outcome = Status::Unavailable;
+        one.result = ComparisonResult::NotAttempted;
+    }
+
+    #[test]
+    fn every_result_is_written_with_its_facts_and_read_back() {
+        for change in [|_: &mut Comparison| (), identical, equivalent, failed, unavailable] {
+            let mut one = comparison();
+            change(&mut one);
+            let statement = compared(one);
+            assert_eq!(Statement::parse(&statement.print().unwrap()).unwrap(), statement);
+        }
+    }
+
+    #[test]
+    fn a_result_without_its_facts_is_not_written() {
+        assert_eq!(refused(|one| one.outcome = Status::Failed), "outcome");
+        assert_eq!(refused(|one| one.rebuilder.id = "me".into()), "rebuilder.id");
+        assert_eq!(refused(|one| one.produced.clear()), "produced");
+        assert_eq!(
+            refused(|one| one.produced[0].digest = DigestSet::default().with("sha512", "0".repeat(128))),
+            "produced"
+        );
+        assert_eq!(refused(|one| one.provenance = None), "provenance");
+        assert_eq!(refused(|one| one.expected = None), "expected");
+        assert_eq!(refused(|one| one.expected = Some(Descriptor::of(digest("another")))), "subject");
+        assert_eq!(refused(|one| one.produced.push(Descriptor::of(digest("published")))), "produced");
+        assert_eq!(refused(|one| one.reason = Some("?".into())), "reason");
+        assert_eq!(refused(|one| one.attempts = 0), "attempts");
+        assert_eq!(
+            refused(|one| one.differences.as_mut().unwrap().summary = vec![String::new(); 21]),
+            "differences.summary"
+        );
+        let with = |made: fn(&mut Comparison), change: fn(&mut Comparison)| {
+            refused(|one| {
+                made(one);
+                change(one);
+            })
+        };
+        assert_eq!(with(identical, |one| one.produced = vec![Descriptor::of(digest("other"))]), "produced");
+        let normaliser = |one: &mut Comparison| {
+            let mut other = comparison();
+            equivalent(&mut other);
+            one.normalisers = other.normalisers;
+        };
+        assert_eq!(with(identical, normaliser), "normalisers");
+        assert_eq!(with(equivalent, |one| one.normalisers.clear()), "normalisers");
+        assert_eq!(with(equivalent, |one| one.normalised_digest = None), "normalisedDigest");
+        assert_eq!(with(failed, |one| one.outcome = Status::Unavailable), "outcome");
+        assert_eq!(with(failed, |one| one.reason = None), "reason");
+        assert_eq!(with(unavailable, |one| one.produced = comparison().produced), "produced");
+    }
+
+    #[test]
+    fn agreement_without_its_facts_is_not_read_and_disagreement_is() {
+        let told = |change: fn(&mut Comparison)| {
+            let Statement { subject, .. } = compared(comparison());
+            let mut one = comparison();
+            change(&mut one);
+            Statement { subject, predicate: Predicate::Comparison(Box::new(one)) }
+        };
+        let read = |statement: &Statement| {
+            let Predicate::Comparison(one) = &statement.predicate else { panic!("a comparison") };
+            Statement::parse(&statement.written(one).unwrap())
+        };
+        for bad in [
+            told(|one| {
+                identical(one);
+                one.provenance = None;
+            }),
+            told(|one| {
+                equivalent(one);
+                one.normalisers.clear();
+            }),
+            told(|one| one.result = ComparisonResult::Identical),
+        ] {
+            assert!(matches!(read(&bad), Err(StatementError::Rule { .. })));
+        }
+        assert!(read(&told(|one| one.provenance = None)).is_ok());
+    }
+}

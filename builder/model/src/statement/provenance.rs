@@ -175,3 +175,59 @@ pub(super) fn is_uri(text: &str) -> bool {
             && rest.chars().all(|c| !c.is_whitespace() && !c.is_control())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{built, provenance};
+    use super::super::{DigestSet, Predicate, Statement};
+    use super::*;
+    use serde_json::json;
+
+    fn refused(change: impl FnOnce(&mut Provenance)) -> &'static str {
+        let mut one = provenance();
+        change(&mut one);
+        match (Statement { predicate: Predicate::Provenance(Box::new(one)), ..built() }).print() {
+            Err(StatementError::Rule { field, .. }) => field,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_build_type_is_not_written() {
+        let external = |name: &'static str, value: Value| {
+            move |p: &mut Provenance| drop(p.build_definition.external_parameters.insert(name.into(), value))
+        };
+        assert_eq!(refused(external("digest", json!("x"))), "externalParameters");
+        assert_eq!(refused(external("target", json!(1))), "externalParameters");
+        assert_eq!(refused(external("parameters", json!({"jobs": 2}))), "externalParameters");
+        assert_eq!(refused(|p| drop(p.build_definition.external_parameters.remove("recipe"))), "externalParameters");
+        assert_eq!(
+            refused(|p| drop(p.build_definition.internal_parameters.remove("signer"))),
+            "internalParameters.signer"
+        );
+        assert_eq!(refused(|p| p.run_details.builder.id = "rb1".into()), "builder.id");
+        assert_eq!(
+            refused(|p| p.build_definition.resolved_dependencies[0].digest = DigestSet::default()),
+            "resolvedDependencies"
+        );
+        assert_eq!(refused(|p| p.run_details.metadata.finished_on = Some(Moment::from_unix(0))), "metadata.finishedOn");
+    }
+
+    #[test]
+    fn parameters_and_signer_are_read_as_the_build_type_has_them() {
+        let one = provenance();
+        assert_eq!(one.build_definition.external().unwrap().target, "out");
+        assert_eq!(one.build_definition.signer(), Some(Signer::Separate));
+        assert!(one.build_definition.unknown_parameters().is_empty());
+    }
+
+    #[test]
+    fn a_uri_has_a_scheme_and_no_blanks() {
+        for good in ["https://a", "spiffe://a/b", "git+https://a@b#c", "urn:x", "pkg:deb/debian/a@1"] {
+            assert!(is_uri(good), "{good}");
+        }
+        for bad in ["", "a", ":a", "a:", "1a:b", "https://a b", "ä:b", "a:b\n"] {
+            assert!(!is_uri(bad), "{bad:?}");
+        }
+    }
+}

@@ -205,3 +205,86 @@ impl Summary {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::built;
+    use super::super::{Predicate, Statement};
+    use super::*;
+
+    fn operators(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn found() -> Found {
+        let levels = [
+            Level::build(3).unwrap(),
+            Level::reproduced(&operators(&["a", "b"])).unwrap(),
+            Level::own("KILN_REPRODUCED_2_OF_3").unwrap(),
+        ];
+        Found {
+            verifier: "https://verifier.example.org/kiln".into(),
+            version: "0.1.0".into(),
+            now: Moment::from_unix(1_795_255_260),
+            resource_uri: "https://dl.example.org/hello".into(),
+            policy_uri: "https://verifier.example.org/hello.toml".into(),
+            policy: Digest::of("policy"),
+            inputs: [(EnvelopeId::new(Digest::of("a")), "a.json".into())].into(),
+            levels: Some(levels.into()),
+        }
+    }
+
+    #[test]
+    fn a_pass_and_a_failure_are_written_and_read_back() {
+        for found in [found(), Found { levels: None, inputs: BTreeMap::new(), ..found() }] {
+            let summary = Summary::new(found).unwrap();
+            assert_eq!(summary.verifier(), "https://verifier.example.org/kiln");
+            let statement = Statement { predicate: Predicate::Summary(Box::new(summary)), ..built() };
+            let bytes = statement.print().unwrap();
+            assert_eq!(Statement::parse(&bytes).unwrap(), statement);
+            assert!(
+                !String::from_utf8(bytes).unwrap().contains("\"version\""),
+                "strict readers refuse verifier.version"
+            );
+        }
+    }
+
+    #[test]
+    fn two_levels_of_one_track_or_names_of_slsa_are_never_written() {
+        let with = |levels: &[&str]| {
+            let mut summary = Summary::new(found()).unwrap();
+            summary.verified_levels = levels.iter().map(|level| (*level).to_owned()).collect();
+            Statement { predicate: Predicate::Summary(Box::new(summary)), ..built() }.print()
+        };
+        assert!(with(&["SLSA_BUILD_LEVEL_3", "SLSA_SOURCE_LEVEL_1", "SLSA_BUILD_REPRODUCED"]).is_ok());
+        for bad in [
+            &["SLSA_BUILD_LEVEL_3", "SLSA_BUILD_LEVEL_2"][..],
+            &["SLSA_BUILD_LEVEL_4"],
+            &["SLSA_BEST_LEVEL_1"],
+            &["SLSA_REPRODUCED"],
+            &["A", "A"],
+            &["FAILED"],
+            &["A", "FAILED"],
+            &[],
+        ] {
+            assert!(matches!(with(bad), Err(StatementError::Rule { field: "verifiedLevels", .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn levels_that_nobody_may_claim_do_not_exist() {
+        assert_eq!(Level::build(4), None);
+        assert_eq!(Level::reproduced(&operators(&["a"])), None);
+        for bad in ["SLSA_BUILD_LEVEL_3", "SLSA_X", "FAILED", "", "a b", "x"] {
+            assert_eq!(Level::own(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pass_that_rests_on_nothing_is_never_written() {
+        let nothing = Summary::new(Found { inputs: BTreeMap::new(), ..found() });
+        assert!(matches!(nothing, Err(StatementError::Rule { field: "inputAttestations", .. })));
+        let nowhere = Summary::new(Found { resource_uri: "hello".into(), ..found() });
+        assert!(matches!(nowhere, Err(StatementError::Rule { field: "resourceUri", .. })));
+    }
+}
