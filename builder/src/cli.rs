@@ -2,6 +2,7 @@
 //!
 //! stdout is data, stderr is talk. Every `run` returns the exit code of its result, or a [`Failure`] whose kind has one.
 
+mod affected;
 mod build;
 mod check;
 mod compare;
@@ -19,6 +20,7 @@ mod progress;
 mod publish;
 mod rebuild;
 mod sandbox;
+mod sbom;
 mod serve;
 mod session;
 mod shell;
@@ -118,6 +120,8 @@ enum Command {
     Publish(publish::Publish),
     /// Make keys that sign what is published
     Key(key::KeyCommand),
+    Sbom(sbom::SbomCommand),
+    Affected(affected::AffectedCommand),
     /// Answer others from the store
     Serve(serve::Serve),
     /// Show derivations, add them to the store
@@ -172,6 +176,7 @@ failures! {
     crate::rebuild::CheckError,
     crate::rebuild::rebuilding::RebuildError,
     crate::recipe_dir::RecipeDirError,
+    crate::sbom::SbomError,
     crate::store::StoreError,
 }
 
@@ -202,6 +207,8 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Store(command) => command.run(&session),
         Command::Publish(command) => command.run(&session),
         Command::Key(command) => command.run(&session),
+        Command::Sbom(command) => command.run(&session),
+        Command::Affected(command) => command.run(&session),
         Command::Serve(command) => command.run(&session),
         Command::Derivation(command) => command.run(&session),
         Command::Nar(command) => command.run(&session),

@@ -20,6 +20,7 @@ pub mod environment;
 pub mod build;
 pub mod diff;
 pub mod rebuild;
+pub mod sbom;
 
 pub mod command;
 pub mod doctor;

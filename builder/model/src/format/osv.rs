@@ -219,9 +219,7 @@ impl Subject<'_> {
     /// How our version compares to `other`; `None` if one of them is no version.
     fn compare(&self, other: &str) -> Option<Ordering> {
         match self.ecosystem {
-            Ecosystem::Debian { .. } => {
-                Some(Version::parse(self.version).ok()?.cmp(&Version::parse(other).ok()?))
-            }
+            Ecosystem::Debian { .. } => Some(Version::parse(self.version).ok()?.cmp(&Version::parse(other).ok()?)),
             Ecosystem::Pypi => {
                 let parse = |text: &str| pep440_rs::Version::from_str(text).ok();
                 Some(parse(self.version)?.cmp(&parse(other)?))
@@ -239,7 +237,8 @@ fn normalised(project: &str) -> String {
 impl Affected {
     fn judge(&self, subject: &Subject<'_>) -> Judged {
         let mut judged = Judged::NotAffected;
-        let listed = self.versions.iter().any(|one| one == subject.version || subject.compare(one) == Some(Ordering::Equal));
+        let listed =
+            self.versions.iter().any(|one| one == subject.version || subject.compare(one) == Some(Ordering::Equal));
         if listed {
             return Judged::Affected;
         }
@@ -335,9 +334,12 @@ mod tests {
     fn ranges_are_read_in_debian_s_order() {
         let range = r#"{"introduced":"0"},{"fixed":"7.88.1-10+deb12u5"}"#;
         let one = advisory("Debian:12", "curl", range, "");
-        for (version, affected) in
-            [("7.88.1-10+deb12u4", true), ("7.88.1-10+deb12u5", false), ("7.88.1-10+deb12u14", false), ("7.88.1~rc", true)]
-        {
+        for (version, affected) in [
+            ("7.88.1-10+deb12u4", true),
+            ("7.88.1-10+deb12u5", false),
+            ("7.88.1-10+deb12u14", false),
+            ("7.88.1~rc", true),
+        ] {
             let expected = if affected { Judged::Affected } else { Judged::NotAffected };
             assert_eq!(one.judge(&debian(version, Some("12"))), expected, "{version}");
         }
@@ -352,7 +354,14 @@ mod tests {
         let range = r#"{"fixed":"2"},{"introduced":"3"},{"introduced":"0"},{"last_affected":"4"}"#;
         let one = advisory("PyPI", "Some.Thing", range, "\"2.5\"");
         for (version, affected) in [
-            ("1.9", true), ("2", false), ("2.0", false), ("2.5.0", true), ("3rc1", false), ("3", true), ("4.0", true), ("4.0.post1", false),
+            ("1.9", true),
+            ("2", false),
+            ("2.0", false),
+            ("2.5.0", true),
+            ("3rc1", false),
+            ("3", true),
+            ("4.0", true),
+            ("4.0.post1", false),
         ] {
             let subject = Subject { ecosystem: Ecosystem::Pypi, name: "some_thing", version };
             let expected = if affected { Judged::Affected } else { Judged::NotAffected };
@@ -377,7 +386,15 @@ mod tests {
 
     #[test]
     fn what_is_no_advisory_is_refused() {
-        for text in ["", "[]", "{}", r#"{"id":""}"#, r#"{"id":"a b"}"#, r#"{"id":"a","id":"b"}"#, r#"{"id":"a","affected":[{"ranges":3}]}"#] {
+        for text in [
+            "",
+            "[]",
+            "{}",
+            r#"{"id":""}"#,
+            r#"{"id":"a b"}"#,
+            r#"{"id":"a","id":"b"}"#,
+            r#"{"id":"a","affected":[{"ranges":3}]}"#,
+        ] {
             assert!(Advisory::parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(Advisory::parse("[".repeat(100_000).as_bytes()).is_err());

@@ -172,11 +172,13 @@ impl FromStr for Purl {
         let (kind, rest) = rest.split_once('/').ok_or_else(|| refuse("it has no name"))?;
         // The last at sign after the last slash: a namespace may have one (npm's), spelled plainly by some.
         let rest = rest.trim_matches('/');
-        let (path, version) = match rest.rfind('@').filter(|at| *at > 0 && rest.rfind('/').is_none_or(|slash| slash < *at)) {
-            Some(at) => (&rest[..at], Some(&rest[at + 1..])),
-            None => (rest, None),
-        };
-        let decode = |part: &str| decoded(part).ok_or_else(|| refuse("a percent sign is not followed by a byte of UTF-8"));
+        let (path, version) =
+            match rest.rfind('@').filter(|at| *at > 0 && rest.rfind('/').is_none_or(|slash| slash < *at)) {
+                Some(at) => (&rest[..at], Some(&rest[at + 1..])),
+                None => (rest, None),
+            };
+        let decode =
+            |part: &str| decoded(part).ok_or_else(|| refuse("a percent sign is not followed by a byte of UTF-8"));
         let mut parts = path.split('/').filter(|part| !part.is_empty()).map(decode).collect::<Result<Vec<_>, _>>()?;
         let name = parts.pop().ok_or_else(|| refuse("it has no name"))?;
         let version = version.map(decode).transpose()?.filter(|version| !version.is_empty());
@@ -273,14 +275,26 @@ mod tests {
     #[test]
     fn every_spelling_becomes_the_canonical_one() {
         for (given, expected) in [
-            ("pkg:deb/debian/curl@7.50.3-1?arch=i386&distro=jessie", "pkg:deb/debian/curl@7.50.3-1?arch=i386&distro=jessie"),
+            (
+                "pkg:deb/debian/curl@7.50.3-1?arch=i386&distro=jessie",
+                "pkg:deb/debian/curl@7.50.3-1?arch=i386&distro=jessie",
+            ),
             ("PKG:Deb/Debian/Curl@1:2.0+b1?distro=x&arch=amd64", "pkg:deb/debian/curl@1:2.0%2Bb1?arch=amd64&distro=x"),
             ("pkg:PYPI/Django_package@1.11.1.dev1", "pkg:pypi/django-package@1.11.1.dev1"),
-            ("pkg://github/Package-url/Purl-Spec@244fd47#everybody/loves/dogs", "pkg:github/package-url/purl-spec@244fd47#everybody/loves/dogs"),
+            (
+                "pkg://github/Package-url/Purl-Spec@244fd47#everybody/loves/dogs",
+                "pkg:github/package-url/purl-spec@244fd47#everybody/loves/dogs",
+            ),
             ("pkg:npm/%40angular/animation@12.3.1", "pkg:npm/%40angular/animation@12.3.1"),
             ("pkg:npm/@angular/animation", "pkg:npm/%40angular/animation"),
-            ("pkg:generic/bitwarderl?vcs_url=git%2Bhttps://git.example.org/dxr.git%40cc55", "pkg:generic/bitwarderl?vcs_url=git%2Bhttps://git.example.org/dxr.git%40cc55"),
-            ("pkg:golang/example.org/api#/googleapis/api/annotations/", "pkg:golang/example.org/api#googleapis/api/annotations"),
+            (
+                "pkg:generic/bitwarderl?vcs_url=git%2Bhttps://git.example.org/dxr.git%40cc55",
+                "pkg:generic/bitwarderl?vcs_url=git%2Bhttps://git.example.org/dxr.git%40cc55",
+            ),
+            (
+                "pkg:golang/example.org/api#/googleapis/api/annotations/",
+                "pkg:golang/example.org/api#googleapis/api/annotations",
+            ),
             ("pkg:generic/a@?b=", "pkg:generic/a"),
         ] {
             assert_eq!(canonical(given), expected);
@@ -315,8 +329,21 @@ mod tests {
     #[test]
     fn what_is_no_purl_is_refused() {
         for text in [
-            "", "pkg:", "pkg:deb", "pkg:deb/", "deb/debian/curl", "pkg:1deb/a", "pkg:a b/c", "pkg:a/%zz", "pkg:a/%ff", "pkg:a/b%2fc",
-            "pkg:a/b?x", "pkg:a/b?1=2", "pkg:a/b?x=1&X=2", "pkg:a/b#../c", "pkg:a/b%00",
+            "",
+            "pkg:",
+            "pkg:deb",
+            "pkg:deb/",
+            "deb/debian/curl",
+            "pkg:1deb/a",
+            "pkg:a b/c",
+            "pkg:a/%zz",
+            "pkg:a/%ff",
+            "pkg:a/b%2fc",
+            "pkg:a/b?x",
+            "pkg:a/b?1=2",
+            "pkg:a/b?x=1&X=2",
+            "pkg:a/b#../c",
+            "pkg:a/b%00",
         ] {
             assert!(text.parse::<Purl>().is_err(), "{text:?}");
         }

@@ -32,9 +32,10 @@ fn value(sbom: &Sbom) -> Value {
     for (from, to) in &sbom.depends {
         relationships.extend(to.iter().map(|to| relation(&id(from), "DEPENDS_ON", &id(to))));
     }
-    let references = sbom.references().into_iter().map(|(id, reference)| {
-        json!({ "licenseId": id, "name": reference.name, "extractedText": reference.text })
-    });
+    let references = sbom
+        .references()
+        .into_iter()
+        .map(|(id, reference)| json!({ "licenseId": id, "name": reference.name, "extractedText": reference.text }));
     let list = spdx::license_version().split('.').take(2).collect::<Vec<_>>().join(".");
     let comment = sbom.run.as_ref().map(|run| format!("built from {} to {}", run.started, run.finished));
     without_nulls(json!({
@@ -71,9 +72,9 @@ fn package(one: &Component) -> Value {
     let declared = one.licence.as_ref().map_or(NO_ASSERTION, |licence| &licence.expression);
     let concluded = one.licence.as_ref().filter(|licence| licence.is_known());
     let checksums = one.bytes().map(|digest| json!([{ "algorithm": "SHA256", "checksumValue": digest }]));
-    let purl = one.purl.as_ref().map(|purl| {
-        json!([{ "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl }])
-    });
+    let purl = one.purl.as_ref().map(
+        |purl| json!([{ "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl }]),
+    );
     let source = one.source.as_ref().map(|(name, version)| format!("built from the source package {name} {version}"));
     without_nulls(json!({
         "SPDXID": id(&one.id),

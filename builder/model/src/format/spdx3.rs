@@ -138,7 +138,8 @@ impl Graph {
         let purl = one.purl.as_ref().map(|purl| {
             json!([{ "type": "ExternalIdentifier", "externalIdentifierType": "packageUrl", "identifier": purl }])
         });
-        let source = one.source.as_ref().map(|(name, version)| format!("built from the source package {name} {version}"));
+        let source =
+            one.source.as_ref().map(|(name, version)| format!("built from the source package {name} {version}"));
         let body = json!({
             "name": one.name,
             "description": one.description,
@@ -164,9 +165,9 @@ impl Graph {
             PartyKind::Person => "Person",
             PartyKind::Organization => "Organization",
         };
-        let email = party.email.as_ref().map(|email| {
-            json!([{ "type": "ExternalIdentifier", "externalIdentifierType": "email", "identifier": email }])
-        });
+        let email = party.email.as_ref().map(
+            |email| json!([{ "type": "ExternalIdentifier", "externalIdentifierType": "email", "identifier": email }]),
+        );
         let name = format!("party-{}", self.parties.len() + 1);
         let iri = self.element(kind, &name, json!({ "name": party.name, "externalIdentifier": email }));
         self.parties.insert(party.clone(), iri.clone());
