@@ -5,6 +5,7 @@
 pub mod ar;
 pub mod aterm;
 pub mod buildinfo;
+pub mod bundle;
 pub mod cache_info;
 pub mod control;
 pub mod copyright;

@@ -4,6 +4,7 @@
 //! network or randomness (`clippy.toml` beside this crate forbids them). A verifier could ship with this crate alone.
 //! Modules follow the pipeline: words everything is made of, what is to be built, what was seen and judged, formats.
 
+pub mod canonical;
 pub mod digest;
 pub mod name;
 
@@ -25,5 +26,10 @@ pub mod sbom;
 pub mod tree;
 pub mod variation;
 pub mod verdict;
+
+pub mod envelope;
+pub mod key;
+pub mod log;
+pub mod statement;
 
 pub mod format;

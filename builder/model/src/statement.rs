@@ -1,0 +1,326 @@
+//! in-toto's statement: subjects by digest, and what is said of them.
+//!
+//! [`Statement::parse`] takes what anybody writes and holds it to the rules on which matching rests (section 3 of the design:
+//! names unique, a SHA-256 in each subject, digests in lower-case hex); [`Statement::print`] also refuses what we never write. Unknown members are ignored, which
+//! can only make less of a claim; those of `externalParameters` are kept, for there they would make more of it.
+
+pub mod comparison;
+pub mod descriptor;
+pub mod digest_set;
+pub mod provenance;
+pub mod summary;
+mod time;
+
+use std::collections::BTreeSet;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::canonical::{self, CanonicalError, Limits};
+
+pub use comparison::{Comparison, ComparisonResult};
+pub use descriptor::Descriptor;
+pub use digest_set::{DigestSet, DigestSetError, Match};
+pub use provenance::Provenance;
+pub use summary::Summary;
+
+/// Root of every URI of ours. Signed into every statement.
+pub const KILN_URI: &str = "https://kiln.build";
+
+/// The `_type` of every statement.
+pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+
+/// A claim about artifacts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statement {
+    /// What it is about. At least one.
+    pub subject: Vec<Descriptor>,
+    /// What it says.
+    pub predicate: Predicate,
+}
+
+/// What a statement says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Predicate {
+    /// How the subjects were built: SLSA provenance.
+    Provenance(Box<Provenance>),
+    /// How what was rebuilt compares with the subject.
+    Comparison(Box<Comparison>),
+    /// What a verifier found: SLSA's verification summary.
+    Summary(Box<Summary>),
+    /// Somebody else's.
+    Other {
+        /// `predicateType`.
+        kind: String,
+        /// `predicate`.
+        value: serde_json::Value,
+    },
+}
+
+/// Why a statement is not taken, or not written.
+#[derive(Debug, thiserror::Error)]
+pub enum StatementError {
+    /// The envelope says that its payload is something else.
+    #[error("the payload is {found:?}: expected {:?}", crate::envelope::PAYLOAD_TYPE)]
+    PayloadType {
+        /// What it says.
+        found: String,
+    },
+    /// Not strict JSON, or of another form.
+    #[error("reading a statement")]
+    Json {
+        /// What is wrong.
+        #[source]
+        source: CanonicalError,
+    },
+    /// A value that cannot be written canonically.
+    #[error("writing a statement")]
+    Written {
+        /// What is wrong.
+        #[source]
+        source: CanonicalError,
+    },
+    /// Another `_type`.
+    #[error("_type is {found:?}: expected {STATEMENT_TYPE:?}")]
+    Type {
+        /// What stands there.
+        found: String,
+    },
+    /// Nothing that it is about.
+    #[error("subject is empty: a statement about nothing says nothing")]
+    NoSubject,
+    /// Two subjects of one name.
+    #[error("two subjects are named {name:?}")]
+    SameName {
+        /// The name.
+        name: String,
+    },
+    /// A subject without a digest that can be relied on.
+    #[error("subject {name:?} has no sha256: other algorithms alone are not relied on")]
+    NoSha256 {
+        /// Its name.
+        name: String,
+    },
+    /// A digest that is none.
+    #[error("digest of {of}")]
+    Digest {
+        /// Of what.
+        of: String,
+        /// What is wrong.
+        #[source]
+        source: DigestSetError,
+    },
+    /// A descriptor that says nothing.
+    #[error("{of} has neither uri, digest nor content")]
+    Empty {
+        /// Which.
+        of: String,
+    },
+    /// A rule of the predicate that does not hold.
+    #[error("{field}: {rule}")]
+    Rule {
+        /// The field.
+        field: &'static str,
+        /// What must hold.
+        rule: String,
+    },
+}
+
+#[derive(Serialize)]
+struct Written<'a, P> {
+    #[serde(rename = "_type")]
+    kind: &'static str,
+    subject: &'a [Descriptor],
+    #[serde(rename = "predicateType")]
+    predicate_type: &'a str,
+    predicate: &'a P,
+}
+
+/// What decides how the rest is read.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "_type")]
+    kind: String,
+    #[serde(rename = "predicateType")]
+    predicate_type: String,
+}
+
+#[derive(Deserialize)]
+struct Read<P> {
+    subject: Vec<Descriptor>,
+    predicate: P,
+}
+
+impl Statement {
+    /// The statement that `bytes` are. Verify them first.
+    pub fn parse(bytes: &[u8]) -> Result<Self, StatementError> {
+        let head: Head = canonical::parse(bytes, Limits::ENVELOPE).map_err(|source| StatementError::Json { source })?;
+        if head.kind != STATEMENT_TYPE {
+            return Err(StatementError::Type { found: head.kind });
+        }
+        let (subject, predicate) = match head.predicate_type.as_str() {
+            provenance::TYPE => read(bytes, |p| Predicate::Provenance(Box::new(p)))?,
+            comparison::TYPE => read(bytes, |p| Predicate::Comparison(Box::new(p)))?,
+            summary::TYPE => read(bytes, |p| Predicate::Summary(Box::new(p)))?,
+            _ => read(bytes, |value| Predicate::Other { kind: head.predicate_type, value })?,
+        };
+        let statement = Self { subject, predicate };
+        statement.sound()?;
+        Ok(statement)
+    }
+
+    /// The canonical bytes, if it is one that we write.
+    pub fn print(&self) -> Result<Vec<u8>, StatementError> {
+        self.sound()?;
+        for subject in &self.subject {
+            if !subject.digest.contains(digest_set::SHA256) {
+                return Err(StatementError::NoSha256 { name: subject.named() });
+            }
+        }
+        let bytes = match &self.predicate {
+            Predicate::Provenance(provenance) => {
+                provenance.writable()?;
+                self.written(provenance)
+            }
+            Predicate::Comparison(comparison) => {
+                comparison.writable(&self.subject)?;
+                self.written(comparison)
+            }
+            Predicate::Summary(summary) => {
+                summary.writable()?;
+                self.written(summary)
+            }
+            Predicate::Other { value, .. } => self.written(value),
+        };
+        bytes.map_err(|source| StatementError::Written { source })
+    }
+
+    fn written<P: Serialize>(&self, predicate: &P) -> Result<Vec<u8>, CanonicalError> {
+        let predicate_type = self.predicate.kind();
+        canonical::print(&Written { kind: STATEMENT_TYPE, subject: &self.subject, predicate_type, predicate })
+    }
+
+    /// What must hold whoever wrote it.
+    fn sound(&self) -> Result<(), StatementError> {
+        if self.subject.is_empty() {
+            return Err(StatementError::NoSubject);
+        }
+        let mut names = BTreeSet::new();
+        for (index, subject) in self.subject.iter().enumerate() {
+            subject.sound(&format!("subject {index}"))?;
+            if let Some(name) = &subject.name
+                && !names.insert(name)
+            {
+                return Err(StatementError::SameName { name: name.clone() });
+            }
+            // A summary about a revision of sources has no file to digest (SLSA, Source track).
+            let revision =
+                matches!(self.predicate, Predicate::Summary(_)) && subject.digest.contains(digest_set::GIT_COMMIT);
+            if !subject.digest.contains(digest_set::SHA256) && !revision {
+                return Err(StatementError::NoSha256 { name: subject.named() });
+            }
+        }
+        match &self.predicate {
+            Predicate::Provenance(provenance) => provenance.sound(),
+            Predicate::Comparison(comparison) => comparison.sound(&self.subject),
+            Predicate::Summary(summary) => summary.sound(),
+            Predicate::Other { .. } => Ok(()),
+        }
+    }
+}
+
+impl Predicate {
+    /// Its `predicateType`.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Provenance(_) => provenance::TYPE,
+            Self::Comparison(_) => comparison::TYPE,
+            Self::Summary(_) => summary::TYPE,
+            Self::Other { kind, .. } => kind,
+        }
+    }
+}
+
+fn read<P: DeserializeOwned>(
+    bytes: &[u8],
+    made: impl FnOnce(P) -> Predicate,
+) -> Result<(Vec<Descriptor>, Predicate), StatementError> {
+    let wrong = |source| StatementError::Json { source: CanonicalError::Form { source } };
+    let read: Read<P> = serde_json::from_slice(bytes).map_err(wrong)?;
+    Ok((read.subject, made(read.predicate)))
+}
+
+#[cfg(test)]
+pub(crate) mod samples;
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{built, compared, comparison};
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn changed(statement: &Statement, change: impl FnOnce(&mut Value)) -> Result<Statement, StatementError> {
+        let mut value: Value = serde_json::from_slice(&statement.print().unwrap()).unwrap();
+        change(&mut value);
+        Statement::parse(value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_printed_statement_parses_back_to_itself() {
+        for statement in [built(), compared(comparison())] {
+            assert_eq!(Statement::parse(&statement.print().unwrap()).unwrap(), statement);
+        }
+        let other = Predicate::Other { kind: "https://example.org/x".into(), value: json!({"a": [1]}) };
+        let other = Statement { predicate: other, ..built() };
+        assert_eq!(Statement::parse(&other.print().unwrap()).unwrap(), other);
+    }
+
+    #[test]
+    fn names_are_unique_and_every_subject_has_a_sha256() {
+        assert!(matches!(changed(&built(), |s| s["subject"] = json!([])), Err(StatementError::NoSubject)));
+        let twice = changed(&built(), |s| {
+            let mut second = s["subject"][0].clone();
+            second["digest"]["sha256"] = "0".repeat(64).into();
+            s["subject"].as_array_mut().unwrap().push(second);
+        });
+        assert!(matches!(twice, Err(StatementError::SameName { .. })));
+        let weak = changed(&built(), |s| s["subject"][0]["digest"] = json!({"sha1": "0".repeat(40)}));
+        assert!(matches!(weak, Err(StatementError::NoSha256 { .. })));
+        let capitals = changed(&built(), |s| s["subject"][0]["digest"]["sha256"] = "A".repeat(64).into());
+        assert!(matches!(capitals, Err(StatementError::Digest { .. })));
+        let commit = changed(&built(), |s| s["subject"][0]["digest"] = json!({"gitCommit": "0".repeat(40)}));
+        assert!(matches!(commit, Err(StatementError::NoSha256 { .. })), "only a summary may be about a commit alone");
+    }
+
+    #[test]
+    fn another_type_or_an_ambiguous_document_is_refused() {
+        let other = changed(&built(), |s| s["_type"] = "https://in-toto.io/Statement/v0.1".into());
+        assert!(matches!(other, Err(StatementError::Type { .. })));
+        let text = String::from_utf8(built().print().unwrap()).unwrap();
+        let twice = text.replacen("\"predicate\":", "\"predicate\":{},\"predicate\":", 1);
+        assert!(matches!(Statement::parse(twice.as_bytes()), Err(StatementError::Json { .. })));
+        assert!(Statement::parse(b"[]").is_err());
+    }
+
+    #[test]
+    fn unknown_members_are_ignored_but_those_of_external_parameters_are_kept() {
+        let more = changed(&built(), |s| {
+            s["unknown"] = json!(1);
+            s["predicate"]["unknown"] = json!({"x": 1.5});
+            s["predicate"]["buildDefinition"]["externalParameters"]["more"] = json!(true);
+        });
+        let more = more.unwrap();
+        let Predicate::Provenance(provenance) = &more.predicate else { panic!("{more:?}") };
+        assert_eq!(provenance.build_definition.unknown_parameters(), BTreeSet::from(["more"]));
+        assert!(matches!(more.print(), Err(StatementError::Rule { field: "externalParameters", .. })));
+    }
+
+    #[test]
+    fn what_has_no_canonical_form_is_not_written() {
+        for value in [json!(0.5), json!(1_u64 << 53)] {
+            let other = Predicate::Other { kind: "https://example.org/x".into(), value };
+            let other = Statement { predicate: other, ..built() };
+            assert!(matches!(other.print(), Err(StatementError::Written { .. })));
+        }
+    }
+}
