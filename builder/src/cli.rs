@@ -2,6 +2,7 @@
 //!
 //! stdout is data, stderr is talk. Every `run` returns the exit code of its result, or a [`Failure`] whose kind has one.
 
+mod affected;
 mod attest;
 mod build;
 mod campaign;
@@ -21,6 +22,7 @@ mod progress;
 mod publish;
 mod rebuild;
 mod sandbox;
+mod sbom;
 mod serve;
 mod session;
 mod shell;
@@ -120,6 +122,8 @@ enum Command {
     /// Write a binary cache that Nix substitutes from
     Publish(publish::Publish),
     Key(key::KeyCommand),
+    Sbom(sbom::SbomCommand),
+    Affected(affected::AffectedCommand),
     /// Answer others from the store
     Serve(serve::Serve),
     /// Show derivations, add them to the store
@@ -176,6 +180,7 @@ failures! {
     crate::rebuild::CheckError,
     crate::rebuild::rebuilding::RebuildError,
     crate::recipe_dir::RecipeDirError,
+    crate::sbom::SbomError,
     crate::sign::SignError,
     crate::store::StoreError,
 }
@@ -208,6 +213,8 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Store(command) => command.run(&session),
         Command::Publish(command) => command.run(&session),
         Command::Key(command) => command.run(&session),
+        Command::Sbom(command) => command.run(&session),
+        Command::Affected(command) => command.run(&session),
         Command::Serve(command) => command.run(&session),
         Command::Derivation(command) => command.run(&session),
         Command::Nar(command) => command.run(&session),

@@ -21,6 +21,7 @@ pub mod build;
 pub mod diff;
 pub mod engine;
 pub mod rebuild;
+pub mod sbom;
 
 pub mod campaign;
 
