@@ -24,6 +24,7 @@ pub mod rebuild;
 pub mod command;
 pub mod doctor;
 pub mod nix;
+pub mod publish;
 
 pub mod render;
 
