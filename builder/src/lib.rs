@@ -28,6 +28,7 @@ pub mod campaign;
 pub mod command;
 pub mod doctor;
 pub mod nix;
+pub mod publish;
 
 pub mod sign;
 

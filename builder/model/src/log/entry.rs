@@ -118,6 +118,13 @@ impl Entry {
         leaf_hash(&self.0)
     }
 
+    /// The key that the leaf says to have signed, if this is a leaf of this kind.
+    pub fn key(&self) -> Option<PublicKey> {
+        let leaf: Leaf = serde_json::from_slice(&self.0).ok()?;
+        let key = leaf.spec.record.signature.verifier.public_key.raw_bytes;
+        PublicKey::from_spki(&BASE64.decode(key.as_bytes()).ok()?).ok()
+    }
+
     /// The digest of what was signed, if this is a leaf of this kind: it says which envelope is meant, to who has it.
     pub fn message_digest(&self) -> Option<Digest> {
         let leaf: Leaf = serde_json::from_slice(&self.0).ok()?;
@@ -172,9 +179,11 @@ mod tests {
         let key = SecretKey::ed25519(&[1; 32]);
         let envelope = Envelope::sign(b"{}".to_vec(), &key);
         let entry = Entry::of(&envelope, &key.public()).unwrap();
+        assert_eq!(entry.key(), Some(key.public()));
         assert_eq!(entry.message_digest(), Some(Digest::of(pae(envelope.payload_type(), envelope.payload()))));
         for bytes in [&b""[..], b"{}", b"\xff"] {
             assert_eq!(Entry::from_bytes(bytes.into()).unwrap().message_digest(), None);
+            assert_eq!(Entry::from_bytes(bytes.into()).unwrap().key(), None);
         }
     }
 

@@ -1,0 +1,205 @@
+//! Evidence from somebody's server, as files for later: nothing that is fetched is believed, and all of it is bounded.
+//!
+//! Names are made here, from digests, indices and sizes; none is taken from the server. What is named by its digest has that digest
+//! or is refused. Everything else is for `kiln verify` and `kiln tlog verify` to judge, which open no socket.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::io::Read as _;
+
+use kiln_model::digest::Digest;
+use kiln_model::envelope::EnvelopeId;
+use kiln_model::key::{KeyId, PublicKey};
+use kiln_model::log::tile::{Level, Tile};
+use kiln_model::log::{Checkpoint, SignedNote, note, policy, proof};
+use url::Url;
+
+use super::derived::Line;
+use super::error::{PublishError, of};
+use super::layout;
+use super::place::{NewFile, Place};
+use crate::fetch::{Refusal, Web};
+
+/// Files that are written together.
+const AT_ONCE: usize = 256;
+/// Bytes of the largest index of one artifact that is fetched.
+const MOST_INDEX_BYTES: usize = 64 << 20;
+
+/// What is to be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// The whole log and all envelopes.
+    Everything,
+    /// What is known of these artifacts.
+    About(BTreeSet<Digest>),
+}
+
+/// Where it must stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Files.
+    pub files: u64,
+}
+
+/// What was fetched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pulled {
+    /// Files.
+    pub files: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Envelopes among them.
+    pub envelopes: u64,
+}
+
+struct Pulling<'a, P> {
+    web: &'a Web,
+    base: Url,
+    place: &'a P,
+    limits: Limits,
+    pulled: Cell<Pulled>,
+    ready: Vec<NewFile>,
+}
+
+/// Fetches from the tree at `address` into `place`.
+pub fn pull<P: Place>(web: &Web, address: &str, place: &P, wish: &Wish, limits: Limits) -> Result<Pulled, PublishError> {
+    let refused = || PublishError::Address { address: address.into() };
+    let mut base = Url::parse(address).map_err(|_| refused())?;
+    let plain = base.username().is_empty() && base.password().is_none() && base.query().is_none() && base.fragment().is_none();
+    if !matches!(base.scheme(), "http" | "https") || !plain {
+        return Err(refused());
+    }
+    // Without a slash at its end, joining would replace the last part.
+    if !base.path().ends_with('/') {
+        base.set_path(&format!("{}/", base.path()));
+    }
+    let mut pulling = Pulling { web, base, place, limits, pulled: Cell::default(), ready: Vec::new() };
+    match wish {
+        Wish::Everything => pulling.everything()?,
+        Wish::About(artifacts) => artifacts.iter().try_for_each(|artifact| pulling.about(*artifact))?,
+    }
+    pulling.optional(layout::VKEY, note::MOST_BYTES)?;
+    pulling.optional(layout::POLICY, policy::MOST_BYTES)?;
+    pulling.flush()?;
+    Ok(pulling.pulled.get())
+}
+
+impl<P: Place> Pulling<'_, P> {
+    fn everything(&mut self) -> Result<(), PublishError> {
+        // First: what comes later can only be more than it asks for.
+        let bytes = self.fetched(layout::CHECKPOINT, note::MOST_BYTES)?;
+        let size = SignedNote::parse(&bytes).and_then(|note| Checkpoint::parse(note.text())).map_err(of(layout::CHECKPOINT))?.size;
+        let levels = std::iter::once(Level::Entries).chain(Level::of_hashes(size));
+        for tile in levels.flat_map(|level| level.tiles(size)) {
+            self.tile(tile)?;
+        }
+        let mut keys = BTreeSet::new();
+        for bundle in Level::Entries.tiles(size) {
+            let name = layout::ids(bundle);
+            let ids = self.fetched(&name, usize::from(bundle.width) * 32)?;
+            for id in ids.as_chunks::<32>().0 {
+                let envelope = self.envelope(EnvelopeId::new(Digest::from_bytes(*id)))?;
+                keys.extend(envelope);
+            }
+            self.keep(name, ids)?;
+        }
+        keys.into_iter().try_for_each(|key| self.key(key))?;
+        self.keep(layout::CHECKPOINT.into(), bytes)
+    }
+
+    fn about(&mut self, artifact: Digest) -> Result<(), PublishError> {
+        let name = format!("{}/index.jsonl", layout::subject(artifact));
+        let index = self.get(&name, MOST_INDEX_BYTES)?;
+        let index = index.ok_or_else(|| PublishError::NothingFor { from: self.base.to_string(), artifact })?;
+        let mut keys = BTreeSet::new();
+        let lines = index.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok());
+        for id in lines.map(|line| line.envelope).collect::<BTreeSet<_>>() {
+            keys.extend(self.envelope(id)?);
+            self.optional(&format!("{}/{id}.tlog-proof", layout::subject(artifact)), proof::MOST_BYTES)?;
+        }
+        keys.into_iter().try_for_each(|key| self.key(key))?;
+        self.optional(layout::CHECKPOINT, note::MOST_BYTES)?;
+        self.keep(name, index)
+    }
+
+    /// Keeps an envelope; the keys that it names.
+    fn envelope(&mut self, id: EnvelopeId) -> Result<Vec<KeyId>, PublishError> {
+        let name = layout::envelope(id);
+        let bytes = self.fetched(&name, layout::MOST_ENVELOPE_BYTES)?;
+        if Digest::of(&bytes) != id.digest() {
+            return Err(PublishError::Disagree { file: name, other: "its name, which is its digest".into() });
+        }
+        let envelope = kiln_model::envelope::Envelope::parse(&bytes);
+        let envelope = envelope.map_err(|source| PublishError::NoEvidence { file: name.clone(), source })?;
+        let keys = envelope.signatures().iter().filter_map(|signature| signature.keyid.as_ref()?.parse().ok()).collect();
+        let mut pulled = self.pulled.get();
+        pulled.envelopes += 1;
+        self.pulled.set(pulled);
+        self.keep(name, bytes)?;
+        Ok(keys)
+    }
+
+    /// A key is named by its digest, too. One that is not there has to come from elsewhere, as all that are trusted should.
+    fn key(&mut self, id: KeyId) -> Result<(), PublishError> {
+        let name = layout::key(id);
+        let Some(bytes) = self.get(&name, 64 * 1024)? else { return Ok(()) };
+        let key = std::str::from_utf8(&bytes).ok().and_then(|text| PublicKey::from_pem(text).ok());
+        match key.is_some_and(|key| key.id() == id) {
+            true => self.keep(name, bytes),
+            false => Err(PublishError::Disagree { file: name, other: "its name, which is its digest".into() }),
+        }
+    }
+
+    fn tile(&mut self, tile: Tile) -> Result<(), PublishError> {
+        let name = tile.to_string();
+        if let Some(bytes) = self.get(&name, tile.most_bytes())? {
+            return self.keep(name, bytes);
+        }
+        // A log may have dropped the partial tile for the full one.
+        let full = tile.full();
+        let bytes = self.fetched(&full.to_string(), full.most_bytes())?;
+        self.keep(full.to_string(), bytes)
+    }
+
+    fn optional(&mut self, name: &str, limit: usize) -> Result<(), PublishError> {
+        match self.get(name, limit)? {
+            Some(bytes) => self.keep(name.into(), bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn fetched(&self, name: &str, limit: usize) -> Result<Vec<u8>, PublishError> {
+        self.get(name, limit)?.ok_or_else(|| PublishError::Missing { file: format!("{}{name}", self.base) })
+    }
+
+    fn get(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, PublishError> {
+        let wrong = |source| PublishError::Unreachable { from: self.base.to_string(), file: name.into(), source };
+        let mut pulled = self.pulled.get();
+        if pulled.files >= self.limits.files {
+            return Err(PublishError::TooLarge { file: format!("{} (its {}th file)", self.base, pulled.files + 1), limit: self.limits.bytes });
+        }
+        let limit = (limit as u64).min(self.limits.bytes - pulled.bytes);
+        let url = self.base.join(name).map_err(|_| PublishError::Address { address: name.into() })?;
+        let Some(mut stream) = self.web.get(&url).map_err(wrong)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        (&mut stream).take(limit + 1).read_to_end(&mut bytes).map_err(|error| wrong(Refusal::Unreadable(error.to_string())))?;
+        if bytes.len() as u64 > limit {
+            return Err(PublishError::TooLarge { file: url.into(), limit });
+        }
+        pulled.files += 1;
+        pulled.bytes += bytes.len() as u64;
+        self.pulled.set(pulled);
+        Ok(Some(bytes))
+    }
+
+    fn keep(&mut self, name: String, bytes: Vec<u8>) -> Result<(), PublishError> {
+        self.ready.push(NewFile { name, bytes });
+        if self.ready.len() >= AT_ONCE { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), PublishError> {
+        self.place.write_over(&std::mem::take(&mut self.ready))
+    }
+}
