@@ -16,7 +16,6 @@ use kiln_model::report::Report;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{CampaignError, Place, failed};
-use crate::build::run::log_name;
 use crate::render;
 use crate::store::Store;
 
@@ -74,7 +73,7 @@ impl Kept {
         let mut text = Vec::new();
         for (n, outcome) in report.outcomes.iter().enumerate() {
             let path = directory.join("log.txt");
-            let log = outcome.log.as_ref().map(|log| store.log(&log_name(log))).transpose();
+            let log = outcome.log.as_ref().map(|log| store.log(&log.sha256)).transpose();
             let Ok(Some(Some(log))) = log else { continue };
             let heading = format!("build {}: {}\n", n + 1, outcome.status.as_str());
             text.extend_from_slice(heading.as_bytes());
