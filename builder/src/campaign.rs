@@ -187,12 +187,12 @@ pub fn run(
     let left = lines.iter().filter(|line| line.entry.finished.is_none()).count();
     let total = lines.len();
     let events = rebuilding.builder.events;
-    let done = total - left;
-    if done > 0 && left > 0 {
-        event::say(events, Level::Note, format!("{done} of {total} targets are done already"));
+    let earlier = lines.iter().filter(|line| line.entry.earlier).count();
+    if earlier > 0 && left > 0 {
+        event::say(events, Level::Note, format!("{earlier} of {total} targets are done already"));
     }
     let bar = Shown::start(events, "targets", Unit::Items, Some(total as u64));
-    bar.advance(done as u64);
+    bar.advance((total - left) as u64);
     let running = Running {
         rebuilding,
         options,
@@ -391,6 +391,10 @@ impl Running<'_, '_, '_> {
                 (Finished::trouble(&work.target.to_string(), kind, chain(&error), began.elapsed()), None)
             }
         };
+        if let (None, Some(directory)) = (&report, &directory) {
+            // Nothing was left in it, unless an earlier round did.
+            std::fs::remove_dir(directory).ok();
+        }
         if let Some(TroubleKind::Host) = finished.error.as_ref().map(|trouble| trouble.kind) {
             // No answer to the job: told now. The lease ends with this process, so that the next run tries again.
             return self.finished(&id, finished);

@@ -16,6 +16,8 @@ mod desk;
 mod files;
 mod ledger;
 mod presence;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

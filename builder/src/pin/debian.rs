@@ -29,7 +29,7 @@ mod signature;
 mod suite;
 
 pub(crate) use published::by_version;
-pub use published::{Binary, Published, Source};
+pub use published::{Binary, Published, PublishedOf, Source};
 pub use seen::SeenError;
 pub use signature::{Flaw, KeyringError, SignatureError};
 pub(crate) use signature::{Keyring, Vouched, opened};

@@ -120,10 +120,12 @@ pub(crate) fn canonical(
     let planning = Planning { rebuilding, target: first };
     let Ok(indices) = planning.indices()? else { return Ok(BTreeMap::new()) };
     let names: BTreeSet<&str> = named.iter().map(|(_, name, _)| name.as_str()).collect();
-    let (sources, published) = indices.published_of(&names).map_err(|e| planning.pin_error(e.into()))?;
+    let known = indices.published_of(&names).map_err(|e| planning.pin_error(e.into()))?;
     let mut found = BTreeMap::new();
     for (target, name, version) in named {
-        let Some(published) = sources.get(&name).and_then(|source| published.get(source)) else { continue };
+        let Some(published) = known.sources.get(&name).and_then(|source| known.published.get(source)) else {
+            continue;
+        };
         let version = match choose::choose(&name, published, version.as_deref()) {
             Ok(Chosen::Source(version)) => version,
             Ok(Chosen::BinaryOnly(source, _)) => version.unwrap_or(source),

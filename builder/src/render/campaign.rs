@@ -269,12 +269,12 @@ fn row(entry: &Entry) -> Markup {
                 }
                 @if !also.is_empty() { div.quiet { (also.join(", ")) } }
             }
-            td { @if entry.settings != "default" { code { (plain(&entry.settings)) } } @else { span.quiet { "default" } } }
+            td.settings { @if entry.settings != "default" { code { (plain(&entry.settings)) } } @else { span.quiet { "default" } } }
             td { (finished.and_then(|finished| finished.environment).map(EnvironmentKind::as_str).unwrap_or_default()) }
             td.why { (remark(entry)) }
             td.number { @if let Some(finished) = finished { (finished.builds) } }
             td.number data-value=(finished.map_or(0, |finished| finished.seconds.as_millis())) {
-                (finished.map(|finished| seconds(finished.seconds)).unwrap_or_default())
+                (finished.filter(|f| !f.seconds.is_zero()).map(|f| seconds(f.seconds)).unwrap_or_default())
                 @if entry.earlier { span.quiet title="done by an earlier run" { " ·" } }
             }
             td { @if let (Some(directory), true) = (directory, built) { a href=(format!("{directory}/log.txt")) { "log" } } }

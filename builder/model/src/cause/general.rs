@@ -29,8 +29,29 @@ pub(super) fn clues(detail: &Detail) -> Vec<Clue> {
             }
             clues
         }
+        Aspect::Section => number_of_a_year(detail).into_iter().collect(),
         _ => Vec::new(),
     }
+}
+
+/// A year in code or data, where nothing else differs: a number of four bytes, the least significant first.
+fn number_of_a_year(detail: &Detail) -> Option<Clue> {
+    let content = detail.content.as_ref().filter(|content| content.differing_bytes <= 2)?;
+    let at_byte = usize::try_from(content.offset.checked_sub(content.excerpt_offset)?).ok()?;
+    let number = |excerpt: &[u8], from: usize| -> Option<u32> {
+        let bytes = excerpt.get(from..from + 4)?.try_into().ok()?;
+        Some(u32::from_le_bytes(bytes)).filter(|number| (1985..=2105).contains(number))
+    };
+    // The byte that differs is the lowest, or the one after it.
+    let (ours, theirs) = [Some(at_byte), at_byte.checked_sub(1)].into_iter().flatten().find_map(|from| {
+        number(content.first.as_bytes(), from).zip(number(content.second.as_bytes(), from)).filter(|(a, b)| a != b)
+    })?;
+    let evidence = format!(
+        "{}contains a year as a number, as of the build: {ours} and {theirs}; nothing else there differs",
+        at(detail)
+    );
+    let clue = Clue::new(Label::Time, Confidence::Likely, evidence);
+    Some(clue.proved_by(SettingName::Clock, theirs.to_string()))
 }
 
 fn time(detail: &Detail) -> Option<Clue> {
@@ -212,6 +233,28 @@ mod tests {
             assert_eq!(found.len(), 1, "{a} {b} {found:?}");
             assert_eq!((found[0].0, found[0].2.as_deref()), (label, setting), "{a} {b}");
         }
+    }
+
+    #[test]
+    fn a_year_in_code_is_known_where_nothing_else_there_differs() {
+        // `mov $2026,%edx`, as hello 2.10-3 has it.
+        let section = |first: &[u8], second: &[u8], differing_bytes| Detail {
+            content: Some(crate::report::Content {
+                offset: 258,
+                differing_bytes,
+                excerpt_offset: 256,
+                first: crate::report::Excerpt::new(first),
+                second: crate::report::Excerpt::new(second),
+            }),
+            ..Detail::new("data.tar.xz!usr/bin/hello!.text", Aspect::Section, "1 of 11022 bytes differ")
+        };
+        let (ours, theirs) = (b"\x00\xba\xea\x07\x00\x00\x48", b"\x00\xba\xe6\x07\x00\x00\x48");
+        let expected = [(Label::Time, Confidence::Likely, Some("clock=2022".to_string()))];
+        assert_eq!(named(&section(ours, theirs, 1)), expected);
+        assert_eq!(named(&section(ours, theirs, 9)), [], "more than a year differs");
+        let address = b"\x00\xba\xe6\x07\x40\x00\x48";
+        assert_eq!(named(&section(ours, address, 1)), [], "an address");
+        assert_eq!(named(&section(&ours[..4], &theirs[..4], 1)), [], "what is cut off says nothing");
     }
 
     #[test]

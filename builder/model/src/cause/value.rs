@@ -66,7 +66,8 @@ pub(super) fn is_uuid(text: &str) -> bool {
 
 /// The directories of two absolute paths that differ in a directory: without the end that they have in common.
 pub(super) fn directories<'a>(first: &'a str, second: &'a str) -> Option<(&'a str, &'a str)> {
-    let absolute = |text: &str| text.starts_with('/') && text.len() > 1 && !text.contains(' ');
+    // What has an angle bracket is the end of an element of HTML.
+    let absolute = |text: &str| text.starts_with('/') && text.len() > 1 && !text.contains([' ', '<', '>']);
     if !absolute(first) || !absolute(second) || first == second {
         return None;
     }
@@ -110,5 +111,6 @@ mod tests {
         assert_eq!(directories("/build", "/build/second"), Some(("/build", "/build/second")));
         assert_eq!(directories("/usr/lib/a.so", "/usr/lib/b.so"), None);
         assert_eq!(directories("relative/x", "/absolute/x"), None);
+        assert_eq!(directories("/a></li", "/a"), None);
     }
 }

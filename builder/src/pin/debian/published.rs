@@ -51,6 +51,15 @@ pub struct Published {
     pub binaries: Vec<Binary>,
 }
 
+/// What some names mean.
+#[derive(Debug, Clone, Default)]
+pub struct PublishedOf {
+    /// The source package of each name.
+    pub sources: BTreeMap<String, String>,
+    /// What is published of each source.
+    pub published: BTreeMap<String, Published>,
+}
+
 impl Indices {
     /// What is published of the source package `name`, or of the one that makes the binary package `name`.
     pub fn published(&self, name: &str) -> Result<Published, PinError> {
@@ -69,10 +78,7 @@ impl Indices {
 
     /// What is published of the sources that these names mean, and which source each means: as [`Indices::published`], in one
     /// pass for all. A name that nothing has is left out.
-    pub fn published_of(
-        &self,
-        names: &BTreeSet<&str>,
-    ) -> Result<(BTreeMap<String, String>, BTreeMap<String, Published>), PinError> {
+    pub fn published_of(&self, names: &BTreeSet<&str>) -> Result<PublishedOf, PinError> {
         let mut sources_of: BTreeMap<String, String> = BTreeMap::new();
         for source in self.sources_where(|name| names.contains(name))? {
             sources_of.insert(source.name.clone(), source.name);
@@ -98,7 +104,7 @@ impl Indices {
         for (of, binary) in self.binaries_where(|source| wanted.contains(source))? {
             published.entry(of).and_modify(|published| published.binaries.push(binary));
         }
-        Ok((sources_of, published))
+        Ok(PublishedOf { sources: sources_of, published })
     }
 
     fn sources_named(&self, name: &str) -> Result<Vec<Source>, PinError> {
