@@ -4,6 +4,7 @@
 
 mod affected;
 mod build;
+mod capsule;
 mod check;
 mod compare;
 mod completions;
@@ -122,6 +123,7 @@ enum Command {
     Key(key::KeyCommand),
     Sbom(sbom::SbomCommand),
     Affected(affected::AffectedCommand),
+    Capsule(capsule::CapsuleCommand),
     /// Answer others from the store
     Serve(serve::Serve),
     /// Show derivations, add them to the store
@@ -164,6 +166,7 @@ macro_rules! failures {
 failures! {
     crate::build::BuildError,
     crate::build::graph::GraphError,
+    crate::capsule::CapsuleError,
     crate::config::ConfigError,
     crate::diff::DiffError,
     crate::fetch::FetchError,
@@ -209,6 +212,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Key(command) => command.run(&session),
         Command::Sbom(command) => command.run(&session),
         Command::Affected(command) => command.run(&session),
+        Command::Capsule(command) => command.run(&session),
         Command::Serve(command) => command.run(&session),
         Command::Derivation(command) => command.run(&session),
         Command::Nar(command) => command.run(&session),
