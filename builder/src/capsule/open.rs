@@ -22,7 +22,7 @@ use crate::build::Builder;
 use crate::build::graph::{Graph, Origin};
 use crate::exit::Kind;
 use crate::rebuild::{CheckError, differences};
-use crate::store::{Arrival, PrivateDir, Store, StoreError, TreeLimits, Trust};
+use crate::store::{Arrival, Digests, PrivateDir, Store, StoreError, TreeLimits, Trust};
 
 /// How often larger than the file its members may be, beyond [`FREE`]: packages are compressed already, and sources are texts.
 const MOST_RATIO: u64 = 200;
@@ -235,7 +235,16 @@ impl Opened {
             error => CapsuleError::Store(error),
         };
         match &member.place {
-            Place::File(digest) => store.add_file(&shown, bytes, digest).map(drop).map_err(refused),
+            Place::File(digest) => {
+                let mut hashing = Hashing { reader: bytes, hasher: Sha256::new() };
+                store.add_file(&shown, &mut hashing, digest).map_err(refused)?;
+                // What the store has already it does not read.
+                io::copy(&mut hashing, &mut io::sink()).map_err(|error| CapsuleError::Malformed {
+                    path: self.path.clone(),
+                    violation: format!("{}: {error}", member.place),
+                })?;
+                held(&self.path, member, Digest::from_bytes(hashing.hasher.finalize().into()))
+            }
             Place::Tree(nar_hash) => self.restore(store, nar_hash, member, bytes),
             Place::Outcome | Place::Derivation(_) | Place::Recipe(_) => Ok(()),
         }
@@ -261,6 +270,7 @@ impl Opened {
             Kind::Host => CapsuleError::Store(error),
             _ => CapsuleError::Malformed { path: self.path.clone(), violation: format!("{}: {error}", member.place) },
         })?;
+        let (mut restored, mut first) = (Some(restored), None);
         for node in &self.graph.nodes {
             let Origin::Recipe(locked) = &node.origin else { continue };
             for (variable, input) in &locked.lock.inputs {
@@ -276,8 +286,14 @@ impl Opened {
                     signatures: BTreeSet::new(),
                     substituted: None,
                 };
-                store.register_restored(restored, arrival)?;
-                return Ok(());
+                match restored.take() {
+                    Some(restored) => first = Some(store.register_restored(restored, arrival)?.path),
+                    // The same tree under another name.
+                    None => {
+                        let place = first.as_ref().map(|first| store.physical(first)).unwrap_or_default();
+                        store.add_tree(&lower::input_name(input), &place, Digests::Nar)?;
+                    }
+                }
             }
         }
         Ok(())
