@@ -6,6 +6,7 @@ mod affected;
 mod attest;
 mod build;
 mod campaign;
+mod capsule;
 mod check;
 mod compare;
 mod completions;
@@ -124,6 +125,7 @@ enum Command {
     Key(key::KeyCommand),
     Sbom(sbom::SbomCommand),
     Affected(affected::AffectedCommand),
+    Capsule(capsule::CapsuleCommand),
     /// Answer others from the store
     Serve(serve::Serve),
     /// Show derivations, add them to the store
@@ -168,6 +170,7 @@ failures! {
     crate::build::graph::GraphError,
     crate::campaign::CampaignError,
     crate::campaign::request::RequestError,
+    crate::capsule::CapsuleError,
     crate::config::ConfigError,
     crate::diff::DiffError,
     crate::fetch::FetchError,
@@ -215,6 +218,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Key(command) => command.run(&session),
         Command::Sbom(command) => command.run(&session),
         Command::Affected(command) => command.run(&session),
+        Command::Capsule(command) => command.run(&session),
         Command::Serve(command) => command.run(&session),
         Command::Derivation(command) => command.run(&session),
         Command::Nar(command) => command.run(&session),

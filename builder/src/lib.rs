@@ -18,6 +18,7 @@ pub mod store;
 pub mod environment;
 
 pub mod build;
+pub mod capsule;
 pub mod diff;
 pub mod engine;
 pub mod rebuild;

@@ -40,7 +40,7 @@ pub enum SbomError {
     },
     /// The environment is not there to be read.
     #[error(
-        "the environment of {target} is not in the store any more: run `kiln build {target}` in an empty store, or `kiln shell {target}`"
+        "the environment of {target} is not in the store any more: run `kiln shell {target}` once, which assembles it again"
     )]
     NoEnvironment {
         /// The recipe or derivation.

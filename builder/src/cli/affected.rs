@@ -81,8 +81,8 @@ impl AffectedCommand {
         }
         let shown = || format!("in {}", path.display());
         let size = path.metadata().with_context(shown).map_err(bad)?.len();
-        if size > osv::MOST_BYTES as u64 {
-            return Err(bad(anyhow::Error::new(osv::OsvError::TooLarge).context(shown())));
+        if size > osv::LIMITS.bytes as u64 {
+            return Err(bad(anyhow!("{} is larger than any advisory", path.display())));
         }
         let bytes = std::fs::read(&path).with_context(shown).map_err(bad)?;
         let advisory = Advisory::parse(&bytes).with_context(shown).map_err(bad)?;

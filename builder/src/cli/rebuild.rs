@@ -13,6 +13,8 @@ use super::campaign::{Many, Shared};
 use super::judged::{self, Accepted};
 use super::{Failure, Session};
 use crate::build::KeepFailed;
+use crate::capsule::Opened;
+use crate::fetch::Network;
 use crate::pin::debian::Freshness;
 use crate::rebuild::rebuilding::{Causes, Rebuilding};
 use crate::rebuild::setting::{Changelog, Settings, Substitute, Tests};
@@ -22,10 +24,10 @@ use crate::render;
 /// Build what was published again from its source, and hold it against the real thing.
 #[derive(Debug, Args)]
 pub(super) struct Rebuild {
-    /// debian:NAME[=VERSION], pypi:NAME==VERSION, FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl, or the directory of an
-    /// earlier rebuild
+    /// debian:NAME[=VERSION], pypi:NAME==VERSION, FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl, FILE.capsule (needs no network),
+    /// or the directory of an earlier rebuild
     #[arg(required_unless_present_any = ["from", "installed"], value_name = "TARGET")]
-    targets: Vec<Target>,
+    targets: Vec<Asked>,
     /// Leave the package's own tests out; the report says so
     #[arg(long)]
     no_check: bool,
@@ -91,6 +93,26 @@ enum Told {
     Campaign(u8),
 }
 
+/// What is to be rebuilt.
+#[derive(Debug, Clone)]
+enum Asked {
+    /// A build with everything that it needs.
+    Capsule(PathBuf),
+    /// What a distributor published.
+    Published(Target),
+}
+
+impl std::str::FromStr for Asked {
+    type Err = <Target as std::str::FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_suffix(".capsule") {
+            Some(_) => Ok(Self::Capsule(text.into())),
+            None => text.parse().map(Self::Published),
+        }
+    }
+}
+
 /// Whether something is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Whether {
@@ -137,9 +159,30 @@ fn epoch(text: &str) -> Result<Epoch, String> {
 impl Rebuild {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
         let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
+        let mut targets = Vec::new();
+        let mut capsules = Vec::new();
+        for asked in &self.targets {
+            match asked {
+                Asked::Published(target) => targets.push(target.clone()),
+                Asked::Capsule(path) => capsules.push(path),
+            }
+        }
         if self.many.asked() {
+            if let Some(capsule) = capsules.first() {
+                let path = capsule.display();
+                let error = anyhow!("{path} is a capsule, and a campaign rebuilds what was published: rebuild it alone");
+                return Err(Failure::new(Kind::BadInput, error));
+            }
             // What cannot be read is said before anything is started.
-            self.many.requests(&self.targets, &self.settings())?;
+            self.many.requests(&targets, &self.settings())?;
+        }
+        let mut reports: Vec<Report> = Vec::new();
+        for path in capsules {
+            reports.push(self.capsule(session, path, keep)?);
+        }
+        if targets.is_empty() && !self.many.asked() {
+            session.keep_within_budget()?;
+            return judged::tell(session, reports, self.html.as_deref(), Accepted::of(self.accept));
         }
         let told = session.with_settings(self.jobs, keep, None, |builder| {
             let rebuilding = Rebuilding {
@@ -159,7 +202,7 @@ impl Rebuild {
             };
             if self.many.asked() {
                 let shared = Shared {
-                    targets: &self.targets,
+                    targets: &targets,
                     settings: &rebuilding.settings,
                     output: self.output.as_deref(),
                     html: self.html.as_deref(),
@@ -169,8 +212,8 @@ impl Rebuild {
                 return self.many.run(session, &rebuilding, &shared).map(Told::Campaign);
             }
             let mut reports: Vec<Report> = Vec::new();
-            for target in &self.targets {
-                let output = self.output.as_ref().map(|output| match self.targets.len() {
+            for target in &targets {
+                let output = self.output.as_ref().map(|output| match targets.len() {
                     1 => output.clone(),
                     _ => output.join(name::sanitised(&target.to_string()).as_str()),
                 });
@@ -186,8 +229,17 @@ impl Rebuild {
         session.keep_within_budget()?;
         match told {
             Told::Campaign(code) => Ok(code),
-            Told::Reports(reports) => judged::tell(session, reports, self.html.as_deref(), Accepted::of(self.accept)),
+            Told::Reports(published) => {
+                reports.extend(published);
+                judged::tell(session, reports, self.html.as_deref(), Accepted::of(self.accept))
+            }
         }
+    }
+
+    /// Builds what a capsule holds: nothing is fetched, whatever the command line says.
+    fn capsule(&self, session: &Session, path: &std::path::Path, keep: KeepFailed) -> Result<Report, Failure> {
+        let opened = Opened::read(session.store()?, path)?;
+        session.with_network(Network::Offline, self.jobs, keep, None, |builder| Ok(opened.rebuild(builder)?))
     }
 
     fn settings(&self) -> Settings {

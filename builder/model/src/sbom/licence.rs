@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::format::copyright::{Copyright, CopyrightError};
 
+/// Stands among the identifiers of the list that is compiled in, and is none.
+const NO_ASSERTION: &str = "NOASSERTION";
 /// Bytes of words that are taken apart; what is longer is a text.
 const MOST_WORDS: usize = 4 << 10;
 
@@ -48,7 +50,7 @@ impl Licence {
         let text = canonical.as_deref().unwrap_or(text).trim();
         let expression = spdx::Expression::parse(text).ok()?;
         // References of others have no text here: they could not be told.
-        let known = expression.requirements().all(|one| one.req.license.id().is_some());
+        let known = expression.requirements().all(|one| one.req.license.id().is_some_and(|id| id.name != NO_ASSERTION));
         known.then(|| Self { expression: text.into(), references: BTreeMap::new() })
     }
 
@@ -57,6 +59,12 @@ impl Licence {
         if words.len() > MOST_WORDS {
             let name: String = words.chars().take(60).collect();
             return Self::of_text(&name, words);
+        }
+        if words.contains(['(', ')']) {
+            // Debian's names know no brackets; what is no expression of SPDX's either is not taken apart.
+            let words = words.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+            let text = texts.get(&words).map_or("", String::as_str);
+            return Self::of_expression(&words).unwrap_or_else(|| Self::of_text(&words, text));
         }
         let mut references = BTreeMap::new();
         let expression = Words { texts, references: &mut references }.expression(words);
@@ -145,7 +153,7 @@ impl Words<'_> {
                 return terms.into_iter().map(many).collect::<Vec<_>>().join(operator);
             }
         }
-        self.term(words.trim_matches(['(', ')']).trim())
+        self.term(&words)
     }
 
     fn term(&mut self, name: &str) -> String {
@@ -237,9 +245,10 @@ fn identifier(name: &str) -> Option<String> {
     if let Some(id) = by_hand {
         return Some(id.into());
     }
-    // SPDX matches identifiers whatever their case.
+    // SPDX matches identifiers whatever their case. Withdrawn ones are no part of an expression.
     let known = spdx::identifiers::LICENSES.iter().find(|licence| licence.name.eq_ignore_ascii_case(name))?;
-    Some(known.name.to_string())
+    let usable = |id: &spdx::LicenseId| !id.is_deprecated() && id.name != NO_ASSERTION;
+    spdx::license_id(known.name).filter(usable).map(|id| id.name.to_string())
 }
 
 /// `GPL-2`, `LGPL-2.1`, `GFDL-NIV-1.3`, `AGPL-3.0`: with a version, which SPDX spells with a minor number.
@@ -300,6 +309,7 @@ mod tests {
             ("GPL-2+ and MIT or ISC", "GPL-2.0-or-later AND MIT OR ISC"),
             ("GPL-3+ with Bison exception", "GPL-3.0-or-later WITH Bison-exception-2.2"),
             ("Apache-2.0", "Apache-2.0"),
+            ("GPL-3.0-or-later AND (MIT OR ISC)", "GPL-3.0-or-later AND (MIT OR ISC)"),
         ] {
             assert_eq!(words(debian), spdx, "{debian}");
         }
@@ -307,7 +317,18 @@ mod tests {
 
     #[test]
     fn what_spdx_does_not_know_is_referred_to_by_name_and_text() {
-        for name in ["GPL", "public-domain", "MIT/X11", "GPL-3+ with Frob exception", "", "GPL-9+", "a with b with c"] {
+        for name in [
+            "GPL",
+            "public-domain",
+            "MIT/X11",
+            "GPL-3+ with Frob exception",
+            "",
+            "GPL-9+",
+            "a with b with c",
+            "MIT (or so)",
+            "eCos-2.0",
+            "NOASSERTION",
+        ] {
             assert!(words(name).starts_with("LicenseRef-"), "{name}: {}", words(name));
         }
         let texts = |text: &str| BTreeMap::from([("odd".to_string(), text.to_string())]);
