@@ -2,8 +2,10 @@
 //!
 //! stdout is data, stderr is talk. Every `run` returns the exit code of its result, or a [`Failure`] whose kind has one.
 
+mod affected;
 mod attest;
 mod build;
+mod capsule;
 mod check;
 mod compare;
 mod completions;
@@ -20,6 +22,7 @@ mod progress;
 mod publish;
 mod rebuild;
 mod sandbox;
+mod sbom;
 mod serve;
 mod session;
 mod shell;
@@ -119,6 +122,9 @@ enum Command {
     /// Write a binary cache that Nix substitutes from
     Publish(publish::Publish),
     Key(key::KeyCommand),
+    Sbom(sbom::SbomCommand),
+    Affected(affected::AffectedCommand),
+    Capsule(capsule::CapsuleCommand),
     /// Answer others from the store
     Serve(serve::Serve),
     /// Show derivations, add them to the store
@@ -161,6 +167,7 @@ macro_rules! failures {
 failures! {
     crate::build::BuildError,
     crate::build::graph::GraphError,
+    crate::capsule::CapsuleError,
     crate::config::ConfigError,
     crate::diff::DiffError,
     crate::fetch::FetchError,
@@ -173,6 +180,7 @@ failures! {
     crate::rebuild::CheckError,
     crate::rebuild::rebuilding::RebuildError,
     crate::recipe_dir::RecipeDirError,
+    crate::sbom::SbomError,
     crate::sign::SignError,
     crate::store::StoreError,
 }
@@ -205,6 +213,9 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Store(command) => command.run(&session),
         Command::Publish(command) => command.run(&session),
         Command::Key(command) => command.run(&session),
+        Command::Sbom(command) => command.run(&session),
+        Command::Affected(command) => command.run(&session),
+        Command::Capsule(command) => command.run(&session),
         Command::Serve(command) => command.run(&session),
         Command::Derivation(command) => command.run(&session),
         Command::Nar(command) => command.run(&session),

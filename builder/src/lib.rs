@@ -18,8 +18,10 @@ pub mod store;
 pub mod environment;
 
 pub mod build;
+pub mod capsule;
 pub mod diff;
 pub mod rebuild;
+pub mod sbom;
 
 pub mod command;
 pub mod doctor;

@@ -17,9 +17,13 @@ use kiln_model::debian::{dependency, version::Version};
 use kiln_model::derivation::Derivation;
 use kiln_model::envelope::Envelope;
 use kiln_model::format::cache_info::CacheInfo;
+use kiln_model::format::capsule::Table;
 use kiln_model::format::export::{Extent, Trailer, another};
 use kiln_model::format::nar::{Limits, decode};
 use kiln_model::format::narinfo::NarInfo;
+use kiln_model::format::openvex::{Document, Known};
+use kiln_model::format::osv::{Advisory, Ecosystem, Subject};
+use kiln_model::format::purl::Purl;
 use kiln_model::format::pyproject::BuildSystem;
 use kiln_model::format::realisation::Realisation;
 use kiln_model::format::release::Release;
@@ -28,6 +32,7 @@ use kiln_model::key::SecretKey;
 use kiln_model::lock::Lock;
 use kiln_model::outcome::Outcome;
 use kiln_model::recipe::Recipe;
+use kiln_model::sbom::{Licence, Party, licence};
 use kiln_model::statement::Statement;
 use kiln_model::tree::Manifest;
 use kiln_model::wheel::{Backend, WheelName};
@@ -36,7 +41,8 @@ use kiln_model::wheel::{Backend, WheelName};
 pub type Target = fn(&[u8]);
 
 /// Every parser by the name of its target.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 22] = [
+    ("capsule", capsule),
     ("deb", deb),
     ("dependency", dependency),
     ("derivation", derivation),
@@ -49,9 +55,13 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("manifest", manifest),
     ("nar", nar),
     ("narinfo", narinfo),
+    ("openvex", openvex),
+    ("osv", osv),
+    ("purl", purl),
     ("recipe", recipe),
     ("record", record),
     ("release", release),
+    ("sbom", sbom),
     ("statement", statement),
     ("wheel", wheel),
 ];
@@ -317,5 +327,60 @@ pub fn wheel(bytes: &[u8]) {
     let _ = (BuildSystem::parse(text), Backend::of_generator(text));
     if let Ok(name) = text.parse::<WheelName>() {
         assert_eq!(name.to_string().parse::<WheelName>().as_ref(), Ok(&name));
+    }
+}
+
+/// The table of a capsule: none of its members leads anywhere else.
+pub fn capsule(bytes: &[u8]) {
+    let Ok(table) = Table::parse(bytes) else { return };
+    for member in &table.members {
+        stays_below(member.place.to_string().as_bytes());
+    }
+    assert_eq!(Table::parse(&table.print().expect("it was read")).expect("it was printed"), table);
+}
+
+/// Somebody's word on a vulnerability: what can be printed says the same when it is read again.
+pub fn openvex(bytes: &[u8]) {
+    let Ok(document) = Document::parse(bytes) else { return };
+    let nothing = Known { purl: None, sha256: None };
+    let _ = document.excuse(&["CVE-1"], &nothing, &nothing);
+    if let Ok(printed) = document.print() {
+        assert_eq!(Document::parse(&printed).expect("it was printed"), document);
+    }
+}
+
+/// An advisory, held against versions that are some and that are none.
+pub fn osv(bytes: &[u8]) {
+    let Ok(advisory) = Advisory::parse(bytes) else { return };
+    assert!(advisory.score().is_none_or(|score| (0.0..=10.0).contains(&score)));
+    let package = advisory.affected.first().and_then(|affected| affected.package.as_ref());
+    let name = package.map_or("curl", |package| package.name.as_str());
+    for version in ["1", "0~1", "1.2-3+b1", "2!1.0rc1", "none at all"] {
+        for ecosystem in [Ecosystem::Debian { release: None }, Ecosystem::Pypi] {
+            let _ = advisory.judge(&Subject { ecosystem, name, version });
+        }
+    }
+}
+
+/// A package URL has one spelling, and names itself.
+pub fn purl(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(purl) = text.parse::<Purl>() else { return };
+    assert!(purl.names(&purl));
+    assert_eq!(purl.to_string().parse(), Ok(purl));
+}
+
+/// What packages say of licences and people: whatever it is, an expression comes of it that holds each of its references.
+pub fn sbom(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = Party::maintainer(&text);
+    let _ = dist_info::About::parse(bytes);
+    let licences = [licence::told("fuzzed", &text).licence, Some(Licence::of_words(&text, &Default::default()))];
+    for licence in licences.into_iter().flatten() {
+        assert!(!licence.expression.is_empty());
+        assert!(licence.references.keys().all(|name| licence.expression.contains(name.as_str())));
+        if licence.is_known() {
+            assert!(Licence::of_expression(&licence.expression).is_some(), "{}", licence.expression);
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod aterm;
 pub mod buildinfo;
 pub mod bundle;
 pub mod cache_info;
+pub mod capsule;
 pub mod control;
 pub mod copyright;
 pub mod cyclonedx;

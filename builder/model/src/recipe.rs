@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::name::{Name, Variable};
+use crate::sbom::Party;
 
 /// The only schema there is.
 pub const SCHEMA: u32 = 1;
@@ -29,6 +30,9 @@ pub struct Recipe {
     /// One line for people.
     #[serde(default)]
     pub description: Option<String>,
+    /// Who wrote the recipe, `Name <address>`: the author of what is said of its builds. Part of no build's identity.
+    #[serde(default)]
+    pub maintainer: Option<String>,
     /// Inputs by the variable under which the script finds them.
     #[serde(default)]
     pub inputs: BTreeMap<Variable, Input>,
@@ -189,6 +193,11 @@ impl Recipe {
                 "license {:?} is not an SPDX expression ({}); write one such as \"GPL-3.0-or-later\"",
                 self.license, e.reason
             ));
+        }
+        if let Some(maintainer) = &self.maintainer
+            && (Party::maintainer(maintainer).is_none() || maintainer.contains(char::is_control))
+        {
+            return Err(format!("maintainer is {maintainer:?}; write one such as \"Ada Byron <ada@example.org>\""));
         }
         if self.build.outputs.is_empty() {
             return Err("build.outputs is empty; name at least one output, such as \"out\"".into());
@@ -427,6 +436,14 @@ script = "true"
             let error = Recipe::parse(&HELLO.replace("debian-source = \"hello\"", with)).unwrap_err();
             assert!(error.message.contains(says), "{with}: {error}");
         }
+    }
+
+    #[test]
+    fn a_maintainer_has_a_name_and_does_not_move_the_pins() {
+        let with = |line: &str| Recipe::parse(&HELLO.replace("\n[inputs.src]", &format!("{line}\n\n[inputs.src]")));
+        let recipe = with("maintainer = \"Ada <ada@example.org>\"").unwrap();
+        assert_eq!(recipe.pins(), Recipe::parse(HELLO).unwrap().pins());
+        assert!(with("maintainer = \"\"").is_err());
     }
 
     #[test]

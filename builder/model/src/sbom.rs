@@ -15,11 +15,9 @@ use sha1::Digest as _;
 use crate::digest::{Digest, NarHash};
 use crate::format::purl::Purl;
 use crate::outcome::Moment;
+use crate::statement::KILN_URI;
 
 pub use licence::Licence;
-
-/// Root of every address that kiln defines.
-pub const KILN_URI: &str = "https://kiln.build";
 
 /// What a build was made of and what it made.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -12,6 +12,8 @@ use kiln_model::wheel::times::Epoch;
 use super::judged::{self, Accepted};
 use super::{Failure, Session};
 use crate::build::KeepFailed;
+use crate::capsule::Opened;
+use crate::fetch::Network;
 use crate::pin::debian::Freshness;
 use crate::rebuild::rebuilding::{Causes, Rebuilding};
 use crate::rebuild::setting::{Changelog, Settings, Substitute, Tests};
@@ -21,10 +23,10 @@ use crate::render;
 /// Build what was published again from its source, and hold it against the real thing.
 #[derive(Debug, Args)]
 pub(super) struct Rebuild {
-    /// debian:NAME[=VERSION], pypi:NAME==VERSION, FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl, or the directory of an
-    /// earlier rebuild
+    /// debian:NAME[=VERSION], pypi:NAME==VERSION, FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl, FILE.capsule (needs no network),
+    /// or the directory of an earlier rebuild
     #[arg(required = true, value_name = "TARGET")]
-    targets: Vec<Target>,
+    targets: Vec<Asked>,
     /// Leave the package's own tests out; the report says so
     #[arg(long)]
     no_check: bool,
@@ -80,6 +82,26 @@ pub(super) struct Rebuild {
     html: Option<PathBuf>,
 }
 
+/// What is to be rebuilt.
+#[derive(Debug, Clone)]
+enum Asked {
+    /// A build with everything that it needs.
+    Capsule(PathBuf),
+    /// What a distributor published.
+    Published(Target),
+}
+
+impl std::str::FromStr for Asked {
+    type Err = <Target as std::str::FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_suffix(".capsule") {
+            Some(_) => Ok(Self::Capsule(text.into())),
+            None => text.parse().map(Self::Published),
+        }
+    }
+}
+
 /// Whether something is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Whether {
@@ -126,7 +148,19 @@ fn epoch(text: &str) -> Result<Epoch, String> {
 impl Rebuild {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
         let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
-        let reports = session.with_settings(self.jobs, keep, None, |builder| {
+        let mut targets = Vec::new();
+        let mut reports: Vec<Report> = Vec::new();
+        for asked in &self.targets {
+            match asked {
+                Asked::Published(target) => targets.push(target),
+                Asked::Capsule(path) => reports.push(self.capsule(session, path, keep)?),
+            }
+        }
+        if targets.is_empty() {
+            session.keep_within_budget()?;
+            return judged::tell(session, reports, self.html.as_deref(), Accepted::of(self.accept));
+        }
+        let published = session.with_settings(self.jobs, keep, None, |builder| {
             let rebuilding = Rebuilding {
                 builder,
                 clock: jiff::Timestamp::now(),
@@ -142,8 +176,8 @@ impl Rebuild {
                 output: None,
             };
             let mut reports: Vec<Report> = Vec::new();
-            for target in &self.targets {
-                let output = self.output.as_ref().map(|output| match self.targets.len() {
+            for target in &targets {
+                let output = self.output.as_ref().map(|output| match targets.len() {
                     1 => output.clone(),
                     _ => output.join(name::sanitised(&target.to_string()).as_str()),
                 });
@@ -156,8 +190,15 @@ impl Rebuild {
             }
             Ok(reports)
         })?;
+        reports.extend(published);
         session.keep_within_budget()?;
         judged::tell(session, reports, self.html.as_deref(), Accepted::of(self.accept))
+    }
+
+    /// Builds what a capsule holds: nothing is fetched, whatever the command line says.
+    fn capsule(&self, session: &Session, path: &std::path::Path, keep: KeepFailed) -> Result<Report, Failure> {
+        let opened = Opened::read(session.store()?, path)?;
+        session.with_network(Network::Offline, self.jobs, keep, None, |builder| Ok(opened.rebuild(builder)?))
     }
 
     fn settings(&self) -> Settings {

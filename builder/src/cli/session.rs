@@ -113,12 +113,24 @@ impl Session {
         caches: Option<&Substituter<'_>>,
         work: impl FnOnce(&Builder<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        self.with_network(self.network(), jobs, keep_failed, caches, work)
+    }
+
+    /// The same, with the network or without.
+    pub(super) fn with_network<T>(
+        &self,
+        network: Network,
+        jobs: Option<NonZeroUsize>,
+        keep_failed: KeepFailed,
+        caches: Option<&Substituter<'_>>,
+        work: impl FnOnce(&Builder<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let store = self.store()?;
         let progress = Arc::clone(&self.progress);
         let events = move |event| progress.show(event);
         let config = self.config()?.clone();
         let fetcher =
-            Fetcher::new(store.root(), config.clone(), fetch::Host::current(), self.network())?.telling(events.clone());
+            Fetcher::new(store.root(), config.clone(), fetch::Host::current(), network)?.telling(events.clone());
         let launcher = Launcher::start().map_err(|e| Failure::new(Kind::Host, e))?;
         let sandbox = kiln_sandbox::probe();
         let settings = Settings {
@@ -127,7 +139,7 @@ impl Session {
             memory: config.build.memory,
             keep_failed,
             inputs: self.inputs(),
-            network: self.network(),
+            network,
             echo: self.global.verbose.then(echo),
         };
         work(&Builder {

@@ -209,6 +209,12 @@ impl Store {
         Ok(id)
     }
 
+    /// Derivations that have outcomes, sorted.
+    pub fn derivations_with_outcomes(&self) -> Result<Vec<StorePath>, StoreError> {
+        let names = super::names_in(&self.layout.outcome_records())?;
+        Ok(names.iter().filter_map(|name| StorePath::from_base_name(name).ok()).collect())
+    }
+
     /// Ids of a derivation's outcomes, oldest first.
     pub fn outcomes(&self, derivation: &StorePath) -> Result<Vec<String>, StoreError> {
         self.index.outcomes(derivation)

@@ -30,6 +30,19 @@ pub struct Metadata {
     pub requires: Vec<String>,
 }
 
+/// What `METADATA`, or `PKG-INFO` of a source distribution, says of licence and author. All of it may be absent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
+    /// `License-Expression`: an SPDX expression (PEP 639).
+    pub licence_expression: Option<String>,
+    /// `License`: any text.
+    pub licence: Option<String>,
+    /// Last words of classifiers that begin with `License`.
+    pub licence_classifiers: Vec<String>,
+    /// `Author` and `Author-email`, as `Name <address>` where both are known.
+    pub author: Option<String>,
+}
+
 /// Why a file of `.dist-info` cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DistInfoError {
@@ -123,6 +136,30 @@ impl Metadata {
     }
 }
 
+impl About {
+    /// Parses the file. A field that stands twice is read once: nothing rests on these.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DistInfoError> {
+        let fields = Fields::parse(bytes)?;
+        let first = |field: &str| {
+            let said = fields.all(field).into_iter().next().map(|value| value.trim().to_string());
+            said.filter(|value| !value.is_empty() && value != "UNKNOWN")
+        };
+        let classifiers = fields.all("Classifier");
+        let of_licence = classifiers.iter().filter(|classifier| classifier.starts_with("License ::"));
+        let email = first("Author-email").or_else(|| first("Maintainer-email"));
+        let author = match (first("Author").or_else(|| first("Maintainer")), email) {
+            (Some(name), Some(email)) if !email.contains('<') => Some(format!("{name} <{email}>")),
+            (name, email) => email.filter(|email| email.contains('<')).or(name),
+        };
+        Ok(Self {
+            licence_expression: first("License-Expression"),
+            licence: first("License"),
+            licence_classifiers: of_licence.filter_map(|c| Some(c.rsplit_once("::")?.1.trim().to_string())).collect(),
+            author,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +182,19 @@ mod tests {
         let metadata = Metadata::parse(text.as_bytes()).unwrap();
         assert_eq!((metadata.name.as_str(), metadata.version.as_str()), ("a", "1"));
         assert_eq!(metadata.requires, ["b>=1", "c"]);
+    }
+
+    #[test]
+    fn licence_and_author_are_told_where_they_are_said() {
+        let text = "Name: a\nLicense: UNKNOWN\nLicense-Expression: MIT\nClassifier: License :: OSI Approved :: BSD License\n\
+            Classifier: Other\nAuthor: A\nAuthor-email: a@example.org\n\nLicense: body\n";
+        let about = About::parse(text.as_bytes()).unwrap();
+        assert_eq!(about.licence_expression.as_deref(), Some("MIT"));
+        assert_eq!((about.licence, about.licence_classifiers), (None, vec!["BSD License".to_string()]));
+        assert_eq!(about.author.as_deref(), Some("A <a@example.org>"));
+        let other = About::parse(b"Author-email: B <b@example.org>, C <c@example.org>\n").unwrap();
+        assert_eq!(other.author.as_deref(), Some("B <b@example.org>, C <c@example.org>"));
+        assert_eq!(About::parse(b"Name: a\n"), Ok(About::default()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::purl::Purl;
+use crate::canonical::{self, CanonicalError, Limits};
 use crate::digest::Digest;
 use crate::outcome::Moment;
 use crate::sbom::document;
@@ -17,7 +18,7 @@ use crate::sbom::document;
 /// The version that kiln reads and writes.
 pub const CONTEXT: &str = "https://openvex.dev/ns/v0.2.0";
 /// More than any honest document has.
-pub const MOST_BYTES: usize = 16 << 20;
+pub const LIMITS: Limits = Limits { bytes: 16 << 20, depth: 64 };
 
 /// One document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,12 +126,9 @@ pub enum Justification {
 /// Why a file is not read, or a document not written.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenVexError {
-    /// Larger than any.
-    #[error("larger than {MOST_BYTES} bytes")]
-    TooLarge,
     /// Not JSON of this schema.
     #[error("not an OpenVEX document")]
-    Json(#[from] serde_json::Error),
+    Json(#[from] CanonicalError),
     /// Another version.
     #[error("@context is {found:?}: expected {CONTEXT:?}")]
     Context {
@@ -153,10 +151,7 @@ pub enum OpenVexError {
 impl Document {
     /// A document from a file.
     pub fn parse(bytes: &[u8]) -> Result<Self, OpenVexError> {
-        if bytes.len() > MOST_BYTES {
-            return Err(OpenVexError::TooLarge);
-        }
-        let document: Self = serde_json::from_slice(bytes)?;
+        let document: Self = canonical::parse(bytes, LIMITS)?;
         if document.context != CONTEXT {
             return Err(OpenVexError::Context { found: document.context.chars().take(80).collect() });
         }
@@ -177,14 +172,14 @@ impl Document {
             other: BTreeMap::new(),
         };
         let facts = serde_json::to_vec(&made).expect("strings and maps with string keys are always JSON");
-        made.id = format!("{}/vex/{}", crate::sbom::KILN_URI, Digest::of(facts));
+        made.id = format!("{}/vex/{}", crate::statement::KILN_URI, Digest::of(facts));
         made
     }
 
     /// The document as bytes.
     pub fn print(&self) -> Result<Vec<u8>, OpenVexError> {
         self.check(|statement| statement.justification.is_some())?;
-        Ok(document(serde_json::to_value(self)?))
+        Ok(document(serde_json::to_value(self).expect("strings and maps with string keys are always JSON")))
     }
 
     fn check(&self, justified: impl Fn(&Statement) -> bool) -> Result<(), OpenVexError> {
@@ -309,7 +304,15 @@ mod tests {
         let other = TEXT.replace("v0.2.0", "v0.0.1");
         let unjustified = TEXT.replace(",\"impact_statement\":\"No.\"", "");
         let unknown = TEXT.replace("component_not_present", "trust_me");
-        for text in ["", "{}", &other, &unjustified, &unknown, &TEXT.replace("\"fixed\"", "\"fine\"")] {
+        for text in [
+            "",
+            "{}",
+            &other,
+            &unjustified,
+            &unknown,
+            &TEXT.replace("\"fixed\"", "\"fine\""),
+            &TEXT.replace("\"role\"", "\"author\""),
+        ] {
             assert!(Document::parse(text.as_bytes()).is_err(), "{text}");
         }
     }

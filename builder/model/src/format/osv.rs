@@ -11,10 +11,11 @@ use std::str::FromStr as _;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::canonical::{self, CanonicalError, Limits};
 use crate::debian::version::Version;
 
 /// More than any such file has: those with a list of all versions have some megabytes.
-pub const MOST_BYTES: usize = 16 << 20;
+pub const LIMITS: Limits = Limits { bytes: 16 << 20, depth: 64 };
 
 /// One advisory.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -144,12 +145,9 @@ pub enum Judged {
 /// Why a file is no advisory.
 #[derive(Debug, thiserror::Error)]
 pub enum OsvError {
-    /// Larger than any.
-    #[error("larger than {MOST_BYTES} bytes")]
-    TooLarge,
     /// Not JSON of this schema.
     #[error("not an OSV advisory")]
-    Json(#[from] serde_json::Error),
+    Json(#[from] CanonicalError),
     /// Its id is none.
     #[error("id is {found:?}: expected a word such as CVE-2024-0001")]
     Id {
@@ -161,10 +159,7 @@ pub enum OsvError {
 impl Advisory {
     /// An advisory from a file.
     pub fn parse(bytes: &[u8]) -> Result<Self, OsvError> {
-        if bytes.len() > MOST_BYTES {
-            return Err(OsvError::TooLarge);
-        }
-        let advisory: Self = serde_json::from_slice(bytes)?;
+        let advisory: Self = canonical::parse(bytes, LIMITS)?;
         if advisory.id.is_empty() || advisory.id.len() > 200 || !advisory.id.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(OsvError::Id { found: advisory.id.chars().take(80).collect() });
         }

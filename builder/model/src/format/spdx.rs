@@ -8,7 +8,8 @@
 use serde_json::{Value, json};
 
 use crate::digest::Digest;
-use crate::sbom::{Component, KILN_URI, Kind, Party, PartyKind, Sbom, document, without_nulls};
+use crate::sbom::{Component, Kind, Party, PartyKind, Sbom, document, without_nulls};
+use crate::statement::KILN_URI;
 
 const NO_ASSERTION: &str = "NOASSERTION";
 

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::spdx::id;
 use crate::digest::Digest;
-use crate::sbom::{Component, KILN_URI, Kind, Licence, Party, PartyKind, Sbom, document, without_nulls};
+use crate::sbom::{Component, Kind, Licence, Party, PartyKind, Sbom, document, without_nulls};
+use crate::statement::KILN_URI;
 
 const CREATION: &str = "_:creation";
 

@@ -80,7 +80,10 @@ impl Licence {
         let mut terms = BTreeSet::new();
         let mut references = BTreeMap::new();
         for Self { expression, references: more } in licences {
-            terms.insert(expression);
+            match expression.contains(" OR ") {
+                true => drop(terms.insert(expression)),
+                false => terms.extend(expression.split(" AND ").map(String::from)),
+            }
             references.extend(more);
         }
         let many = terms.len() > 1;
@@ -317,9 +320,9 @@ mod tests {
     #[test]
     fn a_package_is_under_the_licences_of_all_its_files() {
         let text = "Format: copyright-format/1.0\n\nFiles: *\nCopyright: A\nLicense: GPL-2+ or MIT\n\n\
-            Files: a\nCopyright: B\nLicense: ISC\n\nFiles: b\nCopyright: A\nLicense: isc\n";
+            Files: a\nCopyright: B\nLicense: ISC\n\nFiles: b\nCopyright: A\nLicense: isc and Zlib\n";
         let told = told("x", text);
-        assert_eq!(told.licence.unwrap().expression, "(GPL-2.0-or-later OR MIT) AND ISC");
+        assert_eq!(told.licence.unwrap().expression, "(GPL-2.0-or-later OR MIT) AND ISC AND Zlib");
         assert_eq!(told.copyright.as_deref(), Some("A\nB"));
     }
 

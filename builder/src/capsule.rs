@@ -1,0 +1,14 @@
+//! Capsules: a build with everything that it needs, in one file, so that whoever has it can build again without a network.
+//!
+//! [`create`] packs recipes, locks, derivations, packages, sources and the outcome that this machine saw; the same build gives
+//! the same file. [`Opened`] reads one, which is a stranger's: what a member is follows from its name alone, each is held
+//! against its digest while it is read, nothing is written but below a private directory and into the store by digest. What
+//! is in the file is `kiln_model::format::capsule`.
+
+mod create;
+mod error;
+mod open;
+
+pub use create::{Created, create};
+pub use error::CapsuleError;
+pub use open::{Missing, Opened};

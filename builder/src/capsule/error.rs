@@ -1,0 +1,159 @@
+//! Why a capsule was not made, or not taken.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_model::digest::Digest;
+use kiln_model::format::capsule;
+
+use crate::build::BuildError;
+use crate::build::graph::GraphError;
+use crate::exit::Kind;
+use crate::nix::DumpError;
+use crate::store::StoreError;
+
+/// Why a capsule was not made, or not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum CapsuleError {
+    /// The file cannot be read or written.
+    #[error("{act} {}", path.display())]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not a capsule, or not a whole one.
+    #[error("{} is no whole capsule: {violation}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        violation: String,
+    },
+    /// Its table is none.
+    #[error("in {}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: capsule::CapsuleError,
+    },
+    /// More than its size can honestly hold.
+    #[error("{} would unpack to {unpacked} bytes, more than {ratio} times its size: expected a capsule that kiln made", path.display())]
+    Bomb {
+        /// The file.
+        path: PathBuf,
+        /// What its table says.
+        unpacked: u64,
+        /// The bound.
+        ratio: u64,
+    },
+    /// A member is not what the table says.
+    #[error("{member} in {} is not what its table says: expected sha256 {expected}, found {found}", path.display())]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// The member.
+        member: String,
+        /// The table's digest.
+        expected: Digest,
+        /// What it is.
+        found: Digest,
+    },
+    /// Recipe and lock do not make the derivation that it is said to be of.
+    #[error("{} is said to be of {expected}, and what it holds makes {found}", path.display())]
+    Derivation {
+        /// The file.
+        path: PathBuf,
+        /// What the table or the outcome says.
+        expected: String,
+        /// What recipe and lock make.
+        found: String,
+    },
+    /// Something that the build needs is neither in it nor in the store.
+    #[error("{} cannot be rebuilt from: {} of what it needs are neither in it nor in the store: {}", path.display(), missing.len(), named(missing))]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        missing: Vec<String>,
+    },
+    /// Not a recipe.
+    #[error(
+        "{target} is no recipe: a capsule needs the lock that says what its inputs are; `kiln publish --nix-cache` packs derivations"
+    )]
+    NoRecipe {
+        /// The derivation.
+        target: String,
+    },
+    /// Nothing was built yet.
+    #[error("{target} is not built: run `kiln build {target}` first")]
+    NotBuilt {
+        /// The recipe.
+        target: String,
+    },
+    /// Recipes that need each other over links or names that a capsule cannot keep.
+    #[error("{recipe} lies or is named so that a capsule cannot keep it: {why}")]
+    Place {
+        /// The recipe's directory.
+        recipe: PathBuf,
+        /// Why.
+        why: &'static str,
+    },
+    /// A tree cannot be read.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+    /// Something it needs cannot be had, or the build cannot be run.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// Its recipes make no derivation.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl CapsuleError {
+    /// What sort of error it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Io { act: "opening", .. }
+            | Self::Malformed { .. }
+            | Self::Table { source: capsule::CapsuleError::Json(_), .. }
+            | Self::Bomb { .. }
+            | Self::NoRecipe { .. }
+            | Self::NotBuilt { .. }
+            | Self::Place { .. } => Kind::BadInput,
+            Self::Table { source: capsule::CapsuleError::Digest { .. }, .. }
+            | Self::Digest { .. }
+            | Self::Derivation { .. } => Kind::Tampered,
+            Self::Table { .. } => Kind::BadInput,
+            Self::Incomplete { .. } => Kind::Inconclusive,
+            Self::Io { .. } | Self::Dump(_) => Kind::Host,
+            Self::Build(error) => error.kind(),
+            Self::Graph(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+/// How many missing things an error names.
+const NAMED: usize = 10;
+
+fn named(missing: &[String]) -> String {
+    let mut text = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if missing.len() > NAMED {
+        text.push_str(", …");
+    }
+    text
+}
+
+/// Says which act on which file failed.
+pub(super) fn io(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CapsuleError {
+    let path = path.to_path_buf();
+    move |source| CapsuleError::Io { act, path, source }
+}
