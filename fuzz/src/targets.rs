@@ -12,8 +12,10 @@ use std::path::PathBuf;
 use kiln::environment::{Deb, DebError, Entry, EntryKind};
 use kiln::fetch::listing;
 use kiln_launcher::protocol::{Reply, Report, Request};
+use kiln_model::canonical;
 use kiln_model::debian::{dependency, version::Version};
 use kiln_model::derivation::Derivation;
+use kiln_model::envelope::Envelope;
 use kiln_model::format::cache_info::CacheInfo;
 use kiln_model::format::capsule::Table;
 use kiln_model::format::export::{Extent, Trailer, another};
@@ -26,10 +28,12 @@ use kiln_model::format::pyproject::BuildSystem;
 use kiln_model::format::realisation::Realisation;
 use kiln_model::format::release::Release;
 use kiln_model::format::{dist_info, packages, record as wheel_record, sources};
+use kiln_model::key::SecretKey;
 use kiln_model::lock::Lock;
 use kiln_model::outcome::Outcome;
 use kiln_model::recipe::Recipe;
 use kiln_model::sbom::{Licence, Party, licence};
+use kiln_model::statement::Statement;
 use kiln_model::tree::Manifest;
 use kiln_model::wheel::{Backend, WheelName};
 
@@ -37,11 +41,12 @@ use kiln_model::wheel::{Backend, WheelName};
 pub type Target = fn(&[u8]);
 
 /// Every parser by the name of its target.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("capsule", capsule),
     ("deb", deb),
     ("dependency", dependency),
     ("derivation", derivation),
+    ("envelope", envelope),
     ("export", export),
     ("index", index),
     ("launcher", launcher),
@@ -57,6 +62,7 @@ pub const TARGETS: [(&str, Target); 20] = [
     ("record", record),
     ("release", release),
     ("sbom", sbom),
+    ("statement", statement),
     ("wheel", wheel),
 ];
 
@@ -262,6 +268,23 @@ pub fn narinfo(bytes: &[u8]) {
     }
 }
 
+/// An envelope has one canonical form, which is read back to it; what is no strict JSON other readers do not take either.
+pub fn envelope(bytes: &[u8]) {
+    if canonical::check(bytes, canonical::Limits::ENVELOPE).is_ok() {
+        // Numbers beyond a double's range are the one thing that the grammar allows and this reader does not.
+        let read = serde_json::from_slice::<serde_json::Value>(bytes);
+        if let Err(error) = read {
+            assert!(error.to_string().contains("number out of range"), "{error}");
+        }
+    }
+    let Ok(envelope) = Envelope::parse(bytes) else { return };
+    let printed = envelope.canonical();
+    let again = Envelope::parse(&printed).expect("it was printed");
+    assert_eq!(again.canonical(), printed);
+    assert_eq!((&again, again.id()), (&envelope, envelope.id()));
+    assert!(envelope.verified_by(&SecretKey::ed25519(&[7; 32]).public()).is_err(), "nobody signed it");
+}
+
 /// A recipe has a digest.
 pub fn recipe(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -285,6 +308,16 @@ pub fn record(bytes: &[u8]) {
 pub fn release(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = Release::parse(text);
+}
+
+/// What is printed of a statement is read back to it.
+pub fn statement(bytes: &[u8]) {
+    let Ok(statement) = Statement::parse(bytes) else { return };
+    if let Ok(printed) = statement.print() {
+        let again = Statement::parse(&printed).expect("it was printed");
+        assert_eq!(again, statement);
+        assert_eq!(again.print().expect("it was printed"), printed);
+    }
 }
 
 /// What a wheel and an sdist say of themselves. A file name that was read is printed as it was.

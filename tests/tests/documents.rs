@@ -25,6 +25,7 @@ fn valid(document: &Value) {
         "kiln/store/v1" => "store",
         "kiln/published/v1" => "published",
         "kiln/locks/v1" => "locks",
+        "kiln/attested/v1" => "attested",
         other => panic!("{other} is described nowhere in docs/"),
     };
     let registry =
@@ -51,6 +52,21 @@ fn a_build_prints_outcomes_that_fit_their_schema() {
     let failing = document(&["build"], &Made::new("printf 'no\\377'; exit 1"));
     assert_eq!(failing["builds"][0]["status"], "failed");
     valid(&failing);
+}
+
+#[test]
+fn what_was_signed_is_told_as_its_schema_says() {
+    if !ground::has_files("what_was_signed_is_told_as_its_schema_says") {
+        return;
+    }
+    let (kiln, made) = (Kiln::warm(), Made::new("echo made > $out"));
+    let place = ground::directory(Ground::Disk);
+    let [key, output] = ["key", "out"].map(|name| place.path().join(name).display().to_string());
+    let path = made.path().display().to_string();
+    kiln.run(["build", &path]).succeeded();
+    kiln.run(["key", "generate", "--output", &key]).succeeded();
+    let builder = "https://rb1.example.org/kiln/sandboxed";
+    valid(&kiln.run(["attest", &path, "--key", &key, "--builder-id", builder, "--output", &output, "--json"]).json());
 }
 
 #[test]

@@ -304,6 +304,7 @@ mod tests {
     use super::*;
     use crate::key::secret::samples::{ed25519, p256};
     use data_encoding::{BASE64, BASE64URL};
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     const ED25519: &str = "c4b3b3a649f60c2783f2854860e336408f71ce4f5ed9c9e04c9fb787748f95b4";
@@ -413,6 +414,33 @@ mod tests {
             Err(EnvelopeError::Base64 { field: "sig" })
         ));
         assert!(changed(|e| drop(e.as_object_mut().unwrap().remove("payloadType"))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_envelope_is_read_back_from_its_canonical_form(
+            payload in proptest::collection::vec(any::<u8>(), 0..200),
+            payload_type in ".{0,40}",
+            sigs in proptest::collection::btree_map("[ -~]{0,70}", proptest::collection::vec(any::<u8>(), 0..80), 1..17),
+        ) {
+            let signatures = sigs.into_iter().map(|(keyid, sig)| Signature { keyid: Some(keyid), sig }).collect();
+            let envelope = Envelope::new(payload, payload_type, signatures).unwrap();
+            let again = Envelope::parse(&envelope.canonical()).unwrap();
+            prop_assert_eq!(again.id(), envelope.id());
+            prop_assert_eq!(again, envelope);
+        }
+
+        #[test]
+        fn no_altered_byte_leaves_an_envelope_that_says_something_else(at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
+            let (whole, key) = (envelope(), ed25519(1).public());
+            let mut bytes = whole.canonical();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(verified) = Envelope::parse(&bytes).and_then(|envelope| envelope.verified_by(&key)) {
+                prop_assert_eq!(verified.payload(), whole.payload());
+                prop_assert_eq!(&verified.payload_type, PAYLOAD_TYPE);
+            }
+        }
     }
 
     #[test]

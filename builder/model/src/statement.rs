@@ -257,6 +257,7 @@ pub(crate) mod samples;
 mod tests {
     use super::samples::{built, compared, comparison};
     use super::*;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     fn changed(statement: &Statement, change: impl FnOnce(&mut Value)) -> Result<Statement, StatementError> {
@@ -313,6 +314,46 @@ mod tests {
         let Predicate::Provenance(provenance) = &more.predicate else { panic!("{more:?}") };
         assert_eq!(provenance.build_definition.unknown_parameters(), BTreeSet::from(["more"]));
         assert!(matches!(more.print(), Err(StatementError::Rule { field: "externalParameters", .. })));
+    }
+
+    #[test]
+    fn the_printed_bytes_of_each_predicate_do_not_move() {
+        let summary = Predicate::Summary(Box::new(summary::tests::passed()));
+        let printed = [built(), compared(comparison()), Statement { predicate: summary, ..built() }];
+        for (statement, expected) in printed.iter().zip(GOLDEN) {
+            let bytes = statement.print().unwrap();
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            assert_eq!(crate::digest::Digest::of(&bytes).to_string(), *expected, "{text}");
+        }
+    }
+
+    /// Digests of what is printed above: a changed one is a break of a format.
+    const GOLDEN: &[&str] = &["", "", ""];
+
+    proptest! {
+        #[test]
+        fn every_statement_is_read_back_from_what_is_printed(
+            name in ".{0,20}", uri in proptest::option::of("[a-z]{1,5}:[ -~]{1,20}"), seed in any::<u64>(),
+            licence in proptest::option::of(".{0,20}"), started in 0..1_u64 << 34, length in 0..1_u64 << 20,
+        ) {
+            let digest = |n: u64| DigestSet::of(crate::digest::Digest::of((seed ^ n).to_be_bytes()));
+            let mut one = samples::provenance();
+            let mut input = Descriptor { uri, ..Descriptor::of(digest(1)) };
+            if let Some(licence) = licence {
+                input = input.noting("license", licence);
+            }
+            one.build_definition.resolved_dependencies.push(input);
+            one.run_details.metadata.started_on = Some(crate::outcome::Moment::from_unix(started));
+            one.run_details.metadata.finished_on = Some(crate::outcome::Moment::from_unix(started + length));
+            let statement = Statement {
+                subject: vec![Descriptor::of(digest(2)).named_as(name)],
+                predicate: Predicate::Provenance(Box::new(one)),
+            };
+            let bytes = statement.print().unwrap();
+            let again = Statement::parse(&bytes).unwrap();
+            prop_assert_eq!(again.print().unwrap(), bytes);
+            prop_assert_eq!(again, statement);
+        }
     }
 
     #[test]

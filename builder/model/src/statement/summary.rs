@@ -207,7 +207,7 @@ impl Summary {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::samples::built;
     use super::super::{Predicate, Statement};
     use super::*;
@@ -232,6 +232,10 @@ mod tests {
             inputs: [(EnvelopeId::new(Digest::of("a")), "a.json".into())].into(),
             levels: Some(levels.into()),
         }
+    }
+
+    pub(in crate::statement) fn passed() -> Summary {
+        Summary::new(found()).unwrap()
     }
 
     #[test]
