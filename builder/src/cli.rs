@@ -15,6 +15,7 @@ mod lock;
 mod log;
 mod man;
 mod nar;
+mod policy;
 mod progress;
 mod publish;
 mod rebuild;
@@ -24,6 +25,7 @@ mod session;
 mod shell;
 mod store;
 mod substitution;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -118,6 +120,9 @@ enum Command {
     Publish(publish::Publish),
     /// Make keys that sign what is published
     Key(key::KeyCommand),
+    Verify(Box<verify::Verify>),
+    /// Check policies of `kiln verify`, and write a first one
+    Policy(policy::PolicyCommand),
     /// Answer others from the store
     Serve(serve::Serve),
     /// Show derivations, add them to the store
@@ -162,6 +167,10 @@ failures! {
     crate::build::graph::GraphError,
     crate::config::ConfigError,
     crate::diff::DiffError,
+    crate::evidence::ArtifactError,
+    crate::evidence::EvidenceError,
+    crate::evidence::KeysError,
+    crate::evidence::PinsError,
     crate::fetch::FetchError,
     crate::nix::CacheError,
     crate::nix::DerivationsError,
@@ -202,6 +211,8 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Store(command) => command.run(&session),
         Command::Publish(command) => command.run(&session),
         Command::Key(command) => command.run(&session),
+        Command::Verify(command) => command.run(&session),
+        Command::Policy(command) => command.run(&session),
         Command::Serve(command) => command.run(&session),
         Command::Derivation(command) => command.run(&session),
         Command::Nar(command) => command.run(&session),

@@ -25,6 +25,8 @@ pub mod command;
 pub mod doctor;
 pub mod nix;
 
+pub mod evidence;
+
 pub mod render;
 
 pub mod cli;

@@ -4,6 +4,7 @@
 //! log lines, bytes) is escaped for where it is shown: control and direction-changing characters never reach a terminal,
 //! and HTML is escaped by construction, carries no script and loads nothing.
 
+pub mod decision;
 mod detail;
 pub mod doctor;
 mod excerpt;
