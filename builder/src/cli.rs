@@ -19,6 +19,7 @@ mod lock;
 mod log;
 mod man;
 mod nar;
+mod policy;
 mod progress;
 mod publish;
 mod rebuild;
@@ -29,6 +30,7 @@ mod session;
 mod shell;
 mod store;
 mod substitution;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -126,6 +128,9 @@ enum Command {
     Sbom(sbom::SbomCommand),
     Affected(affected::AffectedCommand),
     Capsule(capsule::CapsuleCommand),
+    Verify(Box<verify::Verify>),
+    /// Check policies of `kiln verify`, and write a first one
+    Policy(policy::PolicyCommand),
     /// Answer others from the store
     Serve(serve::Serve),
     /// Show derivations, add them to the store
@@ -173,6 +178,10 @@ failures! {
     crate::capsule::CapsuleError,
     crate::config::ConfigError,
     crate::diff::DiffError,
+    crate::evidence::ArtifactError,
+    crate::evidence::EvidenceError,
+    crate::evidence::KeysError,
+    crate::evidence::PinsError,
     crate::fetch::FetchError,
     crate::nix::CacheError,
     crate::nix::DerivationsError,
@@ -219,6 +228,8 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Sbom(command) => command.run(&session),
         Command::Affected(command) => command.run(&session),
         Command::Capsule(command) => command.run(&session),
+        Command::Verify(command) => command.run(&session),
+        Command::Policy(command) => command.run(&session),
         Command::Serve(command) => command.run(&session),
         Command::Derivation(command) => command.run(&session),
         Command::Nar(command) => command.run(&session),

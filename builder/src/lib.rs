@@ -33,6 +33,8 @@ pub mod publish;
 
 pub mod sign;
 
+pub mod evidence;
+
 pub mod render;
 
 pub mod cli;

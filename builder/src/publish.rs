@@ -17,9 +17,6 @@ mod state;
 mod witness;
 mod writer;
 
-
-
-
 pub use error::PublishError;
 pub use evidence::{Evidence, Keys, public_keys};
 pub use inspect::{Inspected, Seen, inspect, proof_of, walk};

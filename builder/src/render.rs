@@ -5,6 +5,7 @@
 //! and HTML is escaped by construction, loads nothing, and carries no script but the one of the page over many targets.
 
 pub mod campaign;
+pub mod decision;
 mod detail;
 pub mod doctor;
 mod excerpt;

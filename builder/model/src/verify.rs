@@ -14,6 +14,7 @@ mod evidence;
 mod fact;
 mod inclusion;
 mod issue;
+mod observe;
 mod provenance;
 mod sbom;
 mod supplement;
@@ -39,6 +40,7 @@ pub use decision::{Achieved, Answer, Artifact, Decision, Said};
 pub use evidence::Evidence;
 pub use fact::{Built, Claim, Compared, Fact, Judged, Speaker, Subject};
 pub use inclusion::{Growth, Pinned};
+pub use observe::observe;
 pub use issue::{IssueError, Issuer, summary};
 pub use vulnerability::Feed;
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use clap::Args;
 use kiln_model::name;
 use kiln_model::report::Report;
@@ -14,6 +15,7 @@ use super::judged::{self, Accepted};
 use super::{Failure, Session};
 use crate::build::KeepFailed;
 use crate::capsule::Opened;
+use crate::exit::Kind;
 use crate::fetch::Network;
 use crate::pin::debian::Freshness;
 use crate::rebuild::rebuilding::{Causes, Rebuilding};
@@ -170,7 +172,8 @@ impl Rebuild {
         if self.many.asked() {
             if let Some(capsule) = capsules.first() {
                 let path = capsule.display();
-                let error = anyhow!("{path} is a capsule, and a campaign rebuilds what was published: rebuild it alone");
+                let error =
+                    anyhow!("{path} is a capsule, and a campaign rebuilds what was published: rebuild it alone");
                 return Err(Failure::new(Kind::BadInput, error));
             }
             // What cannot be read is said before anything is started.

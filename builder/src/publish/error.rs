@@ -33,7 +33,9 @@ pub enum PublishError {
         limit: u64,
     },
     /// A name that should never have other bytes has.
-    #[error("{file} is there with other bytes, and may never change: the tree was altered, or another log was written into it")]
+    #[error(
+        "{file} is there with other bytes, and may never change: the tree was altered, or another log was written into it"
+    )]
     Changed {
         /// Which.
         file: String,
@@ -163,9 +165,11 @@ impl PublishError {
             | Self::Statement { .. }
             | Self::Key { .. }
             | Self::Address { .. } => Kind::BadInput,
-            Self::Changed { .. } | Self::Unknown { .. } | Self::State { .. } | Self::Disagree { .. } | Self::Envelope { .. } => {
-                Kind::Tampered
-            }
+            Self::Changed { .. }
+            | Self::Unknown { .. }
+            | Self::State { .. }
+            | Self::Disagree { .. }
+            | Self::Envelope { .. } => Kind::Tampered,
             Self::Conflict { .. } => Kind::Host,
             Self::Missing { .. } | Self::NothingFor { .. } => Kind::Inconclusive,
             Self::Log { source, .. } => match source.weight() {

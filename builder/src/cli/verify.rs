@@ -1,0 +1,365 @@
+//! `kiln verify`: whether a policy lets artifacts in, by evidence in files. Opens no socket.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use kiln_model::envelope::{Envelope, EnvelopeId};
+use kiln_model::format::osv::Advisory;
+use kiln_model::key::SecretKey;
+use kiln_model::log::LogPolicy;
+use kiln_model::outcome::Moment;
+use kiln_model::policy::{BreakGlass, Policy};
+use kiln_model::verify::{self, Answer, Artifact, Check, Decision, Evidence, Feed, Given, Issuer, Verifier};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{Failure, Session};
+use crate::evidence::{self, Limits, Pins, Shelf};
+use crate::exit::{self, Kind};
+use crate::render::decision::{self, Detail};
+
+/// From here on artifacts are told in a line each, unless one is refused.
+const MANY: usize = 10;
+
+/// Refused statements that are told without being asked for.
+const TOLD: usize = 5;
+
+/// Decide by a policy whether enough independent rebuilders vouch for an artifact
+///
+/// Needs files only: the policy, the public keys it names, and evidence that `kiln evidence pull` or anybody else fetched. Opens no
+/// socket. Exits with 0 if the policy lets every artifact in, 1 if it denies one, 4 if evidence is missing, 6 if cryptography
+/// contradicts what was presented, 2 if the policy could never pass.
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    /// Files; a directory is verified by its NAR
+    #[arg(required_unless_present = "sums")]
+    artifacts: Vec<PathBuf>,
+    /// What is required: see `kiln policy init`
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// Envelopes, bundles, lines of them, proofs, trees of logs; may be repeated
+    #[arg(long, value_name = "DIR|FILE", required = true)]
+    evidence: Vec<PathBuf>,
+    /// Public keys in PEM; those that the policy does not name count for nothing [default: keys/ beside the policy]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
+    /// Also verify what this list names, in the form of sha256sum; its digests are believed
+    #[arg(long, value_name = "FILE")]
+    sums: Option<PathBuf>,
+    /// What the artifact is, as a package URL with a version
+    #[arg(long, value_name = "PURL")]
+    purl: Option<String>,
+    /// What time it is, in UTC, instead of this host's clock
+    #[arg(long, value_name = "RFC3339")]
+    now: Option<Moment>,
+    /// Tell every check
+    #[arg(long)]
+    explain: bool,
+    /// Advisories in the OSV format, for vulns.max_cvss
+    #[arg(long, value_name = "DIR")]
+    osv: Option<PathBuf>,
+    /// Sign the decision as a verification summary with this key, which is no rebuilder's
+    #[arg(long, value_name = "FILE", requires = "vsa_output", requires = "verifier")]
+    vsa_key: Option<PathBuf>,
+    /// Where to write the summary; one a line for several artifacts
+    #[arg(long, value_name = "FILE", requires = "vsa_key")]
+    vsa_output: Option<PathBuf>,
+    /// Who issues the summary
+    #[arg(long, value_name = "URI", requires = "vsa_key")]
+    verifier: Option<String>,
+    /// Exit with 0 all the same, for this reason, if the policy allows that
+    #[arg(long, value_name = "REASON")]
+    break_glass: Option<String>,
+}
+
+/// The JSON document.
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    exit: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#override: Option<&'a str>,
+    policy: PolicySaid<'a>,
+    now: Moment,
+    decisions: &'a [Decision],
+    evidence: EvidenceSaid<'a>,
+}
+
+#[derive(Serialize)]
+struct PolicySaid<'a> {
+    file: String,
+    sha256: kiln_model::digest::Digest,
+    missing_keys: Vec<String>,
+    operators: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct EvidenceSaid<'a> {
+    files: usize,
+    statements: usize,
+    ignored: usize,
+    refused: usize,
+    tampered: usize,
+    ignored_because: Vec<Ignored>,
+    refused_because: &'a [Check],
+    tampered_because: &'a [Check],
+}
+
+#[derive(Serialize)]
+struct Ignored {
+    source: String,
+    because: String,
+}
+
+impl Verify {
+    pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
+        let (policy, log) = load(&self.policy)?;
+        self.refuse_usage(&policy)?;
+        let beside = |name: &str| self.policy.parent().unwrap_or(Path::new("")).join(name);
+        let keys = evidence::keys(&self.keys.clone().unwrap_or_else(|| beside("keys")))?;
+        let pins = policy.log.pinned_checkpoint.as_deref().map(|name| Pins::open(&beside(name))).transpose()?;
+        let now = match self.now {
+            Some(now) => now,
+            None => clock()?,
+        };
+        let feed = self.osv.as_deref().map(feed).transpose()?;
+        let artifacts = self.hashed()?;
+        let shelf = Shelf::open(&self.evidence, Limits::default())?;
+        let none = std::collections::BTreeMap::new();
+        let given = Given {
+            policy: &policy,
+            keys: &keys,
+            log: log.as_ref(),
+            pinned: pins.as_ref().map_or(&none, |pins| &pins.checkpoints),
+            growth: &|origin, old, new| shelf.growth(origin, old, new),
+            proofs: &|id: EnvelopeId| shelf.proofs(id),
+            feed: feed.as_ref(),
+            now,
+        };
+        let verifier = Verifier::new(&given)
+            .with_context(|| format!("policy {}", self.policy.display()))
+            .map_err(|error| Failure { kind: Kind::BadInput, error })?;
+        let evidence = shelf.read(&verifier)?;
+        let decisions: Vec<Decision> =
+            artifacts.par_iter().map(|artifact| verifier.decide(artifact, &evidence)).collect();
+        let worst = decisions.iter().map(|decision| decision.answer).max_by_key(|answer| answer.weight());
+        let code = worst.map_or(exit::YES, Answer::exit_code);
+
+        self.summaries(session, &decisions, &policy, now)?;
+        if code == exit::YES
+            && let Some(pins) = &pins
+        {
+            pins.advance(&verifier.newest_checkpoints())?;
+        }
+        let overridden = self.break_glass.as_deref().filter(|_| code != exit::YES);
+        let code = if overridden.is_some() { exit::YES } else { code };
+        if session.json() {
+            session.print_json(&Document {
+                schema: "kiln/decisions/v1",
+                exit: code,
+                r#override: overridden,
+                policy: PolicySaid {
+                    file: self.policy.display().to_string(),
+                    sha256: policy.digest,
+                    missing_keys: verifier.missing_keys().iter().map(|key| format!("sha256:{key}")).collect(),
+                    operators: policy.operators().into_iter().collect(),
+                },
+                now,
+                decisions: &decisions,
+                evidence: said(&evidence, shelf.len()),
+            })?;
+        } else {
+            self.tell(session, &decisions, &evidence, overridden)?;
+        }
+        Ok(code)
+    }
+
+    fn refuse_usage(&self, policy: &Policy) -> Result<(), Failure> {
+        let refused = |text: String| Err(Failure::new(Kind::BadInput, anyhow!(text)));
+        if let Some(reason) = &self.break_glass {
+            if reason.trim().is_empty() {
+                return refused("--break-glass needs a reason, which is shown".into());
+            }
+            if policy.break_glass == BreakGlass::Forbidden {
+                let file = self.policy.display();
+                return refused(format!("--break-glass: {file} does not allow it (break_glass.allowed is false)"));
+            }
+        }
+        if self.purl.is_some() && (self.artifacts.len() != 1 || self.sums.is_some()) {
+            return refused("--purl names one artifact: give one".into());
+        }
+        if !policy.rego_modules.is_empty() {
+            return refused("rego.modules: this kiln was built without Rego; leave the modules out".into());
+        }
+        Ok(())
+    }
+
+    fn hashed(&self) -> Result<Vec<Artifact>, Failure> {
+        let mut artifacts: Vec<Artifact> =
+            self.artifacts.iter().map(|path| evidence::artifact(path, self.purl.clone())).collect::<Result<_, _>>()?;
+        if let Some(list) = &self.sums {
+            artifacts.extend(evidence::sums(list)?);
+        }
+        if artifacts.is_empty() {
+            return Err(Failure::new(Kind::BadInput, anyhow!("nothing to verify: the list of artifacts is empty")));
+        }
+        Ok(artifacts)
+    }
+
+    /// Signs what was decided, refusals too.
+    fn summaries(
+        &self,
+        session: &Session,
+        decisions: &[Decision],
+        policy: &Policy,
+        now: Moment,
+    ) -> Result<(), Failure> {
+        let (Some(key), Some(output), Some(verifier)) = (&self.vsa_key, &self.vsa_output, &self.verifier) else {
+            return Ok(());
+        };
+        let bad = |error| Failure { kind: Kind::BadInput, error };
+        let reading = || format!("reading key {}", key.display());
+        let text = std::fs::read_to_string(key).with_context(reading).map_err(bad)?;
+        let key = SecretKey::from_pem(&text, None).with_context(reading).map_err(bad)?;
+        if policy.rebuilders.iter().any(|rebuilder| rebuilder.keys.contains(&key.public().id())) {
+            let error = anyhow!("--vsa-key is a rebuilder's key of this policy: a verifier signs with one of its own");
+            return Err(bad(error));
+        }
+        let issuer = Issuer {
+            verifier: verifier.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            policy_uri: format!("file:{}", self.policy.file_name().unwrap_or_default().to_string_lossy()),
+        };
+        let mut lines = Vec::new();
+        for decision in decisions {
+            let statement = verify::summary(decision, policy, &issuer, now)
+                .with_context(|| format!("summary of {}", decision.artifact.name))
+                .map_err(bad)?;
+            let payload = statement.print().context("writing a summary").map_err(bad)?;
+            if !lines.is_empty() {
+                lines.push(b'\n');
+            }
+            lines.extend(Envelope::sign(payload, &key).canonical());
+        }
+        session.write_file(output, &lines)
+    }
+
+    fn tell(
+        &self,
+        session: &Session,
+        decisions: &[Decision],
+        evidence: &Evidence,
+        overridden: Option<&str>,
+    ) -> Result<(), Failure> {
+        let detail = if self.explain { Detail::Explain } else { Detail::Short };
+        let mut text = String::new();
+        let mut allowed = 0;
+        for decision in decisions {
+            let yes = decision.answer == Answer::Allowed;
+            allowed += usize::from(yes);
+            if decisions.len() > MANY && yes && !self.explain {
+                continue;
+            }
+            text.push_str(&decision::decision(decision, detail, session.colour()));
+        }
+        if decisions.len() > 1 {
+            text.push_str(&format!("{allowed} of {} artifacts are allowed\n", decisions.len()));
+        }
+        let all = self.explain;
+        let refused = if all { evidence.refused.len() } else { TOLD };
+        if allowed < decisions.len() || all {
+            for check in evidence.refused.iter().take(refused) {
+                text.push_str(&decision::one(check));
+            }
+            if evidence.refused_count > refused.min(evidence.refused.len()) {
+                text.push_str(&format!(
+                    "  {} statements do not count in all; see --explain or --json\n",
+                    evidence.refused_count
+                ));
+            }
+        }
+        if all {
+            for (source, why) in &evidence.ignored {
+                text.push_str(&format!("  ignored {source}: {why}\n"));
+            }
+        }
+        if evidence.ignored_count > 0 {
+            text.push_str(&format!(
+                "  ignored {} files or lines that are no evidence for this policy\n",
+                evidence.ignored_count
+            ));
+        }
+        if let Some(reason) = overridden {
+            text.push_str(&format!("OVERRIDE: let in against the policy's decision, because: {reason}\n"));
+        }
+        session.print_text(&text)
+    }
+}
+
+/// A policy and the logs that it believes.
+pub(super) fn load(path: &Path) -> Result<(Policy, Option<LogPolicy>), Failure> {
+    let bad = |error| Failure { kind: Kind::BadInput, error };
+    let named = |path: &Path| format!("policy {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(|| named(path)).map_err(bad)?;
+    let policy = Policy::parse(&text).with_context(|| named(path)).map_err(bad)?;
+    let log = match &policy.log.policy_file {
+        None => None,
+        Some(name) => {
+            let file = path.parent().unwrap_or(Path::new("")).join(name);
+            match std::fs::read_to_string(&file) {
+                Ok(text) => Some(
+                    LogPolicy::parse(&text).with_context(|| format!("log policy {}", file.display())).map_err(bad)?,
+                ),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) => {
+                    return Err(bad(anyhow::Error::new(error).context(format!("log policy {}", file.display()))));
+                }
+            }
+        }
+    };
+    Ok((policy, log))
+}
+
+/// What time this host believes it is.
+pub(super) fn clock() -> Result<Moment, Failure> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let since = since.context("this host's clock is before 1970: set it, or say --now");
+    Ok(Moment::from_unix(since.map_err(|error| Failure { kind: Kind::Host, error })?.as_secs()))
+}
+
+/// Advisories below a directory.
+fn feed(directory: &Path) -> Result<Feed, Failure> {
+    let bad = |error| Failure { kind: Kind::BadInput, error };
+    let mut feed = Feed::default();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        let reading = || format!("reading advisories in {}", directory.display());
+        for entry in std::fs::read_dir(&directory).with_context(reading).map_err(bad)? {
+            let entry = entry.with_context(reading).map_err(bad)?;
+            let (path, kind) = (entry.path(), entry.file_type().with_context(reading).map_err(bad)?);
+            if kind.is_dir() {
+                waiting.push(path);
+            } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "json") {
+                let reading = || format!("advisory {}", path.display());
+                let bytes = std::fs::read(&path).with_context(reading).map_err(bad)?;
+                feed.add(Advisory::parse(&bytes).with_context(reading).map_err(bad)?);
+            }
+        }
+    }
+    Ok(feed)
+}
+
+fn said(evidence: &Evidence, files: usize) -> EvidenceSaid<'_> {
+    let ignored = evidence.ignored.iter();
+    EvidenceSaid {
+        files,
+        statements: evidence.len(),
+        ignored: evidence.ignored_count,
+        refused: evidence.refused_count,
+        tampered: evidence.tampered_count,
+        ignored_because: ignored.map(|(s, why)| Ignored { source: s.to_string(), because: why.clone() }).collect(),
+        refused_because: &evidence.refused,
+        tampered_because: &evidence.tampered,
+    }
+}
