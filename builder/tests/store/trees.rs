@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::PathBuf;
 
+use kiln::exit::Kind;
 use kiln::store::{Digests, Taken, TreeLimits, Trust};
 use kiln_model::digest::Digest;
 use kiln_model::store_path::StorePath;
@@ -82,8 +83,9 @@ fn an_input_directory_holds_files_under_their_original_names() {
     let scene = Scene::new();
     let store = scene.open();
     let bytes = vec![7; 300_000];
-    let file = scene.output("downloads").join("hello.tar");
-    fs::write(&file, &bytes).unwrap();
+    let digest = Digest::of(&bytes);
+    let file = store.add_file("hello.tar", &mut &bytes[..], &digest).unwrap();
+    assert_eq!(store.file(&digest).unwrap(), Some(file.clone()));
 
     let added = store.add_files(&name("hello-src"), &[("hello_2.10.orig~.tar".into(), file.clone())]).unwrap();
     let kept = store.physical(&added.info.path);
@@ -99,6 +101,18 @@ fn an_input_directory_holds_files_under_their_original_names() {
     for bad in ["", "..", "a/b"] {
         assert!(store.add_files(&name("bad"), &[(bad.into(), file.clone())]).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn a_file_of_another_digest_is_not_kept() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let wanted = Digest::of("wanted");
+    let refused = store.add_file("hello.tar", &mut &b"other"[..], &wanted).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Tampered);
+    assert!(refused.to_string().contains("hello.tar"), "{refused}");
+    assert_eq!(store.file(&wanted).unwrap(), None);
+    assert_eq!(leftovers(&store), [] as [PathBuf; 0]);
 }
 
 #[test]
