@@ -1,13 +1,13 @@
 //! Caches that fail, lie, or lack what they said they had.
 
 use std::fs;
-use std::path::Path;
 
+use kiln_tests::derivation::with_builder;
 use kiln_tests::ground::Ground;
 use kiln_tests::run::Kiln;
 use kiln_tests::web::{Answer, Files, Server, announcing};
 
-use crate::{On, bare, edit, impatient, narinfo, outcome, paths, replace};
+use crate::{On, bare, impatient, narinfo, outcome, paths};
 
 /// What a server does wrong: with a target, and what an honest one would answer.
 type Bend = fn(&str, Answer) -> Answer;
