@@ -26,7 +26,7 @@ use kiln_model::report::Report;
 use kiln_model::statement::provenance::Signer as Where;
 use kiln_model::statement::{Descriptor, Predicate, StatementError};
 
-use crate::build::graph::Node;
+use crate::build::graph::{Graph, Node};
 use crate::exit::Kind;
 use crate::nix::DumpError;
 use crate::store::{Store, StoreError};
@@ -190,6 +190,21 @@ pub(crate) fn io(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Si
     move |source| SignError::Io { act, path, source }
 }
 
+/// What was built: a node of a graph that holds all it needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Built<'a> {
+    /// The graph.
+    pub graph: &'a Graph,
+    /// The node.
+    pub index: usize,
+}
+
+impl<'a> Built<'a> {
+    fn node(self) -> &'a Node {
+        &self.graph.nodes[self.index]
+    }
+}
+
 /// A build that this store has seen: its outcome, and the name of its record.
 #[derive(Debug, Clone)]
 pub struct Recorded {
@@ -201,23 +216,26 @@ pub struct Recorded {
 
 impl Signer<'_> {
     /// The last outcome of `node` in the store's records, signed: provenance if it was built, and what became of it if not.
-    pub fn latest(&self, node: &Node) -> Result<Vec<Written>, SignError> {
+    pub fn latest(&self, of: Built<'_>) -> Result<Vec<Written>, SignError> {
+        let node = of.node();
         let found = recorded::latest(self.store, &node.path)?;
         let recorded = found.ok_or_else(|| SignError::NoOutcome { target: node.shown.display().to_string() })?;
-        self.outcome(node, &recorded)
+        self.outcome(of, &recorded)
     }
 
     /// One outcome as a file has it, if the store has a record of it.
-    pub fn told(&self, node: &Node, outcome: &Outcome) -> Result<Vec<Written>, SignError> {
+    pub fn told(&self, of: Built<'_>, outcome: &Outcome) -> Result<Vec<Written>, SignError> {
+        let node = of.node();
         let missing = || SignError::NotRecorded { index: 0, title: node.title() };
         let recorded = recorded::find(self.store, &node.path, outcome)?.ok_or_else(missing)?;
-        self.outcome(node, &recorded)
+        self.outcome(of, &recorded)
     }
 
-    fn outcome(&self, node: &Node, recorded: &Recorded) -> Result<Vec<Written>, SignError> {
+    fn outcome(&self, of: Built<'_>, recorded: &Recorded) -> Result<Vec<Written>, SignError> {
+        let node = of.node();
         let stem = node.derivation.name.to_string();
         match recorded.outcome.status {
-            Status::Built => Ok(vec![self.provenance(node, recorded, &stem)?]),
+            Status::Built => Ok(vec![self.provenance(of, recorded, &stem)?]),
             Status::Failed | Status::TimedOut | Status::Unavailable => {
                 let facts = comparing::Facts::alone(node, recorded);
                 Ok(vec![self.comparison(&facts, format!("{stem}.comparison"))?])
@@ -227,7 +245,8 @@ impl Signer<'_> {
 
     /// All outcomes of `report`, signed: provenance for each that was built, and how each compares with what was published,
     /// or else with the control. `whole` is the report's own document.
-    pub fn report(&self, node: &Node, report: &Report, whole: Digest) -> Result<Vec<Written>, SignError> {
+    pub fn report(&self, of: Built<'_>, report: &Report, whole: Digest) -> Result<Vec<Written>, SignError> {
+        let node = of.node();
         let stem = node.derivation.name.to_string();
         let mut seen = Vec::new();
         let mut written = Vec::new();
@@ -243,7 +262,7 @@ impl Signer<'_> {
             let mut link = None;
             if outcome.status == Status::Built {
                 let name = if index == 0 { stem.clone() } else { format!("{stem}.{}", index + 1) };
-                let one = self.provenance(node, &recorded, &name)?;
+                let one = self.provenance(of, &recorded, &name)?;
                 link = Some(one.envelope.id());
                 written.push(one);
             }

@@ -11,10 +11,10 @@ use kiln_model::statement::{Descriptor, Predicate};
 use serde::Serialize;
 
 use super::{Failure, Session};
-use crate::build::graph::{Graph, Node};
+use crate::build::graph::Graph;
 use crate::exit::{self, Kind};
 use crate::sign::also::Format;
-use crate::sign::{self, Published, SignError, Signer, Written, key_file};
+use crate::sign::{self, Built, Published, SignError, Signer, Written, key_file};
 
 /// The largest document that is read.
 const LARGEST: u64 = 512 << 20;
@@ -223,7 +223,7 @@ impl Attest {
         let said = said.map(PathBuf::from).filter(|path| path.exists());
         let path = self.recipe.clone().or(said).unwrap_or_else(|| PathBuf::from(derivation));
         let graph = self.graph(signer, &path)?;
-        let found = wanted(&graph).path.to_string();
+        let found = graph.nodes[graph.wanted[0]].path.to_string();
         match found == derivation {
             true => Ok(graph),
             false => {
@@ -238,8 +238,8 @@ impl Attest {
     }
 }
 
-fn wanted(graph: &Graph) -> &Node {
-    &graph.nodes[graph.wanted[0]]
+fn wanted(graph: &Graph) -> Built<'_> {
+    Built { graph, index: graph.wanted[0] }
 }
 
 fn about(subject: &Descriptor) -> About {

@@ -4,7 +4,7 @@
 //! could read and the lock does not name is listed by its archive's digest. Addresses name archives and releases, never a mirror
 //! nor a path of this host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -17,8 +17,10 @@ use kiln_model::statement::{Descriptor, DigestSet};
 use kiln_model::store_path::StorePath;
 
 use super::digests::NAR;
-use super::{Published, SignError, io};
+use super::{Built, Published, SignError, io};
 use crate::build::graph::{Locked, Node, Origin};
+use crate::sbom;
+use crate::store::{Store, Trust};
 
 /// Whom Debian's packages are from, in package URLs.
 const DEBIAN: &str = "debian";
@@ -171,6 +173,23 @@ fn environment(locked: &Locked, found: &mut Vec<Descriptor>) -> Result<(), SignE
         );
     }
     Ok(())
+}
+
+/// Notes the licence of each input that has one in the bill of materials: by digest, so that no name is mistaken for another.
+/// Without the environment, whose packages say it, there is none.
+pub(super) fn license(inputs: &mut [Descriptor], store: &Store, of: Built<'_>, outcome: &Outcome) {
+    let Ok(bill) = sbom::gather(store, of.graph, of.index, outcome, sbom::Run::LeftOut, Trust::Fingerprint) else {
+        return;
+    };
+    let known: BTreeMap<Digest, String> = bill
+        .components()
+        .filter_map(|component| Some((component.bytes()?, component.licence.as_ref()?.expression.clone())))
+        .collect();
+    for input in inputs {
+        if let Some(licence) = input.digest.sha256().and_then(|digest| known.get(&digest)) {
+            input.annotations.entry("license".into()).or_insert_with(|| licence.clone().into());
+        }
+    }
 }
 
 fn base_name(path: &str) -> &str {

@@ -10,14 +10,16 @@ use kiln_model::statement::provenance::{
 use kiln_model::statement::{Descriptor, DigestSet, Predicate};
 use serde_json::{Map, Value, json};
 
-use super::{Recorded, SignError, Signer, Written, dependencies, digests};
+use super::{Built, Recorded, SignError, Signer, Written, dependencies, digests};
 use crate::build::graph::Node;
 
 impl Signer<'_> {
-    pub(super) fn provenance(&self, node: &Node, recorded: &Recorded, name: &str) -> Result<Written, SignError> {
-        let outcome = &recorded.outcome;
+    pub(super) fn provenance(&self, of: Built<'_>, recorded: &Recorded, name: &str) -> Result<Written, SignError> {
+        let (node, outcome) = (of.node(), &recorded.outcome);
         let subject = digests::subjects(self.store, outcome)?;
         let recipe = dependencies::recipe(node, &self.published)?;
+        let mut dependencies = dependencies::all(node, outcome, &recipe, &self.published)?;
+        dependencies::license(&mut dependencies, self.store, of, outcome);
         let external = External {
             recipe: recipe.uri.clone(),
             target: outcome.outputs.keys().map(ToString::to_string).collect::<Vec<_>>().join(","),
@@ -28,7 +30,7 @@ impl Signer<'_> {
                 build_type: BUILD_TYPE.into(),
                 external_parameters: members(&external),
                 internal_parameters: self.internal(node, outcome),
-                resolved_dependencies: dependencies::all(node, outcome, &recipe, &self.published)?,
+                resolved_dependencies: dependencies,
             },
             run_details: RunDetails {
                 builder: Builder {
