@@ -8,6 +8,7 @@ mod compare;
 mod completions;
 mod derivation;
 mod doctor;
+mod evidence;
 mod exchange;
 mod judged;
 mod key;
@@ -24,6 +25,7 @@ mod session;
 mod shell;
 mod store;
 mod substitution;
+mod tlog;
 
 use std::path::PathBuf;
 
@@ -114,8 +116,12 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Look at and tend the store
     Store(store::StoreCommand),
-    /// Write a binary cache that Nix substitutes from
-    Publish(publish::Publish),
+    /// Publish evidence in a transparency log, or paths as a binary cache that Nix substitutes from
+    Publish(Box<publish::Publish>),
+    /// Check, watch and cosign transparency logs
+    Tlog(tlog::TlogCommand),
+    /// Fetch evidence of others
+    Evidence(evidence::EvidenceCommand),
     /// Make keys that sign what is published
     Key(key::KeyCommand),
     /// Answer others from the store
@@ -169,6 +175,7 @@ failures! {
     crate::nix::RecipesError,
     crate::nix::UnpackError,
     crate::pin::PinError,
+    crate::publish::PublishError,
     crate::rebuild::CheckError,
     crate::rebuild::rebuilding::RebuildError,
     crate::recipe_dir::RecipeDirError,
@@ -201,6 +208,8 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Doctor(command) => command.run(&session),
         Command::Store(command) => command.run(&session),
         Command::Publish(command) => command.run(&session),
+        Command::Tlog(command) => command.run(&session),
+        Command::Evidence(command) => command.run(&session),
         Command::Key(command) => command.run(&session),
         Command::Serve(command) => command.run(&session),
         Command::Derivation(command) => command.run(&session),

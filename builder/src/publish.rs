@@ -17,8 +17,8 @@ mod state;
 mod witness;
 mod writer;
 
-
-
+#[cfg(test)]
+mod tests;
 
 pub use error::PublishError;
 pub use evidence::{Evidence, Keys, public_keys};

@@ -73,7 +73,8 @@ impl Item {
         if Digest::of(bytes) != id.digest() {
             return Err(PublishError::Disagree { file, other: "its name, which is its digest".into() });
         }
-        let envelope = Envelope::parse(bytes).map_err(|source| PublishError::NoEvidence { file: file.clone(), source })?;
+        let envelope =
+            Envelope::parse(bytes).map_err(|source| PublishError::NoEvidence { file: file.clone(), source })?;
         let disagree = || PublishError::Disagree { file: file.clone(), other: format!("entry {index} of the log") };
         let entry = Entry::from_bytes(entry).map_err(super::error::of(file.clone()))?;
         let key = entry.key().ok_or_else(disagree)?;
@@ -87,8 +88,10 @@ impl Item {
     /// The artifacts that it is about, and what it calls them.
     fn subjects(&self) -> (String, BTreeMap<Digest, String>) {
         let head = serde_json::from_slice(self.envelope.payload());
-        let Head { predicate_type, subject } = head.unwrap_or(Head { predicate_type: String::new(), subject: Vec::new() });
-        let named = subject.into_iter().filter_map(|subject| Some((subject.digest.get("sha256")?.parse().ok()?, subject.name)));
+        let Head { predicate_type, subject } =
+            head.unwrap_or(Head { predicate_type: String::new(), subject: Vec::new() });
+        let named =
+            subject.into_iter().filter_map(|subject| Some((subject.digest.get("sha256")?.parse().ok()?, subject.name)));
         (predicate_type, named.collect())
     }
 }
@@ -152,7 +155,10 @@ fn of_artifact<P: Place>(
         let (item, proof) = (&items[*number], &proofs[*number]);
         let name = layout::file_name(&line.name);
         // The first of a name has it to itself; others have their id in theirs.
-        let first = lines.values().find(|other| layout::file_name(&other.name) == name).is_none_or(|first| first.index == line.index);
+        let first = lines
+            .values()
+            .find(|other| layout::file_name(&other.name) == name)
+            .is_none_or(|first| first.index == line.index);
         let own = if first { name.clone() } else { format!("{name}.{}", &item.id.to_string()[..8]) };
         files.push(NewFile { name: format!("{below}/{}.tlog-proof", item.id), bytes: proof.print().into_bytes() });
         let logged = Logged { log, proof: proof.clone(), canonicalized_body: item.entry.as_bytes().into() };

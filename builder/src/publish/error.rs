@@ -33,10 +33,20 @@ pub enum PublishError {
         limit: u64,
     },
     /// A name that should never have other bytes has.
-    #[error("{file} is there with other bytes, and may never change: the tree was altered, or another log was written into it")]
+    #[error(
+        "{file} is there with other bytes, and may never change: the tree was altered, or another log was written into it"
+    )]
     Changed {
         /// Which.
         file: String,
+    },
+    /// More than was asked for.
+    #[error("{from} has more than {limit} files: raise --max-files if that is meant")]
+    TooMany {
+        /// Where.
+        from: String,
+        /// How many there may be.
+        limit: u64,
     },
     /// Somebody else replaced a file meanwhile.
     #[error("{file} was replaced by somebody else: a log has one writer")]
@@ -158,14 +168,17 @@ impl PublishError {
         match self {
             Self::Io { .. } => Kind::Host,
             Self::TooLarge { .. }
+            | Self::TooMany { .. }
             | Self::NoEvidence { .. }
             | Self::NoKey { .. }
             | Self::Statement { .. }
             | Self::Key { .. }
             | Self::Address { .. } => Kind::BadInput,
-            Self::Changed { .. } | Self::Unknown { .. } | Self::State { .. } | Self::Disagree { .. } | Self::Envelope { .. } => {
-                Kind::Tampered
-            }
+            Self::Changed { .. }
+            | Self::Unknown { .. }
+            | Self::State { .. }
+            | Self::Disagree { .. }
+            | Self::Envelope { .. } => Kind::Tampered,
             Self::Conflict { .. } => Kind::Host,
             Self::Missing { .. } | Self::NothingFor { .. } => Kind::Inconclusive,
             Self::Log { source, .. } => match source.weight() {

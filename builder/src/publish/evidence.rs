@@ -32,13 +32,17 @@ pub fn public_keys(paths: &[PathBuf]) -> Result<Keys, PublishError> {
     let mut keys = Keys::default();
     for path in paths {
         let files = match path.is_dir() {
-            true => sorted(path)?.into_iter().filter(|file| file.extension().is_some_and(|e| e == "pub" || e == "pem")).collect(),
+            true => sorted(path)?
+                .into_iter()
+                .filter(|file| file.extension().is_some_and(|e| e == "pub" || e == "pem"))
+                .collect(),
             false => vec![path.clone()],
         };
         for file in files {
             let shown = file.display().to_string();
             let bytes = read(&file, MOST_KEY_BYTES)?.ok_or_else(|| PublishError::Missing { file: shown.clone() })?;
-            let refused = || PublishError::Key { file: shown.clone(), expected: "-----BEGIN PUBLIC KEY-----, Ed25519 or P-256" };
+            let refused =
+                || PublishError::Key { file: shown.clone(), expected: "-----BEGIN PUBLIC KEY-----, Ed25519 or P-256" };
             let text = std::str::from_utf8(&bytes).map_err(|_| refused())?;
             keys.add(PublicKey::from_pem(text).map_err(|_| refused())?);
         }
@@ -47,9 +51,13 @@ pub fn public_keys(paths: &[PathBuf]) -> Result<Keys, PublishError> {
 }
 
 impl Keys {
-    /// Adds a key.
-    pub fn add(&mut self, key: PublicKey) {
+    fn add(&mut self, key: PublicKey) {
         self.0.insert(key.id(), key);
+    }
+
+    /// Adds all of `other`.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// The envelope with the key that signed it; it holds a statement.
@@ -60,7 +68,8 @@ impl Keys {
             Err(source) => Err(PublishError::Statement { file: file.into(), source }),
         };
         // A keyid says which to try first; one that lies about a key of ours is tampering.
-        let named = envelope.signatures().iter().find_map(|signature| self.0.get(&signature.keyid.as_ref()?.parse().ok()?));
+        let named =
+            envelope.signatures().iter().find_map(|signature| self.0.get(&signature.keyid.as_ref()?.parse().ok()?));
         if let Some(key) = named {
             return Signed::new(envelope, key).map_err(wrong).and_then(stated);
         }
@@ -142,7 +151,8 @@ impl Evidence {
                 self.lines = Some((path, 0, BufReader::new(file)));
             } else {
                 let shown = path.display().to_string();
-                let bytes = read(&path, bundle::LIMITS.bytes)?.ok_or_else(|| PublishError::Missing { file: shown.clone() })?;
+                let bytes =
+                    read(&path, bundle::LIMITS.bytes)?.ok_or_else(|| PublishError::Missing { file: shown.clone() })?;
                 return Ok(Some((shown, bytes)));
             }
         }
@@ -162,8 +172,10 @@ fn envelope(file: &str, bytes: &[u8]) -> Result<Envelope, PublishError> {
 
 fn sorted(directory: &Path) -> Result<Vec<PathBuf>, PublishError> {
     let entries = fs::read_dir(directory).map_err(failed("listing", directory))?;
-    let mut paths: Vec<PathBuf> =
-        entries.map(|entry| Ok(entry?.path())).collect::<Result<_, std::io::Error>>().map_err(failed("listing", directory))?;
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_, std::io::Error>>()
+        .map_err(failed("listing", directory))?;
     paths.sort();
     Ok(paths)
 }

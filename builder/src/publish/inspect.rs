@@ -173,7 +173,10 @@ fn seen<P: Place + Sync>(place: &P, bundle: Tile, entries: &[&[u8]]) -> Result<V
                 let item = Item::checked(*index, *id, entry.to_vec(), &bytes)?;
                 let file = layout::envelope(*id);
                 // Item::checked has verified these bytes.
-                Some(Statement::parse(item.envelope.payload()).map_err(|source| PublishError::Statement { file, source })?)
+                Some(
+                    Statement::parse(item.envelope.payload())
+                        .map_err(|source| PublishError::Statement { file, source })?,
+                )
             }
             _ => None,
         };
@@ -213,7 +216,8 @@ pub fn walk<P: Place + Sync>(
         for (entry, at) in entries.iter().zip(index * tile::WIDTH..) {
             let leaf = tree::leaf_hash(entry);
             // The tile of the leaf is not on the way to the root that was computed: its own proof is.
-            kiln_model::log::included(at, now.size, leaf, now.root, &tree.inclusion(at)?).map_err(of(bundle.to_string()))?;
+            kiln_model::log::included(at, now.size, leaf, now.root, &tree.inclusion(at)?)
+                .map_err(of(bundle.to_string()))?;
         }
         seen(place, bundle, &entries)?.into_iter().filter(|seen| seen.index >= old.0).for_each(&mut tell);
     }

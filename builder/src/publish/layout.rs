@@ -60,9 +60,11 @@ mod tests {
             "att/sha256/e3/e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855.json"
         );
         assert_eq!(ids("tile/entries/x001/007.p/9".parse().unwrap()), "att/index/x001/007.p/9");
-        for (subject, expected) in
-            [("../../etc/passwd", "_.-..-etc-passwd"), ("hello_2.10-3_amd64.deb", "hello_2.10-3_amd64.deb"), ("", "unnamed")]
-        {
+        for (subject, expected) in [
+            ("../../etc/passwd", "_.-..-etc-passwd"),
+            ("hello_2.10-3_amd64.deb", "hello_2.10-3_amd64.deb"),
+            ("", "unnamed"),
+        ] {
             assert_eq!(file_name(subject), expected);
         }
         assert!(file_name(&"x".repeat(5000)).len() == 150);

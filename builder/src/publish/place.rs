@@ -201,7 +201,9 @@ impl Place for Directory {
 /// A file of at most `limit` bytes, if it is there.
 pub(super) fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, PublishError> {
     let file = match File::open(path) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         file => file.map_err(failed("opening", path))?,
     };
     let mut bytes = Vec::new();

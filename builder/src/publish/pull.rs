@@ -64,10 +64,17 @@ struct Pulling<'a, P> {
 }
 
 /// Fetches from the tree at `address` into `place`.
-pub fn pull<P: Place>(web: &Web, address: &str, place: &P, wish: &Wish, limits: Limits) -> Result<Pulled, PublishError> {
+pub fn pull<P: Place>(
+    web: &Web,
+    address: &str,
+    place: &P,
+    wish: &Wish,
+    limits: Limits,
+) -> Result<Pulled, PublishError> {
     let refused = || PublishError::Address { address: address.into() };
     let mut base = Url::parse(address).map_err(|_| refused())?;
-    let plain = base.username().is_empty() && base.password().is_none() && base.query().is_none() && base.fragment().is_none();
+    let plain =
+        base.username().is_empty() && base.password().is_none() && base.query().is_none() && base.fragment().is_none();
     if !matches!(base.scheme(), "http" | "https") || !plain {
         return Err(refused());
     }
@@ -90,7 +97,10 @@ impl<P: Place> Pulling<'_, P> {
     fn everything(&mut self) -> Result<(), PublishError> {
         // First: what comes later can only be more than it asks for.
         let bytes = self.fetched(layout::CHECKPOINT, note::MOST_BYTES)?;
-        let size = SignedNote::parse(&bytes).and_then(|note| Checkpoint::parse(note.text())).map_err(of(layout::CHECKPOINT))?.size;
+        let size = SignedNote::parse(&bytes)
+            .and_then(|note| Checkpoint::parse(note.text()))
+            .map_err(of(layout::CHECKPOINT))?
+            .size;
         let levels = std::iter::once(Level::Entries).chain(Level::of_hashes(size));
         for tile in levels.flat_map(|level| level.tiles(size)) {
             self.tile(tile)?;
@@ -133,7 +143,8 @@ impl<P: Place> Pulling<'_, P> {
         }
         let envelope = kiln_model::envelope::Envelope::parse(&bytes);
         let envelope = envelope.map_err(|source| PublishError::NoEvidence { file: name.clone(), source })?;
-        let keys = envelope.signatures().iter().filter_map(|signature| signature.keyid.as_ref()?.parse().ok()).collect();
+        let keys =
+            envelope.signatures().iter().filter_map(|signature| signature.keyid.as_ref()?.parse().ok()).collect();
         let mut pulled = self.pulled.get();
         pulled.envelopes += 1;
         self.pulled.set(pulled);
@@ -178,13 +189,16 @@ impl<P: Place> Pulling<'_, P> {
         let wrong = |source| PublishError::Unreachable { from: self.base.to_string(), file: name.into(), source };
         let mut pulled = self.pulled.get();
         if pulled.files >= self.limits.files {
-            return Err(PublishError::TooLarge { file: format!("{} (its {}th file)", self.base, pulled.files + 1), limit: self.limits.bytes });
+            return Err(PublishError::TooMany { from: self.base.to_string(), limit: self.limits.files });
         }
         let limit = (limit as u64).min(self.limits.bytes - pulled.bytes);
         let url = self.base.join(name).map_err(|_| PublishError::Address { address: name.into() })?;
         let Some(mut stream) = self.web.get(&url).map_err(wrong)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        (&mut stream).take(limit + 1).read_to_end(&mut bytes).map_err(|error| wrong(Refusal::Unreadable(error.to_string())))?;
+        (&mut stream)
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| wrong(Refusal::Unreadable(error.to_string())))?;
         if bytes.len() as u64 > limit {
             return Err(PublishError::TooLarge { file: url.into(), limit });
         }

@@ -64,7 +64,9 @@ impl Witness {
                 Tree::new(now.size, |tile| tile_bytes(tiles, tile)).consistency(last.size)?
             }
             (Some(Checkpoint { size, .. }), None) if *size > 0 && *size < now.size => {
-                return Err(PublishError::Missing { file: format!("the tiles beside {shown}, which show that the log only grew,") });
+                return Err(PublishError::Missing {
+                    file: format!("the tiles beside {shown}, which show that the log only grew,"),
+                });
             }
             _ => Vec::new(),
         };

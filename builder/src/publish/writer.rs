@@ -14,7 +14,10 @@ use kiln_model::key::PublicKey;
 use kiln_model::log::note::MOST_BYTES as MOST_NOTE_BYTES;
 use kiln_model::log::tile::{self, Level, Tile};
 use kiln_model::log::tree::{self, Growth, Tree};
-use kiln_model::log::{Checkpoint, Entry, LogError, LogPolicy, NoteKind, NoteSignature, NoteSigner, SignedNote, Vkey, check_origin, witness};
+use kiln_model::log::{
+    Checkpoint, Entry, LogError, LogPolicy, NoteKind, NoteSignature, NoteSigner, SignedNote, Vkey, check_origin,
+    witness,
+};
 
 use super::derived::{self, Item};
 use super::error::{PublishError, of};
@@ -71,6 +74,16 @@ impl Signed {
         let verified = envelope.verified_by(key)?;
         Ok((Self { envelope, key: key.clone() }, verified))
     }
+
+    /// The envelope.
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// The key that signed it.
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
 }
 
 impl Batch {
@@ -96,9 +109,13 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
     /// has the same state. `witnesses` are those whose cosignatures are taken and proposed to readers.
     pub fn open(place: &'p P, state: &Path, signer: NoteSigner, witnesses: Vec<Vkey>) -> Result<Self, PublishError> {
         check_origin(signer.vkey().name()).map_err(of("the name of the log"))?;
-        if signer.vkey().kind() != NoteKind::Log || witnesses.iter().any(|witness| witness.kind() != NoteKind::Witness) {
+        if signer.vkey().kind() != NoteKind::Log || witnesses.iter().any(|witness| witness.kind() != NoteKind::Witness)
+        {
             let vkey = signer.vkey().to_string();
-            let source = LogError::Vkey { vkey, expected: "a log's key (0x01) for the log, witnesses' keys (0x04) for witnesses" };
+            let source = LogError::Vkey {
+                vkey,
+                expected: "a log's key (0x01) for the log, witnesses' keys (0x04) for witnesses",
+            };
             return Err(PublishError::Log { file: "the keys".into(), source });
         }
         let state = State::open(state)?;
@@ -144,7 +161,10 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
             && journal.size() != base.0
         {
             let path = self.state.path().join("journal");
-            return Err(PublishError::State { path, what: format!("it begins at {} entries, {} were signed", journal.base.0, base.0) });
+            return Err(PublishError::State {
+                path,
+                what: format!("it begins at {} entries, {} were signed", journal.base.0, base.0),
+            });
         }
         let published = self.published()?;
         let found = match &published {
@@ -157,13 +177,17 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
         };
         let before = journal.filter(|journal| journal.is_from_nothing() && found.is_none()).is_some();
         let agrees = match found {
-            Some(found) => found == base || journal.is_some_and(|journal| journal.base == found && !journal.is_from_nothing()),
+            Some(found) => {
+                found == base || journal.is_some_and(|journal| journal.base == found && !journal.is_from_nothing())
+            }
             None => self.signed.is_none() || before,
         };
         if agrees {
             return Ok(());
         }
-        let at = |at: Option<(u64, Digest)>| at.map_or("nothing".into(), |(size, root)| format!("{size} entries, root {root}"));
+        let at = |at: Option<(u64, Digest)>| {
+            at.map_or("nothing".into(), |(size, root)| format!("{size} entries, root {root}"))
+        };
         Err(PublishError::Unknown {
             tree: self.place.shown(),
             found: at(found),
@@ -309,9 +333,13 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
             let bundle = Level::Entries.tile(index, size).expect("it is of the tree");
             let bytes = tile_bytes(self.place, bundle)?;
             for (entry, at) in tile::entries(bundle, &bytes)?.into_iter().zip(index * tile::WIDTH..) {
-                let ours = at.checked_sub(base.0).map(|at| entries[usize::try_from(at).expect("of the batch")].1.as_bytes());
+                let ours =
+                    at.checked_sub(base.0).map(|at| entries[usize::try_from(at).expect("of the batch")].1.as_bytes());
                 if tree.leaf(at)? != tree::leaf_hash(entry) || ours.is_some_and(|ours| ours != entry) {
-                    return Err(PublishError::Disagree { file: bundle.to_string(), other: "the hashes of its entries".into() });
+                    return Err(PublishError::Disagree {
+                        file: bundle.to_string(),
+                        other: "the hashes of its entries".into(),
+                    });
                 }
             }
         }
@@ -327,7 +355,9 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
         }
         match names.len() {
             0 => text.push_str("quorum none\n"),
-            count => text.push_str(&format!("group witnesses {} {}\nquorum witnesses\n", count / 2 + 1, names.join(" "))),
+            count => {
+                text.push_str(&format!("group witnesses {} {}\nquorum witnesses\n", count / 2 + 1, names.join(" ")))
+            }
         }
         text
     }
@@ -392,9 +422,10 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
     fn derive_batch(&self, journal: &Journal, entries: &[(EnvelopeId, Entry)]) -> Result<(), PublishError> {
         let (checkpoint, note) = self.signed.as_ref().expect("it was just signed");
         let mut tree = Tree::new(checkpoint.size, |tile| tile_bytes(self.place, tile));
-        let items = journal.batch.iter().zip(entries).zip(journal.base.0..).map(|(((envelope, key), (id, entry)), index)| {
-            Item { index, id: *id, entry: entry.clone(), envelope: envelope.clone(), key: key.clone() }
-        });
+        let items =
+            journal.batch.iter().zip(entries).zip(journal.base.0..).map(|(((envelope, key), (id, entry)), index)| {
+                Item { index, id: *id, entry: entry.clone(), envelope: envelope.clone(), key: key.clone() }
+            });
         derived::write(self.place, &mut tree, self.vkey(), note, items.collect())?;
         match self.witnesses.is_empty() {
             true => self.state.prove(checkpoint.size),
@@ -446,7 +477,11 @@ pub(super) fn ids<P: Place>(place: &P, bundle: Tile) -> Result<Vec<EnvelopeId>, 
 }
 
 /// Entries with their envelopes, read from the tree.
-pub(super) fn items<P: Place + Sync>(place: &P, size: u64, range: std::ops::Range<u64>) -> Result<Vec<Item>, PublishError> {
+pub(super) fn items<P: Place + Sync>(
+    place: &P,
+    size: u64,
+    range: std::ops::Range<u64>,
+) -> Result<Vec<Item>, PublishError> {
     let mut found = Vec::new();
     for index in range.start / tile::WIDTH..range.end.div_ceil(tile::WIDTH) {
         let bundle = Level::Entries.tile(index, size).ok_or(LogError::Beyond { size })?;
