@@ -12,6 +12,7 @@ mod compare;
 mod completions;
 mod derivation;
 mod doctor;
+mod evidence;
 mod exchange;
 mod judged;
 mod key;
@@ -30,6 +31,7 @@ mod session;
 mod shell;
 mod store;
 mod substitution;
+mod tlog;
 mod verify;
 
 use std::path::PathBuf;
@@ -122,8 +124,12 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Look at and tend the store
     Store(store::StoreCommand),
-    /// Write a binary cache that Nix substitutes from
-    Publish(publish::Publish),
+    /// Publish evidence in a transparency log, or paths as a binary cache that Nix substitutes from
+    Publish(Box<publish::Publish>),
+    /// Check, watch and cosign transparency logs
+    Tlog(tlog::TlogCommand),
+    /// Fetch evidence of others
+    Evidence(evidence::EvidenceCommand),
     Key(key::KeyCommand),
     Sbom(sbom::SbomCommand),
     Affected(affected::AffectedCommand),
@@ -189,6 +195,7 @@ failures! {
     crate::nix::RecipesError,
     crate::nix::UnpackError,
     crate::pin::PinError,
+    crate::publish::PublishError,
     crate::rebuild::CheckError,
     crate::rebuild::rebuilding::RebuildError,
     crate::recipe_dir::RecipeDirError,
@@ -224,6 +231,8 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Doctor(command) => command.run(&session),
         Command::Store(command) => command.run(&session),
         Command::Publish(command) => command.run(&session),
+        Command::Tlog(command) => command.run(&session),
+        Command::Evidence(command) => command.run(&session),
         Command::Key(command) => command.run(&session),
         Command::Sbom(command) => command.run(&session),
         Command::Affected(command) => command.run(&session),

@@ -17,6 +17,9 @@ mod state;
 mod witness;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::PublishError;
 pub use evidence::{Evidence, Keys, public_keys};
 pub use inspect::{Inspected, Seen, inspect, proof_of, walk};

@@ -16,6 +16,7 @@ use kiln_model::canonical;
 use kiln_model::debian::{dependency, version::Version};
 use kiln_model::derivation::Derivation;
 use kiln_model::envelope::Envelope;
+use kiln_model::format::bundle::Bundle;
 use kiln_model::format::cache_info::CacheInfo;
 use kiln_model::format::capsule::Table;
 use kiln_model::format::export::{Extent, Trailer, another};
@@ -30,6 +31,8 @@ use kiln_model::format::release::Release;
 use kiln_model::format::{dist_info, packages, record as wheel_record, sources};
 use kiln_model::key::SecretKey;
 use kiln_model::lock::Lock;
+use kiln_model::log::tile::{self, Level, Tile};
+use kiln_model::log::{Checkpoint, LogPolicy, Proof, SignedNote, Vkey, tree};
 use kiln_model::outcome::Outcome;
 use kiln_model::recipe::Recipe;
 use kiln_model::sbom::{Licence, Party, licence};
@@ -43,6 +46,9 @@ pub type Target = fn(&[u8]);
 /// Every parser by the name of its target.
 pub const TARGETS: [(&str, Target); 22] = [
     ("capsule", capsule),
+pub const TARGETS: [(&str, Target); 19] = [
+    ("bundle", bundle),
+    ("checkpoint", checkpoint),
     ("deb", deb),
     ("dependency", dependency),
     ("derivation", derivation),
@@ -63,8 +69,32 @@ pub const TARGETS: [(&str, Target); 22] = [
     ("release", release),
     ("sbom", sbom),
     ("statement", statement),
+    ("tile", tile),
+    ("tlog_policy", tlog_policy),
     ("wheel", wheel),
 ];
+
+/// A Sigstore bundle prints to bytes that parse to the same.
+pub fn bundle(bytes: &[u8]) {
+    if let Ok(bundle) = Bundle::parse(bytes) {
+        assert_eq!(Bundle::parse(&bundle.print()).expect("it was printed"), bundle);
+    }
+}
+
+/// A signed note, a checkpoint and a proof print as they were; but for a proof's extra line, which nobody believes.
+pub fn checkpoint(bytes: &[u8]) {
+    if let Ok(note) = SignedNote::parse(bytes) {
+        assert_eq!(note.print().as_bytes(), bytes);
+        if let Ok(checkpoint) = Checkpoint::parse(note.text()) {
+            assert_eq!(checkpoint.print(), note.text());
+        }
+    }
+    if let Ok(proof) = Proof::parse(bytes) {
+        let printed = proof.print();
+        assert_eq!(Proof::parse(printed.as_bytes()).as_ref(), Ok(&proof));
+        assert!(printed.as_bytes() == bytes || bytes.windows(7).any(|window| window == b"\nextra "));
+    }
+}
 
 /// A package of Debian: `ar`, four compressions, `tar`. An entry stays below where it is unpacked, and has the bytes it claims.
 ///
@@ -317,6 +347,41 @@ pub fn statement(bytes: &[u8]) {
         let again = Statement::parse(&printed).expect("it was printed");
         assert_eq!(again, statement);
         assert_eq!(again.print().expect("it was printed"), printed);
+/// A tile's path, or a bundle of entries: the first byte says how many. What is read is written as it was.
+pub fn tile(bytes: &[u8]) {
+    if let Some((width, bundle)) = bytes.split_first() {
+        let tile = Tile { level: Level::Entries, index: 0, width: u16::from(*width) + 1 };
+        if let Ok(entries) = tile::entries(tile, bundle) {
+            let mut again = Vec::new();
+            for entry in entries {
+                tile::append_entry(&mut again, entry).expect("it was read");
+            }
+            assert_eq!(again, bundle);
+        }
+        if let Ok(part) = tile::bundle_prefix(tile, bundle) {
+            assert!(tile::entries(tile, part).is_ok());
+        }
+        let hashes = Tile { level: Level::Hashes(0), ..tile };
+        assert_eq!(tree::hashes(hashes, bundle).is_ok(), bundle.len() == usize::from(hashes.width) * 32);
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(tile) = text.parse::<Tile>() {
+        assert_eq!(tile.to_string(), text);
+        assert!(!text.contains("..") && !text.starts_with('/'));
+    }
+    if let Ok(key) = text.parse::<Vkey>() {
+        assert_eq!(key.to_string(), text);
+    }
+}
+
+/// A log policy, and a note that it judges, with a NUL between them.
+pub fn tlog_policy(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (policy, note) = text.split_once('\0').unwrap_or((text, ""));
+    let Ok(policy) = LogPolicy::parse(policy) else { return };
+    if let Ok(believed) = SignedNote::parse(note.as_bytes()).and_then(|note| policy.believe(&note)) {
+        assert!(policy.logs().contains(&believed.log));
+        assert_eq!(believed.cosigned.is_some(), policy.has_quorum());
     }
 }
 

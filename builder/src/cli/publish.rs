@@ -1,40 +1,73 @@
-//! `kiln publish`: a binary cache that Nix substitutes from.
+//! `kiln publish`: evidence in a transparency log, or a binary cache that Nix substitutes from.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use clap::Args;
+use clap::{ArgGroup, Args};
+use kiln_model::digest::Digest;
 use kiln_model::format::narinfo::Compression;
 use kiln_model::format::signature::SecretKey;
+use kiln_model::log::{NoteKind, SignedNote};
 use kiln_model::store_path::StorePath;
 
-use super::{Failure, Session};
+use super::{Failure, Session, tlog};
 use crate::exit::{self, Kind};
 use crate::fetch::{self, Policy, Web};
 use crate::nix::{CacheError, Destination, Publisher, paths_of};
+use crate::publish::{Appended, Directory, Evidence, LogWriter, public_keys};
 
-/// Write a binary cache that Nix substitutes from.
+/// Publish evidence in a transparency log (--log-key), or paths as a binary cache that Nix substitutes from (--nix-cache).
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("how").required(true).args(["nix_cache", "log_key"])))]
 pub(super) struct Publish {
-    /// Paths in the store (/nix/store/HASH-NAME), directories of built recipes or files of built derivations; with all that
-    /// they name
-    #[arg(required = true)]
+    /// For a cache: paths in the store (/nix/store/HASH-NAME), directories of built recipes or files of built derivations; with
+    /// all that they name. For a log: envelopes, bundles, lines of envelopes, or directories of them; without any, what a crash
+    /// interrupted is finished and cosignatures are taken
+    #[arg(required_unless_present = "log_key")]
     what: Vec<PathBuf>,
-    /// Directory of the cache, made if it is not there, or its address (http, https), which must take PUT; credentials are read
-    /// from ~/.netrc
+    /// Directory of the cache or log, made if it is not there; a cache may also have an address (http, https), which must take
+    /// PUT; credentials are read from ~/.netrc
     #[arg(long, value_name = "DIR|URL")]
     to: PathBuf,
     /// As a binary cache of Nix
-    #[arg(long, required = true)]
+    #[arg(long, conflicts_with_all = ["log_key", "origin", "keys", "witness", "cosignature", "state", "rebuild"])]
     nix_cache: bool,
+    #[command(flatten)]
+    log: Logging,
     /// File with the secret key to sign with, as `nix key generate-secret` writes it; several are allowed
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "log_key")]
     key: Vec<PathBuf>,
     /// How archives are compressed
     #[arg(long, value_enum, default_value_t = Method::Zstd)]
     compression: Method,
+}
+
+/// How a log is written.
+#[derive(Debug, Args)]
+struct Logging {
+    /// In a log that this key signs: PEM, Ed25519, used for nothing else
+    #[arg(long, value_name = "FILE", requires = "origin")]
+    log_key: Option<PathBuf>,
+    /// Name of the log: the address that it is served at, without the scheme
+    #[arg(long, value_name = "NAME", requires = "log_key")]
+    origin: Option<String>,
+    /// Public keys (PEM) that evidence is signed with, as files or directories of .pub and .pem files
+    #[arg(long, value_name = "FILE|DIR", requires = "log_key")]
+    keys: Vec<PathBuf>,
+    /// A witness's key, as a vkey or a file with one; its cosignatures are taken and readers are proposed to ask for them
+    #[arg(long, value_name = "VKEY|FILE", requires = "log_key")]
+    witness: Vec<String>,
+    /// Lines that `kiln tlog witness` printed for this log's checkpoint
+    #[arg(long, value_name = "FILE", requires = "log_key")]
+    cosignature: Vec<PathBuf>,
+    /// What the writer remembers, outside the log [default: logs/ in the store]
+    #[arg(long, value_name = "DIR", requires = "log_key")]
+    state: Option<PathBuf>,
+    /// Make proofs, bundles and indexes of the whole log again
+    #[arg(long, requires = "log_key")]
+    rebuild: bool,
 }
 
 /// How archives are compressed.
@@ -50,6 +83,13 @@ enum Method {
 
 impl Publish {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
+        match &self.log.log_key {
+            Some(key) => self.log.run(session, key, &self.to, &self.what),
+            None => self.cache(session),
+        }
+    }
+
+    fn cache(self, session: &Session) -> Result<u8, Failure> {
         let policy = Policy::of(session.config()?);
         let uploads = NonZeroUsize::new(policy.parallel).unwrap_or(NonZeroUsize::MIN);
         let web = Web::new(&fetch::Host::current(), session.network(), policy);
@@ -85,6 +125,66 @@ impl Publish {
             session.say(format!(
                 "{} paths added, {} signed again, {} there already: {} bytes of archives in {}",
                 done.added, done.signed, done.kept, done.nar_bytes, done.file_bytes
+            ));
+        }
+        Ok(exit::YES)
+    }
+}
+
+impl Logging {
+    fn run(&self, session: &Session, key: &Path, to: &Path, what: &[PathBuf]) -> Result<u8, Failure> {
+        if to.to_str().is_some_and(|to| to.contains("://")) {
+            let error = anyhow!("{}: a log is written to a directory; serve that, or copy it", to.display());
+            return Err(Failure { kind: Kind::BadInput, error });
+        }
+        let origin = self.origin.as_deref().expect("clap requires it with --log-key");
+        let signer = tlog::note_key(key, origin, NoteKind::Log)?;
+        let witnesses = self.witness.iter().map(|witness| tlog::vkey(witness)).collect::<Result<Vec<_>, _>>()?;
+        let mut keys = public_keys(&self.keys)?;
+        let state = match &self.state {
+            Some(state) => state.clone(),
+            // One key under one name is one log, wherever it is.
+            None => session.store_root()?.join("logs").join(Digest::of(signer.vkey().to_string()).to_string()),
+        };
+        let place = Directory::writing(to)?;
+        // Keys that are there belong to what is there.
+        keys.extend(public_keys(&[to.join("keys")].into_iter().filter(|keys| keys.is_dir()).collect::<Vec<_>>())?);
+        let mut writer = LogWriter::open(&place, &state, signer, witnesses)?;
+        let (mut evidence, mut done) = (Evidence::at(what), Appended::default());
+        loop {
+            let batch = evidence.batch(&keys)?;
+            if batch.is_empty() {
+                break;
+            }
+            let appended = writer.append(batch)?;
+            done.added += appended.added;
+            done.kept += appended.kept;
+        }
+        let mut cosignatures = 0;
+        for file in &self.cosignature {
+            cosignatures += writer.cosigned(&tlog::cosignatures(file)?)?;
+        }
+        if self.rebuild {
+            writer.derive()?;
+        }
+        let size = writer.size();
+        if session.json() {
+            session.print_json(&serde_json::json!({
+                "schema": "kiln/logged/v1",
+                "origin": origin,
+                "vkey": writer.vkey().to_string(),
+                "size": size,
+                "added": done.added,
+                "kept": done.kept,
+                "cosignatures": cosignatures,
+                "checkpoint": writer.checkpoint().map(SignedNote::print),
+            }))?;
+        } else {
+            session.say(format!(
+                "{} entries added, {} there already, {cosignatures} new cosignatures: {size} entries in {}",
+                done.added,
+                done.kept,
+                to.display()
             ));
         }
         Ok(exit::YES)

@@ -40,6 +40,14 @@ pub enum PublishError {
         /// Which.
         file: String,
     },
+    /// More than was asked for.
+    #[error("{from} has more than {limit} files: raise --max-files if that is meant")]
+    TooMany {
+        /// Where.
+        from: String,
+        /// How many there may be.
+        limit: u64,
+    },
     /// Somebody else replaced a file meanwhile.
     #[error("{file} was replaced by somebody else: a log has one writer")]
     Conflict {
@@ -160,6 +168,7 @@ impl PublishError {
         match self {
             Self::Io { .. } => Kind::Host,
             Self::TooLarge { .. }
+            | Self::TooMany { .. }
             | Self::NoEvidence { .. }
             | Self::NoKey { .. }
             | Self::Statement { .. }

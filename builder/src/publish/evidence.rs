@@ -51,9 +51,13 @@ pub fn public_keys(paths: &[PathBuf]) -> Result<Keys, PublishError> {
 }
 
 impl Keys {
-    /// Adds a key.
-    pub fn add(&mut self, key: PublicKey) {
+    fn add(&mut self, key: PublicKey) {
         self.0.insert(key.id(), key);
+    }
+
+    /// Adds all of `other`.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// The envelope with the key that signed it; it holds a statement.

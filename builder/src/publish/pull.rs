@@ -189,10 +189,7 @@ impl<P: Place> Pulling<'_, P> {
         let wrong = |source| PublishError::Unreachable { from: self.base.to_string(), file: name.into(), source };
         let mut pulled = self.pulled.get();
         if pulled.files >= self.limits.files {
-            return Err(PublishError::TooLarge {
-                file: format!("{} (its {}th file)", self.base, pulled.files + 1),
-                limit: self.limits.bytes,
-            });
+            return Err(PublishError::TooMany { from: self.base.to_string(), limit: self.limits.files });
         }
         let limit = (limit as u64).min(self.limits.bytes - pulled.bytes);
         let url = self.base.join(name).map_err(|_| PublishError::Address { address: name.into() })?;

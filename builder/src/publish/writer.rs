@@ -74,6 +74,16 @@ impl Signed {
         let verified = envelope.verified_by(key)?;
         Ok((Self { envelope, key: key.clone() }, verified))
     }
+
+    /// The envelope.
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// The key that signed it.
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
 }
 
 impl Batch {

@@ -6,6 +6,7 @@
 
 mod builds;
 mod exchanges;
+mod logs;
 
 use std::collections::BTreeMap;
 use std::fs;

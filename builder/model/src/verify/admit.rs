@@ -71,7 +71,8 @@ impl Verifier<'_> {
         };
         // One statement by one key is one fact, in whatever spelling storage hands it out.
         let id = own_id(&envelope, found, key);
-        if self.policy.threshold.disregard.contains(&id.digest()) || self.policy.threshold.disregard.contains(&found.digest())
+        if self.policy.threshold.disregard.contains(&id.digest())
+            || self.policy.threshold.disregard.contains(&found.digest())
         {
             return Admission::Refused(
                 Check::new(
@@ -102,7 +103,14 @@ impl Verifier<'_> {
             return refused(check.clone());
         }
         shown.failures.extend(unread.iter().map(|error| {
-            Check::new(Code::Inclusion, Status::NotCounted, "proof", "a tlog-proof", candidate::chain(error), "fetch it again")
+            Check::new(
+                Code::Inclusion,
+                Status::NotCounted,
+                "proof",
+                "a tlog-proof",
+                candidate::chain(error),
+                "fetch it again",
+            )
         }));
         let statement = match verified.statement() {
             Ok(statement) => statement,
@@ -177,11 +185,12 @@ impl Verifier<'_> {
                 purls.extend(fact::purls(comparison.expected.iter()));
                 let disagrees = comparison.result == ComparisonResult::Different;
                 // A disagreement does not become less by age.
-                let failures =
-                    if disagrees { Vec::new() } else { time::age(context.times, self.policy, self.now) };
+                let failures = if disagrees { Vec::new() } else { time::age(context.times, self.policy, self.now) };
                 (Claim::Compared(Box::new(compared(*comparison, rebuilder))), failures)
             }
-            Predicate::Summary(summary) => (Claim::Judged(self.summary(&context, &summary, &statement.subject)?), Vec::new()),
+            Predicate::Summary(summary) => {
+                (Claim::Judged(self.summary(&context, &summary, &statement.subject)?), Vec::new())
+            }
             Predicate::Other { kind, value } => {
                 let speaker = context.speaker;
                 (Claim::Other { speaker, kind: kind.into(), value: Box::new(value) }, Vec::new())
@@ -219,7 +228,12 @@ impl Verifier<'_> {
         Err(pair(field, expected, id, context.key))
     }
 
-    fn summary(&self, context: &Context<'_>, summary: &Summary, subjects: &[crate::statement::Descriptor]) -> Result<Judged, Check> {
+    fn summary(
+        &self,
+        context: &Context<'_>,
+        summary: &Summary,
+        subjects: &[crate::statement::Descriptor],
+    ) -> Result<Judged, Check> {
         let verifier = match context.speaker {
             Speaker::Verifier(number) if self.policy.verifiers[number].id == summary.verifier() => number,
             Speaker::Verifier(number) => {

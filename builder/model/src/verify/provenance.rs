@@ -77,7 +77,11 @@ pub(super) fn judge(provenance: &Provenance, rebuilder: usize, policy: &Policy) 
         level,
         finished: provenance.run_details.metadata.finished_on,
         tool: versions(&provenance.run_details.builder.version).into(),
-        platform: [of_host("arch").or(system), of_host("kernel")].map(Option::unwrap_or_default).join(" ").trim().into(),
+        platform: [of_host("arch").or(system), of_host("kernel")]
+            .map(Option::unwrap_or_default)
+            .join(" ")
+            .trim()
+            .into(),
         denials,
         sources: match policy.inputs.source_vsa_min {
             Some(_) => sources(&definition.resolved_dependencies),
