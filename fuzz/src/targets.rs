@@ -44,10 +44,9 @@ use kiln_model::wheel::{Backend, WheelName};
 pub type Target = fn(&[u8]);
 
 /// Every parser by the name of its target.
-pub const TARGETS: [(&str, Target); 22] = [
-    ("capsule", capsule),
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 26] = [
     ("bundle", bundle),
+    ("capsule", capsule),
     ("checkpoint", checkpoint),
     ("deb", deb),
     ("dependency", dependency),
@@ -347,6 +346,9 @@ pub fn statement(bytes: &[u8]) {
         let again = Statement::parse(&printed).expect("it was printed");
         assert_eq!(again, statement);
         assert_eq!(again.print().expect("it was printed"), printed);
+    }
+}
+
 /// A tile's path, or a bundle of entries: the first byte says how many. What is read is written as it was.
 pub fn tile(bytes: &[u8]) {
     if let Some((width, bundle)) = bytes.split_first() {
