@@ -124,8 +124,9 @@ pub fn read(path: &Path, settings: &Settings) -> Result<Vec<Request>, RequestErr
         return Err(RequestError::TooLarge { path: path.into(), limit: LARGEST });
     }
     let text = String::from_utf8(plain).map_err(|_| RequestError::NotText { path: path.into() })?;
-    let first = text.lines().find(|line| !line.trim().is_empty());
-    let requests = match first.is_some_and(|line| line.starts_with("Package:")) {
+    // Which field comes first is nobody's promise, but that a stanza has this one is.
+    let mut stanza = text.lines().skip_while(|line| line.trim().is_empty()).take_while(|line| !line.trim().is_empty());
+    let requests = match stanza.any(|line| line.starts_with("Package: ")) {
         true => index(&text, settings).map_err(|source| RequestError::Index { path: path.into(), source })?,
         false => table(&text, settings),
     };
@@ -426,7 +427,9 @@ mod tests {
         let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 0);
         std::io::Write::write_all(&mut xz, text).unwrap();
         let (gz, xz) = (gz.finish().unwrap(), xz.finish().unwrap());
-        for (name, bytes) in [("Packages", &text[..]), ("Packages.gz", &gz), ("Packages.xz", &xz)] {
+        let scanned = &b"\nFormat: 3.0 (native)\nPackage: hello\nBinary: hello\nVersion: 1\n"[..];
+        for (name, bytes) in [("Packages", &text[..]), ("Packages.gz", &gz), ("Packages.xz", &xz), ("Sources", scanned)]
+        {
             assert_eq!(read(&write(name, bytes), &Settings::default()).unwrap().len(), 1, "{name}");
         }
         let refused = |bytes: &[u8]| read(&write("x", bytes), &Settings::default()).unwrap_err();
