@@ -328,7 +328,11 @@ mod tests {
     }
 
     /// Digests of what is printed above: a changed one is a break of a format.
-    const GOLDEN: &[&str] = &["", "", ""];
+    const GOLDEN: &[&str] = &[
+        "53e7ebc82ae4b78aa262caded36ae380b3567e10825a73873a8665b0fa547a9a",
+        "17be063840ff8eee74e5d93ec43520f6d89f5319dfa6542f8628eceefe687613",
+        "6736d2252a135f016f84cfec230f59fbaad81c6cd6ea69617ac33f2d5a3778b4",
+    ];
 
     proptest! {
         #[test]
