@@ -24,6 +24,7 @@ use kiln_model::format::release::Release;
 use kiln_model::format::{dist_info, packages, record as wheel_record, sources};
 use kiln_model::lock::Lock;
 use kiln_model::outcome::Outcome;
+use kiln_model::policy::{Pattern, Policy};
 use kiln_model::recipe::Recipe;
 use kiln_model::tree::Manifest;
 use kiln_model::wheel::{Backend, WheelName};
@@ -32,7 +33,7 @@ use kiln_model::wheel::{Backend, WheelName};
 pub type Target = fn(&[u8]);
 
 /// Every parser by the name of its target.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("deb", deb),
     ("dependency", dependency),
     ("derivation", derivation),
@@ -44,6 +45,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("manifest", manifest),
     ("nar", nar),
     ("narinfo", narinfo),
+    ("policy", policy),
     ("recipe", recipe),
     ("record", record),
     ("release", release),
@@ -249,6 +251,24 @@ pub fn narinfo(bytes: &[u8]) {
     if let Ok(info) = NarInfo::parse(bytes) {
         assert_eq!(NarInfo::parse(info.print().as_bytes()).as_ref(), Ok(&info));
         let _ = info.signer(&[]);
+    }
+}
+
+/// A policy that loads could let something in: enough operators, each with a key that is nobody else's. Its patterns match
+/// themselves, and any text is held against one in the end.
+pub fn policy(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Some((pattern, subject)) = text.split_once('\n')
+        && let Ok(pattern) = Pattern::new(pattern)
+    {
+        assert!(pattern.matches(pattern.as_str()));
+        let _ = pattern.matches(subject);
+    }
+    if let Ok(policy) = Policy::parse(text) {
+        assert!(policy.threshold.identical >= 1 && policy.operators().len() >= policy.threshold.identical as usize);
+        let keys: usize = policy.rebuilders.iter().map(|rebuilder| rebuilder.keys.len()).sum();
+        assert!(policy.rebuilders.iter().all(|rebuilder| !rebuilder.keys.is_empty()) && policy.keys().len() >= keys);
+        assert!(!policy.provenance.external_parameters.is_empty());
     }
 }
 

@@ -40,8 +40,8 @@ pub use decision::{Achieved, Answer, Artifact, Decision, Said};
 pub use evidence::Evidence;
 pub use fact::{Built, Claim, Compared, Fact, Judged, Speaker, Subject};
 pub use inclusion::{Growth, Pinned};
-pub use observe::observe;
 pub use issue::{IssueError, Issuer, summary};
+pub use observe::observe;
 pub use vulnerability::Feed;
 
 /// Proofs of an envelope that were found apart from it.
@@ -77,6 +77,7 @@ pub struct Verifier<'a> {
     proofs: &'a Proofs<'a>,
     feed: Option<&'a Feed>,
     keeps_statements: bool,
+    licences: provenance::Known,
     now: Moment,
 }
 
@@ -100,13 +101,17 @@ pub enum VerifierError {
         missing: Vec<String>,
     },
     /// A log is asked for, and none is believed.
-    #[error("log.require_inclusion needs logs to believe: {file:?} is not there; write it, or set require_inclusion to false")]
+    #[error(
+        "log.require_inclusion needs logs to believe: {file:?} is not there; write it, or set require_inclusion to false"
+    )]
     NoLogPolicy {
         /// What the policy names.
         file: String,
     },
     /// An age of what has no time.
-    #[error("log.checkpoint_max_age_hours is {hours}, but the log policy says `quorum none`: a checkpoint without witnesses has no time; name a quorum, or leave the age out")]
+    #[error(
+        "log.checkpoint_max_age_hours is {hours}, but the log policy says `quorum none`: a checkpoint without witnesses has no time; name a quorum, or leave the age out"
+    )]
     NoQuorum {
         /// As given.
         hours: u32,
@@ -138,7 +143,8 @@ impl<'a> Verifier<'a> {
         let there = able.map(|rebuilder| rebuilder.operator.as_str()).collect::<std::collections::BTreeSet<_>>().len();
         let wanted = policy.threshold.identical;
         if there < wanted as usize {
-            let missing = speakers.keys().filter(|key| !keys.contains_key(key)).map(|key| format!("sha256:{key}")).collect();
+            let missing =
+                speakers.keys().filter(|key| !keys.contains_key(key)).map(|key| format!("sha256:{key}")).collect();
             return Err(VerifierError::TooFewKeys { wanted, there, missing });
         }
         match (given.log, policy.log.checkpoint_max_age_hours) {
@@ -160,6 +166,7 @@ impl<'a> Verifier<'a> {
             proofs: given.proofs,
             feed: given.feed,
             keeps_statements: !policy.rego_modules.is_empty(),
+            licences: provenance::Known::default(),
             now: given.now,
         })
     }

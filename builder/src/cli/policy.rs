@@ -85,7 +85,10 @@ fn check(session: &Session, file: &std::path::Path) -> Result<u8, Failure> {
     let bad = |text: String| Failure::new(Kind::BadInput, anyhow!(text));
     if policy.log.inclusion == Inclusion::Required && log.is_none() {
         let name = policy.log.policy_file.as_deref().unwrap_or_default();
-        return Err(bad(format!("policy {}: log.tlog_policy names {name}, which is not there; write it, or set log.require_inclusion to false", file.display())));
+        return Err(bad(format!(
+            "policy {}: log.tlog_policy names {name}, which is not there; write it, or set log.require_inclusion to false",
+            file.display()
+        )));
     }
     if let (Some(log), Some(hours)) = (&log, policy.log.checkpoint_max_age_hours)
         && !log.has_quorum()

@@ -208,7 +208,13 @@ impl Verify {
     }
 
     /// Signs what was decided, refusals too.
-    fn summaries(&self, session: &Session, decisions: &[Decision], policy: &Policy, now: Moment) -> Result<(), Failure> {
+    fn summaries(
+        &self,
+        session: &Session,
+        decisions: &[Decision],
+        policy: &Policy,
+        now: Moment,
+    ) -> Result<(), Failure> {
         let (Some(key), Some(output), Some(verifier)) = (&self.vsa_key, &self.vsa_output, &self.verifier) else {
             return Ok(());
         };
@@ -267,7 +273,10 @@ impl Verify {
                 text.push_str(&decision::one(check));
             }
             if evidence.refused_count > refused.min(evidence.refused.len()) {
-                text.push_str(&format!("  {} statements do not count in all; see --explain or --json\n", evidence.refused_count));
+                text.push_str(&format!(
+                    "  {} statements do not count in all; see --explain or --json\n",
+                    evidence.refused_count
+                ));
             }
         }
         if all {
@@ -276,7 +285,10 @@ impl Verify {
             }
         }
         if evidence.ignored_count > 0 {
-            text.push_str(&format!("  ignored {} files or lines that are no evidence for this policy\n", evidence.ignored_count));
+            text.push_str(&format!(
+                "  ignored {} files or lines that are no evidence for this policy\n",
+                evidence.ignored_count
+            ));
         }
         if let Some(reason) = overridden {
             text.push_str(&format!("OVERRIDE: let in against the policy's decision, because: {reason}\n"));
@@ -296,9 +308,13 @@ pub(super) fn load(path: &Path) -> Result<(Policy, Option<LogPolicy>), Failure> 
         Some(name) => {
             let file = path.parent().unwrap_or(Path::new("")).join(name);
             match std::fs::read_to_string(&file) {
-                Ok(text) => Some(LogPolicy::parse(&text).with_context(|| format!("log policy {}", file.display())).map_err(bad)?),
+                Ok(text) => Some(
+                    LogPolicy::parse(&text).with_context(|| format!("log policy {}", file.display())).map_err(bad)?,
+                ),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                Err(error) => return Err(bad(anyhow::Error::new(error).context(format!("log policy {}", file.display())))),
+                Err(error) => {
+                    return Err(bad(anyhow::Error::new(error).context(format!("log policy {}", file.display()))));
+                }
             }
         }
     };

@@ -99,7 +99,8 @@ pub fn sums(path: &Path) -> Result<Vec<Artifact>, ArtifactError> {
     let parsed = text.lines().enumerate().map(|(number, line)| {
         let refused = || ArtifactError::Sum { path: path.into(), line: number + 1 };
         let (hex, name) = line.split_once("  ").or_else(|| line.split_once(" *")).ok_or_else(refused)?;
-        let digest: Digest = Some(hex).filter(|hex| hex.len() == 64).and_then(|hex| hex.parse().ok()).ok_or_else(refused)?;
+        let digest: Digest =
+            Some(hex).filter(|hex| hex.len() == 64).and_then(|hex| hex.parse().ok()).ok_or_else(refused)?;
         Ok(Artifact { name: name.to_owned(), digest: DigestSet::of(digest), purl: None })
     });
     parsed.collect()

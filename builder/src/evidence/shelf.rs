@@ -133,7 +133,8 @@ impl Shelf {
         let read = |tile: Tile| -> Result<Vec<u8>, LogError> {
             fs::read(directory.join(tile.to_string())).or_else(|_| {
                 // A full tile holds what a partial one had.
-                let full = fs::read(directory.join(tile.full().to_string())).map_err(|_| LogError::Beyond { size: new })?;
+                let full =
+                    fs::read(directory.join(tile.full().to_string())).map_err(|_| LogError::Beyond { size: new })?;
                 Ok(full.into_iter().take(tile.most_bytes()).collect())
             })
         };
@@ -197,14 +198,23 @@ impl Shelf {
         !self.by_id.is_empty() || !self.beside.is_empty()
     }
 
-    fn judge_file(&self, path: &Path, bytes: &mut Vec<u8>, verifier: &Verifier<'_>) -> Result<Admission, EvidenceError> {
+    fn judge_file(
+        &self,
+        path: &Path,
+        bytes: &mut Vec<u8>,
+        verifier: &Verifier<'_>,
+    ) -> Result<Admission, EvidenceError> {
         let source = Source { file: path.display().to_string().into(), line: None };
         if !self.bytes(path, bytes)? {
             return Ok(Admission::Ignored { source, why: format!("more than {} bytes", self.limits.candidate) });
         }
         let beside = match self.beside.is_empty() {
             true => None,
-            false => self.beside.get(&path.with_extension("")).map(|path| proof(path).map_err(unreadable(path))).transpose()?,
+            false => self
+                .beside
+                .get(&path.with_extension(""))
+                .map(|path| proof(path).map_err(unreadable(path)))
+                .transpose()?,
         };
         Ok(verifier.admit(&Candidate { source, bytes, named: id_of(path), proof: beside.as_deref() }))
     }

@@ -19,15 +19,18 @@ pub enum Detail {
 pub fn decision(decision: &Decision, detail: Detail, colour: Colour) -> String {
     let mut out = headline(decision, colour);
     let wide = decision.achieved.iter().map(|row| row.what.len()).max().unwrap_or(0);
-    let required = decision.achieved.iter().map(|row| row.required.chars().count()).max().unwrap_or(0).max("required".len());
+    let required =
+        decision.achieved.iter().map(|row| row.required.chars().count()).max().unwrap_or(0).max("required".len());
     let _ = writeln!(out, "    {:wide$}  {:required$}  achieved", "", "required");
     for row in &decision.achieved {
         let mark = if row.holds { " " } else { "!" };
-        let _ = writeln!(out, "  {mark} {:wide$}  {:required$}  {}", row.what, plain(&row.required), plain(&row.achieved));
+        let _ =
+            writeln!(out, "  {mark} {:wide$}  {:required$}  {}", row.what, plain(&row.required), plain(&row.achieved));
     }
     for said in &decision.operators {
         let counts = if said.counts { "counts" } else { "does not count" };
-        let _ = write!(out, "  {}: {} ({counts}), {}", plain(&said.operator), said.says.as_str(), plain(&said.rebuilder));
+        let _ =
+            write!(out, "  {}: {} ({counts}), {}", plain(&said.operator), said.says.as_str(), plain(&said.rebuilder));
         if let Some(witnessed) = said.witnessed {
             let _ = write!(out, ", witnessed by {witnessed}");
         }

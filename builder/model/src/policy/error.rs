@@ -74,7 +74,9 @@ pub enum PolicyError {
         first: usize,
     },
     /// One key that could speak with two voices.
-    #[error("{field}: key {key} already stands in {first}; every builder id and every role has keys of its own, so that no key counts twice")]
+    #[error(
+        "{field}: key {key} already stands in {first}; every builder id and every role has keys of its own, so that no key counts twice"
+    )]
     KeyTwice {
         /// The second place.
         field: Field,
@@ -122,8 +124,7 @@ pub enum PolicyError {
 impl PolicyError {
     /// The nearest known member is offered for an unknown one.
     pub(super) fn syntax(text: &str, error: &toml::de::Error) -> Self {
-        let crate::recipe::RecipeError { line, message, nearest } =
-            crate::recipe::RecipeError::from_toml(text, error);
+        let crate::recipe::RecipeError { line, message, nearest } = crate::recipe::RecipeError::from_toml(text, error);
         Self::Syntax { line, message, nearest }
     }
 }

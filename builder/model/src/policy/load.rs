@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::{self, Document};
 use super::licence::{self, Licences};
 use super::{
-    Artifact, BreakGlass, Equivalents, Field, Flaky, HIGHEST_BUILD_LEVEL, Inclusion, Independence, Inputs, Log,
-    Needed, OnDissent, Pattern, Policy, PolicyError, Provenance, Rebuilder, Runtime, RuntimeEvent, SCHEMA, Sbom,
-    SbomProfile, Threshold, Unknown, Validity, Verifier, Vulns,
+    Artifact, BreakGlass, Equivalents, Field, Flaky, HIGHEST_BUILD_LEVEL, Inclusion, Independence, Inputs, Log, Needed,
+    OnDissent, Pattern, Policy, PolicyError, Provenance, Rebuilder, Runtime, RuntimeEvent, SCHEMA, Sbom, SbomProfile,
+    Threshold, Unknown, Validity, Verifier, Vulns,
 };
 use crate::digest::Digest;
 use crate::key::KeyId;
@@ -104,7 +104,8 @@ impl Keys {
         let mut keys = BTreeSet::new();
         for (number, text) in texts.iter().enumerate() {
             let here = field(&format!("{place}[{number}]"));
-            let expected = "the fingerprint of a key: sha256: and 64 lower-case hexadecimal digits; see `kiln key show`";
+            let expected =
+                "the fingerprint of a key: sha256: and 64 lower-case hexadecimal digits; see `kiln key show`";
             let key = text
                 .strip_prefix("sha256:")
                 .filter(|hex| is_hex(hex, 64))
@@ -449,7 +450,11 @@ fn uri(place: &str, text: String) -> Loaded<String> {
 fn build_level(place: &str, level: u8) -> Loaded<u8> {
     let expected = "a level of SLSA's build track; write 0 to 3";
     let found = level.to_string();
-    if level <= HIGHEST_BUILD_LEVEL { Ok(level) } else { Err(PolicyError::Value { field: field(place), found, expected }) }
+    if level <= HIGHEST_BUILD_LEVEL {
+        Ok(level)
+    } else {
+        Err(PolicyError::Value { field: field(place), found, expected })
+    }
 }
 
 fn source_level(place: &str, text: &str) -> Loaded<u8> {

@@ -124,7 +124,10 @@ mod tests {
     #[test]
     fn a_star_stands_for_any_run() {
         assert!(matches("pkg:generic/hello@*", "pkg:generic/hello@1.0?arch=amd64"));
-        assert!(matches("git+https://example.org/r@refs/tags/v*", "git+https://example.org/r@refs/tags/v1#recipes/a.toml"));
+        assert!(matches(
+            "git+https://example.org/r@refs/tags/v*",
+            "git+https://example.org/r@refs/tags/v1#recipes/a.toml"
+        ));
         assert!(matches("*", ""));
         assert!(matches("a*b*c", "abc"));
         assert!(matches("a*b*c", "a-b-b-c"));

@@ -108,7 +108,9 @@ pub fn starter(observed: &Observed, today: Moment) -> String {
         false => observed.build_types.iter().map(|text| quoted(text)).collect(),
     };
     let _ = write!(text, "\n[provenance]\nbuild_types = [{}]\n", build_types.join(", "));
-    text.push_str("# What was to be built. A provenance with any other parameter does not count. `*` stands for any text.\n");
+    text.push_str(
+        "# What was to be built. A provenance with any other parameter does not count. `*` stands for any text.\n",
+    );
     text.push_str("external_parameters = {");
     let mut members: Vec<String> = Vec::new();
     for (name, values) in &observed.external_parameters {

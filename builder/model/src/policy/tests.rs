@@ -70,10 +70,34 @@ pinned_checkpoint = ""
 /// The same without any member that has a default.
 fn short() -> String {
     let optional = [
-        "sbom ", "vulns ", "runtime ", "rego ", "break_glass", "equivalent_counts", "on_dissent", "allow_flaky",
-        "disregard", "min_independence", "max_slsa_level", "revoked_after", "max_level", "build_types",
-        "deny_unknown", "min_level", "max_age", "[inputs]", "require_digest", "allow_uri", "deny_digests", "licences",
-        "source_vsa_min", "[log]", "tlog_policy", "require_inclusion", "checkpoint_max", "pinned_checkpoint",
+        "sbom ",
+        "vulns ",
+        "runtime ",
+        "rego ",
+        "break_glass",
+        "equivalent_counts",
+        "on_dissent",
+        "allow_flaky",
+        "disregard",
+        "min_independence",
+        "max_slsa_level",
+        "revoked_after",
+        "max_level",
+        "build_types",
+        "deny_unknown",
+        "min_level",
+        "max_age",
+        "[inputs]",
+        "require_digest",
+        "allow_uri",
+        "deny_digests",
+        "licences",
+        "source_vsa_min",
+        "[log]",
+        "tlog_policy",
+        "require_inclusion",
+        "checkpoint_max",
+        "pinned_checkpoint",
     ];
     whole().lines().filter(|line| !optional.iter().any(|o| line.starts_with(o))).collect::<Vec<_>>().join("\n")
 }
@@ -99,7 +123,8 @@ fn the_values_of_the_design_are_the_defaults() {
 
 #[test]
 fn inline_tables_and_tables_are_the_same() {
-    let inline = whole().replace("min_independence  = { operators = 2, tool_versions = 1, architectures_or_os = 0 }", "");
+    let inline =
+        whole().replace("min_independence  = { operators = 2, tool_versions = 1, architectures_or_os = 0 }", "");
     let table = inline.replace(
         "[[verifier]]",
         "[threshold.min_independence]\noperators = 2\ntool_versions = 1\narchitectures_or_os = 0\n[[verifier]]",
@@ -111,9 +136,7 @@ fn inline_tables_and_tables_are_the_same() {
 fn an_unknown_member_is_refused_wherever_it_stands_and_the_nearest_is_offered() {
     let error = refused("allow_flaky       =", "allow_flakey =");
     assert!(error.contains("line ") && error.contains("\"allow_flaky\""), "{error}");
-    for place in [
-        "[artifact]", "[threshold]", "[[rebuilder]]", "[[verifier]]", "[provenance]", "[inputs]", "[log]",
-    ] {
+    for place in ["[artifact]", "[threshold]", "[[rebuilder]]", "[[verifier]]", "[provenance]", "[inputs]", "[log]"] {
         let error = refused(place, &format!("{place}\nsurprise = 1"));
         assert!(error.contains("surprise"), "{place}: {error}");
     }
@@ -134,19 +157,33 @@ fn a_policy_that_can_never_pass_is_refused_and_says_why() {
         ("min_level    = 0", "min_level = 1", ["threshold.identical: 2", "0 operators (of 2, 2 with a max_slsa_level"]),
         ("operator = \"org-b\"", "operator = \"org-a\"", ["threshold.identical: 2", "1 operator;"]),
         ("revoked_after = \"\"", "revoked_after = \"2025-12-31\"", ["threshold.identical: 2", "1 operator "]),
-        ("valid = [\"2026-01-01\", \"2027-01-01\"]", "valid = [\"2027-01-01\", \"2027-01-01\"]", ["rebuilder[0].valid", "before"]),
+        (
+            "valid = [\"2026-01-01\", \"2027-01-01\"]",
+            "valid = [\"2027-01-01\", \"2027-01-01\"]",
+            ["rebuilder[0].valid", "before"],
+        ),
         ("source_vsa_min = \"\"", "source_vsa_min = \"SLSA_SOURCE_LEVEL_2\"", ["inputs.source_vsa_min", "max_level"]),
         ("tlog_policy = \"log.policy\"", "tlog_policy = \"\"", ["log.tlog_policy", "require_inclusion"]),
-        ("build_types = [\"https://kiln.build/build/v1\"]", "build_types = []", ["provenance.build_types", "leave it out"]),
+        (
+            "build_types = [\"https://kiln.build/build/v1\"]",
+            "build_types = []",
+            ["provenance.build_types", "leave it out"],
+        ),
         ("allow_uri    = [\"*\"]", "allow_uri = []", ["inputs.allow_uri", "leave it out"]),
-        ("external_parameters = { recipe = \"git+https://example.org/r@refs/tags/v*\", target = \"*\" }", "external_parameters = {}", ["external_parameters", "recipe"]),
+        (
+            "external_parameters = { recipe = \"git+https://example.org/r@refs/tags/v*\", target = \"*\" }",
+            "external_parameters = {}",
+            ["external_parameters", "recipe"],
+        ),
     ] {
         let error = refused(from, to);
         for word in words {
             assert!(error.contains(word), "{to}: {error}");
         }
     }
-    let nobody = whole().split("[[rebuilder]]").next().unwrap().to_owned() + "[provenance]" + whole().split("[provenance]").nth(1).unwrap();
+    let nobody = whole().split("[[rebuilder]]").next().unwrap().to_owned()
+        + "[provenance]"
+        + whole().split("[provenance]").nth(1).unwrap();
     assert_eq!(Policy::parse(&nobody).unwrap_err(), PolicyError::NoRebuilder);
     assert!(refused(&format!("keys = [\"{}\"]", key(1)), "keys = []").contains("rebuilder[0].keys is empty"));
 }
@@ -191,9 +228,17 @@ fn a_value_that_is_none_names_its_field_and_what_is_one() {
         ("max_level = \"SLSA_SOURCE_LEVEL_0\"", "max_level = \"SLSA_SOURCE_LEVEL_5\"", ["verifier[0].max_level", "_4"]),
         ("deny_digests = []", "deny_digests = [\"sha256:ABC\"]", ["inputs.deny_digests[0]", "lower-case"]),
         ("deny = [], unknown", "deny = [\"MIT AND ISC\"], unknown", ["inputs.licences.deny[0]", "SPDX"]),
-        ("allow = [], deny = [], unknown", "allow = [\"MIT\"], deny = [\"MIT\"], unknown", ["inputs.licences.allow", "deny"]),
+        (
+            "allow = [], deny = [], unknown",
+            "allow = [\"MIT\"], deny = [\"MIT\"], unknown",
+            ["inputs.licences.allow", "deny"],
+        ),
         ("unknown = \"deny\"", "unknown = \"warn\"", ["inputs.licences.unknown", "allow"]),
-        ("target = \"*\" }", "\"parameters.\" = \"*\" }", ["provenance.external_parameters.parameters.", "parameters.<name>"]),
+        (
+            "target = \"*\" }",
+            "\"parameters.\" = \"*\" }",
+            ["provenance.external_parameters.parameters.", "parameters.<name>"],
+        ),
     ] {
         let error = refused(from, to);
         for word in words {

@@ -57,7 +57,7 @@ impl Verifier<'_> {
             what: "build level",
             required: format!("SLSA_BUILD_LEVEL_{minimum}"),
             achieved: reached,
-            holds: level.is_some_and(|level| level >= minimum),
+            holds: level.unwrap_or(0) >= minimum,
         });
         let mut decision = Decision {
             artifact: artifact.clone(),
@@ -80,7 +80,8 @@ impl Verifier<'_> {
         if let Some(purl) = &artifact.purl {
             let status = if pattern.matches(purl) { Status::Passed } else { Status::Denied };
             let way_out = if status == Status::Passed { "" } else { "take the policy that is for this artifact" };
-            let check = Check::new(Code::Artifact, status, "artifact.match", pattern.to_string(), purl.clone(), way_out);
+            let check =
+                Check::new(Code::Artifact, status, "artifact.match", pattern.to_string(), purl.clone(), way_out);
             checks.push(check);
         }
         for (algorithm, hex) in &self.policy.inputs.deny_digests {
@@ -182,7 +183,8 @@ impl Verifier<'_> {
     ) {
         let required = self.policy.threshold.identical as usize;
         let holds = agreeing.len() >= required;
-        let names = |ballots: &[&Ballot<'_>]| ballots.iter().map(|ballot| ballot.operator).collect::<Vec<_>>().join(", ");
+        let names =
+            |ballots: &[&Ballot<'_>]| ballots.iter().map(|ballot| ballot.operator).collect::<Vec<_>>().join(", ");
         let what = match self.policy.threshold.equivalents {
             Equivalents::Counted => "operators that agree, after normalisers too",
             Equivalents::Ignored => "operators that built the same bytes",
@@ -197,7 +199,10 @@ impl Verifier<'_> {
             self.policy.operators().into_iter().filter(|name| !ballots.iter().any(|b| b.operator == *name)).collect();
         let way_out = match silent.is_empty() {
             true => "see what else the operators say".to_owned(),
-            false => format!("nothing that counts was found by {}; see which of their statements do not, and why", silent.join(", ")),
+            false => format!(
+                "nothing that counts was found by {}; see which of their statements do not, and why",
+                silent.join(", ")
+            ),
         };
         let expected = format!("{required} {what}");
         checks.push(Check::new(Code::Threshold, Status::Insufficient, "threshold.identical", expected, got, way_out));
@@ -207,12 +212,22 @@ impl Verifier<'_> {
     fn independence(&self, agreeing: &[&Ballot<'_>], checks: &mut Vec<Check>, achieved: &mut Vec<Achieved>) -> bool {
         let demands = self.policy.threshold.independence;
         let distinct = |of: fn(&super::fact::Built) -> &str| -> BTreeSet<&str> {
-            agreeing.iter().filter_map(|b| b.vote.provenance).map(|(_, built)| of(built)).filter(|w| !w.is_empty()).collect()
+            agreeing
+                .iter()
+                .filter_map(|b| b.vote.provenance)
+                .map(|(_, built)| of(built))
+                .filter(|w| !w.is_empty())
+                .collect()
         };
         let operators: BTreeSet<&str> = agreeing.iter().map(|ballot| ballot.operator).collect();
         let rows = [
             ("distinct operators", "threshold.min_independence.operators", demands.operators, operators),
-            ("distinct tool versions", "threshold.min_independence.tool_versions", demands.tool_versions, distinct(|b| &b.tool)),
+            (
+                "distinct tool versions",
+                "threshold.min_independence.tool_versions",
+                demands.tool_versions,
+                distinct(|b| &b.tool),
+            ),
             (
                 "distinct platforms",
                 "threshold.min_independence.architectures_or_os",
@@ -252,7 +267,12 @@ impl Verifier<'_> {
             OnDissent::Outvote => (Status::Denied, "fewer than those who agree, by two".to_owned()),
         };
         let holds = dissenting == 0 || status == Status::Noted;
-        achieved.push(Achieved { what: "operators that dissent", required: rule, achieved: dissenting.to_string(), holds });
+        achieved.push(Achieved {
+            what: "operators that dissent",
+            required: rule,
+            achieved: dissenting.to_string(),
+            holds,
+        });
         for vote in ballots.iter().flat_map(|ballot| &ballot.dissent) {
             let produced = vote.compared.iter().flat_map(|c| c.produced.iter()).filter_map(|s| s.sha256);
             let produced: Vec<String> = produced.map(|digest| format!("sha256:{digest}")).collect();

@@ -50,11 +50,9 @@ impl Evidence {
             Admission::Refused(check) => {
                 let (list, count) = match check.status {
                     Status::Tampered => (&mut self.tampered, &mut self.tampered_count),
-                    Status::Passed
-                    | Status::Noted
-                    | Status::NotCounted
-                    | Status::Insufficient
-                    | Status::Denied => (&mut self.refused, &mut self.refused_count),
+                    Status::Passed | Status::Noted | Status::NotCounted | Status::Insufficient | Status::Denied => {
+                        (&mut self.refused, &mut self.refused_count)
+                    }
                 };
                 *count += 1;
                 if list.len() < LISTED {
@@ -69,7 +67,9 @@ impl Evidence {
         if let Some(&known) = self.by_id.get(&fact.id) {
             let known = &mut self.facts[known as usize];
             // One copy came with its proof, the other without; which was found first does not matter.
-            if (fact.failures.len(), &fact.existed, &fact.source) < (known.failures.len(), &known.existed, &known.source) {
+            if (fact.failures.len(), &fact.existed, &fact.source)
+                < (known.failures.len(), &known.existed, &known.source)
+            {
                 *known = fact;
             }
             return;

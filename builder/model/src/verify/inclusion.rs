@@ -128,7 +128,8 @@ impl<'a> Logs<'a> {
     fn held(&self, believed: Believed) -> Result<Believed, Check> {
         let checkpoint = &believed.checkpoint;
         let place = (checkpoint.origin.clone(), checkpoint.size);
-        let first = *self.roots.write().expect("no thread panics with the lock").entry(place).or_insert(checkpoint.root);
+        let first =
+            *self.roots.write().expect("no thread panics with the lock").entry(place).or_insert(checkpoint.root);
         if first != checkpoint.root {
             return Err(refusal(&LogError::Forked { size: checkpoint.size }));
         }
@@ -156,8 +157,13 @@ impl<'a> Logs<'a> {
 
 fn refusal(error: &LogError) -> Check {
     let (status, way_out) = match error.weight() {
-        Weight::Contradicted => (Status::Tampered, "find out who altered it; fetch proof and checkpoint from the log itself"),
-        Weight::Insufficient => (Status::NotCounted, "fetch a proof with a newer checkpoint, or name the log and its witnesses in log.policy"),
+        Weight::Contradicted => {
+            (Status::Tampered, "find out who altered it; fetch proof and checkpoint from the log itself")
+        }
+        Weight::Insufficient => (
+            Status::NotCounted,
+            "fetch a proof with a newer checkpoint, or name the log and its witnesses in log.policy",
+        ),
         Weight::Malformed => (Status::NotCounted, "fetch the proof again"),
     };
     let history = matches!(error, LogError::Shrunk { .. } | LogError::Forked { .. } | LogError::Inconsistent { .. });

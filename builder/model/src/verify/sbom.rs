@@ -37,7 +37,9 @@ pub(super) fn lacks(form: Form, bill: &Value, profile: SbomProfile) -> Option<St
         Form::CycloneDx => cyclonedx(bill, profile),
         Form::Spdx2 => spdx2(bill, profile),
         // Its graph of elements has no one place for them.
-        Form::Spdx3 => Some("an SPDX 3 document, of which kiln does not check a profile: give SPDX 2.3 or CycloneDX".into()),
+        Form::Spdx3 => {
+            Some("an SPDX 3 document, of which kiln does not check a profile: give SPDX 2.3 or CycloneDX".into())
+        }
     }
 }
 

@@ -120,7 +120,8 @@ impl Verifier<'_> {
         }
         let expected = format!("a signed SBOM with all that {} asks for", profile.as_str());
         let way_out = "ask a rebuilder for one; kiln sbom writes it";
-        let missing = |got: String| Check::new(Code::Sbom, Status::Insufficient, "sbom.required", expected, got, way_out);
+        let missing =
+            |got: String| Check::new(Code::Sbom, Status::Insufficient, "sbom.required", expected, got, way_out);
         checks.push(match lacking {
             Some((fact, lack)) => fact.said(missing(lack)),
             None => missing("none".into()),
@@ -148,7 +149,12 @@ impl Verifier<'_> {
         }
         if rules.needed == Needed::Required {
             let holds = traces > 0;
-            achieved.push(Achieved { what: "runtime trace", required: "1".into(), achieved: traces.to_string(), holds });
+            achieved.push(Achieved {
+                what: "runtime trace",
+                required: "1".into(),
+                achieved: traces.to_string(),
+                holds,
+            });
             if !holds {
                 checks.push(Check::new(
                     Code::Runtime,

@@ -136,7 +136,8 @@ impl Verifier<'_> {
             );
         }
         let Some((linked, built)) = built else {
-            let got = compared.provenance.map_or("no link".into(), |id| format!("{id}, which is not among the evidence"));
+            let got =
+                compared.provenance.map_or("no link".into(), |id| format!("{id}, which is not among the evidence"));
             let way_out = "give the provenance as evidence, too";
             return refused(Code::Comparison, "provenance.digest", "the rebuilder's own provenance", got, way_out);
         };
@@ -151,8 +152,8 @@ impl Verifier<'_> {
         }
         let made = |subject| linked.subjects.iter().any(|other| other.same(subject));
         let is_artifact = linked.is_about(artifact);
-        let agrees = compared.produced.iter().all(made)
-            && is_artifact == (compared.result == ComparisonResult::Identical);
+        let agrees =
+            compared.produced.iter().all(made) && is_artifact == (compared.result == ComparisonResult::Identical);
         if !agrees {
             return refused(
                 Code::Comparison,

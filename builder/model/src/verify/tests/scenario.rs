@@ -114,7 +114,8 @@ fn the_artifacts_own_name_must_be_one_that_the_policy_is_for() {
 
 #[test]
 fn any_order_of_evidence_gives_the_same_decision() {
-    let mut evidence = vec![identical(1), identical(2), different(3), signed(1, &provenance(2, "hello")), b"junk".to_vec()];
+    let mut evidence =
+        vec![identical(1), identical(2), different(3), signed(1, &provenance(2, "hello")), b"junk".to_vec()];
     let sorted = |evidence: &[Vec<u8>]| {
         let mut decision = World::new().decide(evidence);
         decision.checks.iter_mut().for_each(|check| check.source = None);

@@ -63,7 +63,8 @@ fn a_subject_must_match_in_every_algorithm_that_both_have() {
 
 #[test]
 fn an_id_signed_by_another_key_is_no_evidence() {
-    let decision = World::new().decide(&[identical(1), signed(1, &provenance(2, "hello")), signed(9, &provenance(2, "hello"))]);
+    let decision =
+        World::new().decide(&[identical(1), signed(1, &provenance(2, "hello")), signed(9, &provenance(2, "hello"))]);
     refuses(&decision, 4, Code::Threshold);
     passes(&World::new().decide(&[identical(1), signed(2, &provenance(2, "hello"))]));
 }
@@ -89,8 +90,16 @@ fn an_unknown_external_parameter_does_not_pass_and_takes_the_level_where_it_may_
     let decision = lenient.decide(&[identical(1), signed(2, &statement)]);
     passes(&decision);
     assert_eq!(decision.operators[1].level, Some(0));
-    for (name, value) in [("recipe", json!("git+https://evil.test/r@refs/tags/v1")), ("recipe", Value::Null), ("parameters", json!({ "opt": "1" }))] {
-        refuses(&second(|s| s["predicate"]["buildDefinition"]["externalParameters"][name] = value), 4, Code::ExternalParameters);
+    for (name, value) in [
+        ("recipe", json!("git+https://evil.test/r@refs/tags/v1")),
+        ("recipe", Value::Null),
+        ("parameters", json!({ "opt": "1" })),
+    ] {
+        refuses(
+            &second(|s| s["predicate"]["buildDefinition"]["externalParameters"][name] = value),
+            4,
+            Code::ExternalParameters,
+        );
     }
     let named = World::new().with("target = \"*\" }", "target = \"*\", \"parameters.opt\" = \"1\" }");
     let mut statements = [provenance(1, "hello"), provenance(2, "hello")];
@@ -276,8 +285,19 @@ fn levels_come_from_the_policy_and_fall_where_the_signer_was_within_reach() {
 
 #[test]
 fn a_build_without_its_log_or_of_another_type_does_not_count() {
+    let shows = |names: [&str; 2]| {
+        let shown = names.map(|name| json!({ "name": name, "digest": digests(name) }));
+        second(|s| s["predicate"]["runDetails"]["byproducts"] = json!(shown))
+    };
+    passes(&shows(["build.log", "out.manifest.json"]));
+    refuses(&shows(["build.log", "notamanifest.json"]), 4, Code::Byproducts);
+    refuses(&shows(["manifest.json", "dev.manifest.json"]), 4, Code::Byproducts);
     refuses(&second(|s| s["predicate"]["runDetails"]["byproducts"] = json!([])), 4, Code::Byproducts);
-    refuses(&second(|s| s["predicate"]["buildDefinition"]["buildType"] = "https://example.org/t".into()), 4, Code::BuildType);
+    refuses(
+        &second(|s| s["predicate"]["buildDefinition"]["buildType"] = "https://example.org/t".into()),
+        4,
+        Code::BuildType,
+    );
 }
 
 #[test]
@@ -306,7 +326,8 @@ fn denied_digests_and_licences_are_a_no_whoever_agrees() {
     refuses(&rule("licences = { allow = [\"MIT\"] }".into()), 1, Code::Licence);
     passes(&rule("licences = { deny = [\"AGPL-3.0-only\"] }".into()));
     let mut affero = provenance(2, "hello");
-    affero["predicate"]["buildDefinition"]["resolvedDependencies"][1]["annotations"]["license"] = "AGPL-3.0-only".into();
+    affero["predicate"]["buildDefinition"]["resolvedDependencies"][1]["annotations"]["license"] =
+        "AGPL-3.0-only".into();
     let world = World::new().with("require_digest = true", "licences = { deny = [\"AGPL-3.0-only\"] }");
     refuses(&world.decide(&[identical(1), signed(2, &affero)]), 1, Code::Licence);
 }
@@ -360,13 +381,18 @@ fn sources_need_the_summary_of_who_keeps_them_where_the_policy_asks() {
         evidence.extend(summary.map(|summary| signed(5, &summary)));
         world.decide(&evidence)
     };
-    let commit = |c: char| json!({ "uri": "git+https://example.org/r", "digest": { "gitCommit": c.to_string().repeat(40) } });
+    let commit =
+        |c: char| json!({ "uri": "git+https://example.org/r", "digest": { "gitCommit": c.to_string().repeat(40) } });
     let levels = |n: u8| json!([format!("SLSA_SOURCE_LEVEL_{n}")]);
     let r = "git+https://example.org/r";
     passes(&evidence(Some(vsa("PASSED", commit('a'), r, levels(3)))));
     refuses(&evidence(None), 4, Code::SourceSummary);
     refuses(&evidence(Some(vsa("PASSED", commit('b'), r, levels(3)))), 4, Code::SourceSummary);
-    refuses(&evidence(Some(vsa("PASSED", commit('a'), "git+https://example.org/other", levels(3)))), 4, Code::SourceSummary);
+    refuses(
+        &evidence(Some(vsa("PASSED", commit('a'), "git+https://example.org/other", levels(3)))),
+        4,
+        Code::SourceSummary,
+    );
     refuses(&evidence(Some(vsa("PASSED", commit('a'), r, levels(1)))), 4, Code::SourceSummary);
     refuses(&evidence(Some(vsa("FAILED", commit('a'), r, json!(["FAILED"])))), 1, Code::Summary);
 }
