@@ -84,3 +84,25 @@ impl EvidenceError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floods_of_files_and_directories_in_directories_are_refused_by_name() {
+        let place = tempfile::tempdir().unwrap();
+        for n in 0..11 {
+            std::fs::write(place.path().join(format!("{n}.json")), "{}").unwrap();
+            std::fs::write(place.path().join(format!("{n}.txt")), "not looked at").unwrap();
+        }
+        let paths = [place.path().to_owned()];
+        let limits = |files, depth| Limits { files, depth, ..Limits::default() };
+        assert_eq!(Shelf::open(&paths, limits(11, 3)).unwrap().len(), 11);
+        let error = Shelf::open(&paths, limits(10, 3)).unwrap_err();
+        assert!(matches!(error, EvidenceError::TooMany { limit: 10 }), "{error}");
+        std::fs::create_dir_all(place.path().join("a/b/c/d")).unwrap();
+        let error = Shelf::open(&paths, limits(11, 3)).unwrap_err();
+        assert!(error.to_string().contains("a/b/c/d"), "{error}");
+    }
+}

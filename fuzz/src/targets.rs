@@ -34,6 +34,7 @@ use kiln_model::lock::Lock;
 use kiln_model::log::tile::{self, Level, Tile};
 use kiln_model::log::{Checkpoint, LogPolicy, Proof, SignedNote, Vkey, tree};
 use kiln_model::outcome::Outcome;
+use kiln_model::policy::{Pattern, Policy};
 use kiln_model::recipe::Recipe;
 use kiln_model::sbom::{Licence, Party, licence};
 use kiln_model::statement::Statement;
@@ -44,7 +45,7 @@ use kiln_model::wheel::{Backend, WheelName};
 pub type Target = fn(&[u8]);
 
 /// Every parser by the name of its target.
-pub const TARGETS: [(&str, Target); 26] = [
+pub const TARGETS: [(&str, Target); 27] = [
     ("bundle", bundle),
     ("capsule", capsule),
     ("checkpoint", checkpoint),
@@ -63,6 +64,7 @@ pub const TARGETS: [(&str, Target); 26] = [
     ("openvex", openvex),
     ("osv", osv),
     ("purl", purl),
+    ("policy", policy),
     ("recipe", recipe),
     ("record", record),
     ("release", release),
@@ -312,6 +314,24 @@ pub fn envelope(bytes: &[u8]) {
     assert_eq!(again.canonical(), printed);
     assert_eq!((&again, again.id()), (&envelope, envelope.id()));
     assert!(envelope.verified_by(&SecretKey::ed25519(&[7; 32]).public()).is_err(), "nobody signed it");
+}
+
+/// A policy that loads could let something in: enough operators, each with a key that is nobody else's. Its patterns match
+/// themselves, and any text is held against one in the end.
+pub fn policy(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Some((pattern, subject)) = text.split_once('\n')
+        && let Ok(pattern) = Pattern::new(pattern)
+    {
+        assert!(pattern.matches(pattern.as_str()));
+        let _ = pattern.matches(subject);
+    }
+    if let Ok(policy) = Policy::parse(text) {
+        assert!(policy.threshold.identical >= 1 && policy.operators().len() >= policy.threshold.identical as usize);
+        let keys: usize = policy.rebuilders.iter().map(|rebuilder| rebuilder.keys.len()).sum();
+        assert!(policy.rebuilders.iter().all(|rebuilder| !rebuilder.keys.is_empty()) && policy.keys().len() >= keys);
+        assert!(!policy.provenance.external_parameters.is_empty());
+    }
 }
 
 /// A recipe has a digest.

@@ -218,6 +218,15 @@ impl Envelope {
     /// The payload, if `key` signed it. A signature that names the key and is not its spoils the envelope, whatever the others
     /// are.
     pub fn verified_by(&self, key: &PublicKey) -> Result<Verified, EnvelopeError> {
+        self.verified_as(key, || self.id())
+    }
+
+    /// The same where the envelope's id is known already: making the canonical form costs a third of a verification.
+    pub(crate) fn verified_as(
+        &self,
+        key: &PublicKey,
+        envelope: impl FnOnce() -> EnvelopeId,
+    ) -> Result<Verified, EnvelopeError> {
         let id = key.id();
         let message = pae(&self.payload_type, &self.payload);
         let holds = |signature: &Signature| key.verify(&message, &signature.sig).is_ok();
@@ -233,7 +242,7 @@ impl Envelope {
             payload: Arc::clone(&self.payload),
             payload_type: self.payload_type.clone(),
             key: id,
-            envelope: self.id(),
+            envelope: envelope(),
         })
     }
 }

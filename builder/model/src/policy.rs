@@ -272,6 +272,13 @@ impl Policy {
     }
 }
 
+impl Vulns {
+    /// Whether any score is too high.
+    pub fn judges(&self) -> bool {
+        self.max_cvss < 10.0
+    }
+}
+
 impl RuntimeEvent {
     /// The word in policies and traces.
     pub fn as_str(self) -> &'static str {

@@ -77,6 +77,7 @@ pub struct Verifier<'a> {
     proofs: &'a Proofs<'a>,
     feed: Option<&'a Feed>,
     keeps_statements: bool,
+    licences: provenance::Known,
     now: Moment,
 }
 
@@ -165,6 +166,7 @@ impl<'a> Verifier<'a> {
             proofs: given.proofs,
             feed: given.feed,
             keeps_statements: !policy.rego_modules.is_empty(),
+            licences: provenance::Known::default(),
             now: given.now,
         })
     }

@@ -50,7 +50,7 @@ impl Verifier<'_> {
             Ok(read) => read,
             Err(why) => return ignored(why),
         };
-        let found = envelope.id();
+        let found = candidate::id(candidate.bytes, &envelope);
         if let Some(named) = candidate.named.filter(|named| *named != found) {
             return Admission::Refused(
                 Check::new(
@@ -64,7 +64,7 @@ impl Verifier<'_> {
                 .found_in(source.to_string()),
             );
         }
-        let (verified, key) = match self.verified(&envelope) {
+        let (verified, key) = match self.verified(&envelope, found) {
             Ok(Some(pair)) => pair,
             Ok(None) => return ignored("signed by no key of the policy".into()),
             Err(key) => return Admission::Refused(tampered(key).about(found, source.to_string())),
@@ -135,15 +135,15 @@ impl Verifier<'_> {
     }
 
     /// The payload and the key of the policy that signed it; the key, if an envelope names it that it did not sign.
-    fn verified(&self, envelope: &Envelope) -> Result<Option<(Verified, &PublicKey)>, KeyId> {
+    fn verified(&self, envelope: &Envelope, id: EnvelopeId) -> Result<Option<(Verified, &PublicKey)>, KeyId> {
         let signatures = envelope.signatures();
         let named = |signature: &Signature| self.named(signature.keyid.as_deref()?);
         let mut found = None;
-        for id in signatures.iter().filter_map(named) {
-            let key = &self.keys[&id].0;
-            match envelope.verified_by(key) {
+        for by in signatures.iter().filter_map(named) {
+            let key = &self.keys[&by].0;
+            match envelope.verified_as(key, || id) {
                 Ok(verified) => found = found.or(Some((verified, key))),
-                Err(_) => return Err(id),
+                Err(_) => return Err(by),
             }
         }
         // Who names another key of the usual spelling is taken at that word, for it would only hide their own statement.
@@ -152,7 +152,7 @@ impl Verifier<'_> {
             return Ok(found);
         }
         for (key, _) in self.keys.values() {
-            match envelope.verified_by(key) {
+            match envelope.verified_as(key, || id) {
                 Ok(verified) => return Ok(Some((verified, key))),
                 Err(EnvelopeError::Tampered { key }) => return Err(key),
                 Err(_) => {}
@@ -175,7 +175,7 @@ impl Verifier<'_> {
             Predicate::Provenance(provenance) => {
                 let rebuilder = self.rebuilder(&context, "builder.id", &provenance.run_details.builder.id)?;
                 context.times.finished = provenance.run_details.metadata.finished_on;
-                let (built, mut failures) = provenance::judge(&provenance, rebuilder, self.policy);
+                let (built, mut failures) = provenance::judge(&provenance, rebuilder, self.policy, &self.licences);
                 failures.extend(time::age(context.times, self.policy, self.now));
                 (Claim::Built(Box::new(built)), failures)
             }

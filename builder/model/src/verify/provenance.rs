@@ -2,24 +2,49 @@
 //!
 //! What lacks makes a build count for nothing; what is denied by name is kept apart, for it denies the artifact.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::RwLock;
 
 use serde_json::Value;
 
 use super::check::{Check, Code, Status};
 use super::fact::{Built, flat};
-use crate::policy::{Policy, Unknown};
+use crate::policy::{LicenceError, Licences, Pattern, Policy, Unknown};
 use crate::statement::provenance::{BUILD_TYPE, Signer};
 use crate::statement::{Descriptor, Provenance};
 
-/// What builds of ours have beside their subjects: whoever copied another's result has them not.
-const BYPRODUCTS: [&str; 2] = ["build.log", "manifest.json"];
+/// What builds of ours have beside their subjects: whoever copied another's result has them not. There is a manifest for each
+/// output, whose name may stand before it.
+const LOG: &str = "build.log";
+const MANIFEST: &str = "manifest.json";
+
+/// Licences that are remembered: strangers write them.
+const MOST_LICENCES: usize = 4096;
 
 /// The level of a build whose signer was within its reach.
 const LEVEL_WITHOUT_SEPARATE_SIGNER: u8 = 2;
 
+/// Licences that were judged before: a world of packages has few.
+#[derive(Debug, Default)]
+pub(super) struct Known(RwLock<HashMap<Option<Box<str>>, Result<(), LicenceError>>>);
+
+impl Known {
+    fn judge(&self, licence: Option<&str>, rules: &Licences) -> Result<(), LicenceError> {
+        let key = licence.map(Box::from);
+        if let Some(known) = self.0.read().expect("no thread panics with the lock").get(&key) {
+            return known.clone();
+        }
+        let judged = rules.judge(licence);
+        let mut known = self.0.write().expect("no thread panics with the lock");
+        if known.len() < MOST_LICENCES {
+            known.insert(key, judged.clone());
+        }
+        judged
+    }
+}
+
 /// Judges the provenance of the rebuilder with this number.
-pub(super) fn judge(provenance: &Provenance, rebuilder: usize, policy: &Policy) -> (Built, Vec<Check>) {
+pub(super) fn judge(provenance: &Provenance, rebuilder: usize, policy: &Policy, known: &Known) -> (Built, Vec<Check>) {
     let mut failures = Vec::new();
     let definition = &provenance.build_definition;
     let rules = &policy.provenance;
@@ -53,20 +78,21 @@ pub(super) fn judge(provenance: &Provenance, rebuilder: usize, policy: &Policy) 
         ));
     }
     let byproducts = &provenance.run_details.byproducts;
-    let there = |name: &&str| byproducts.iter().any(|b| b.name.as_deref() == Some(name) && b.digest.sha256().is_some());
-    if ours && !BYPRODUCTS.iter().all(|name| there(&name)) {
+    let mut shown = byproducts.iter().filter(|b| b.digest.sha256().is_some()).filter_map(|b| b.name.as_deref());
+    let is_manifest = |name: &str| name.strip_suffix(MANIFEST).is_some_and(|of| of.is_empty() || of.ends_with('.'));
+    if ours && !(shown.clone().any(|name| name == LOG) && shown.any(is_manifest)) {
         failures.push(Check::new(
             Code::Byproducts,
             Status::NotCounted,
             "byproducts",
-            "build.log and manifest.json, each with its sha256",
+            "build.log and a manifest.json, each with its sha256",
             byproducts.iter().filter_map(|b| b.name.as_deref()).collect::<Vec<_>>().join(", "),
             "whoever built it can show its log; ask the rebuilder for both",
         ));
     }
     let mut denials = Vec::new();
     for (number, input) in definition.resolved_dependencies.iter().enumerate() {
-        self::input(number, input, policy, &mut failures, &mut denials);
+        self::input((number, input), policy, known, &mut failures, &mut denials);
     }
     let internal = &definition.internal_parameters;
     let host = internal.get("host").and_then(Value::as_object);
@@ -77,7 +103,7 @@ pub(super) fn judge(provenance: &Provenance, rebuilder: usize, policy: &Policy) 
         level,
         finished: provenance.run_details.metadata.finished_on,
         tool: versions(&provenance.run_details.builder.version).into(),
-        platform: [of_host("arch").or(system), of_host("kernel")]
+        platform: [of_host("arch").or(of_host("machine")).or(system), of_host("kernel")]
             .map(Option::unwrap_or_default)
             .join(" ")
             .trim()
@@ -87,7 +113,10 @@ pub(super) fn judge(provenance: &Provenance, rebuilder: usize, policy: &Policy) 
             Some(_) => sources(&definition.resolved_dependencies),
             None => Vec::new(),
         },
-        inputs: super::fact::purls(definition.resolved_dependencies.iter()).into_vec(),
+        inputs: match policy.vulns.judges() {
+            true => super::fact::purls(definition.resolved_dependencies.iter()).into_vec(),
+            false => Vec::new(),
+        },
     };
     (built, failures)
 }
@@ -139,7 +168,13 @@ fn parameters(found: &BTreeMap<String, Value>, policy: &Policy, failures: &mut V
 }
 
 /// Judges one input: what lacks, and what is denied.
-fn input(number: usize, input: &Descriptor, policy: &Policy, failures: &mut Vec<Check>, denials: &mut Vec<Check>) {
+fn input(
+    (number, input): (usize, &Descriptor),
+    policy: &Policy,
+    known: &Known,
+    failures: &mut Vec<Check>,
+    denials: &mut Vec<Check>,
+) {
     let rules = &policy.inputs;
     let named = || input.uri.clone().or_else(|| input.name.clone()).unwrap_or_else(|| format!("number {number}"));
     let field = |member: &str| format!("resolvedDependencies[{number}].{member}");
@@ -154,7 +189,7 @@ fn input(number: usize, input: &Descriptor, policy: &Policy, failures: &mut Vec<
             "an input without a digest could be anything; ask the rebuilder to pin it",
         ));
     }
-    let any = rules.allow_uri.iter().any(super::super::policy::Pattern::is_any);
+    let any = rules.allow_uri.iter().any(Pattern::is_any);
     if !any && !input.uri.as_ref().is_some_and(|uri| rules.allow_uri.iter().any(|pattern| pattern.matches(uri))) {
         failures.push(Check::new(
             Code::InputUri,
@@ -179,7 +214,7 @@ fn input(number: usize, input: &Descriptor, policy: &Policy, failures: &mut Vec<
     }
     if rules.licences.judges() {
         let licence = input.annotations.get("license").and_then(Value::as_str);
-        if let Err(error) = rules.licences.judge(licence) {
+        if let Err(error) = known.judge(licence, &rules.licences) {
             denials.push(Check::new(
                 Code::Licence,
                 Status::Denied,

@@ -285,6 +285,13 @@ fn levels_come_from_the_policy_and_fall_where_the_signer_was_within_reach() {
 
 #[test]
 fn a_build_without_its_log_or_of_another_type_does_not_count() {
+    let shows = |names: [&str; 2]| {
+        let shown = names.map(|name| json!({ "name": name, "digest": digests(name) }));
+        second(|s| s["predicate"]["runDetails"]["byproducts"] = json!(shown))
+    };
+    passes(&shows(["build.log", "out.manifest.json"]));
+    refuses(&shows(["build.log", "notamanifest.json"]), 4, Code::Byproducts);
+    refuses(&shows(["manifest.json", "dev.manifest.json"]), 4, Code::Byproducts);
     refuses(&second(|s| s["predicate"]["runDetails"]["byproducts"] = json!([])), 4, Code::Byproducts);
     refuses(
         &second(|s| s["predicate"]["buildDefinition"]["buildType"] = "https://example.org/t".into()),
