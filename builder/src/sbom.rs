@@ -203,10 +203,7 @@ fn outputs(outcome: &Outcome, product: &Component) -> Vec<Component> {
 }
 
 fn build(node: &Node, environment: Option<kiln_model::digest::NarHash>) -> Build {
-    let script = match lower::entered(&node.derivation) {
-        Some((_, script)) => Some(String::from_utf8_lossy(script).into_owned()),
-        None => None,
-    };
+    let script = lower::entered(&node.derivation).map(|(_, script)| String::from_utf8_lossy(script).into_owned());
     let parameters = node.recipe().map(|recipe| recipe.build.env.clone()).unwrap_or_default();
     Build {
         derivation: node.path.to_string(),

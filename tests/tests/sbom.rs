@@ -1,7 +1,7 @@
 //! `kiln sbom`: the same bill from every store, and other people's checkers take it.
 //!
-//! The checkers are programs of Python packages (cyclonedx-python-lib, spdx-tools, ntia-conformance-checker); where they are says
-//! `KILN_INTEROP`, a directory with their `bin`, or they are in target/interop.
+//! The checkers are programs of Python packages (cyclonedx-python-lib, spdx-tools, ntia-conformance-checker); they lie beside the
+//! Python that `KILN_TEST_PYTHON` names, else in target/kiln-tests-python, where scripts/setup --test puts them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,11 @@ const FORMATS: [&str; 3] = ["cyclonedx", "spdx", "spdx3"];
 
 /// A program of the checkers; `None` notes that `test` cannot run here.
 fn checker(test: &str, program: &str) -> Option<PathBuf> {
-    let place =
-        std::env::var_os("KILN_INTEROP").map_or_else(|| ground::repository().join("target/interop"), PathBuf::from);
-    let path = place.join("bin").join(program);
-    if path.is_file() {
-        return Some(path);
-    }
-    ground::skipped(test, &format!("no {program}; run scripts/setup --test"));
-    None
+    let own = std::env::var_os("KILN_TEST_PYTHON").map(PathBuf::from);
+    let python = own.unwrap_or_else(|| ground::repository().join("target/kiln-tests-python/bin/python3"));
+    let path = python.with_file_name(program);
+    (path.is_file() || ground::skipped(test, &format!("no {program}; scripts/setup --test installs it")))
+        .then_some(path)
 }
 
 fn bill(kiln: &Kiln, recipe: &Path, format: &str) -> String {

@@ -147,12 +147,7 @@ impl Opened {
         let run = builder.run(node, &provided, &Conditions::control(builder.settings.cores), &|| ())?;
         let outcomes = vec![self.recorded.clone(), run.outcome];
         let differences = differences(builder, &outcomes)?;
-        let about = About {
-            title: node.title(),
-            recipe: None,
-            derivation: Some(node.path.to_string()),
-            origin: Some(self.path.display().to_string()),
-        };
+        let about = About { title: node.title(), recipe: None, derivation: Some(node.path.to_string()), origin: None };
         Ok(Report::of(about, outcomes, &Reference::None, differences))
     }
 

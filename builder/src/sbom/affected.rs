@@ -131,9 +131,8 @@ pub fn affected(store: &Store, evidence: Option<&Path>, query: &Query) -> Result
         }
     }
     follow(&known, &claims, &mut because, &mut published);
-    if because.is_empty() && published.is_empty() && search.is_blind() {
+    if let (true, Query::Digest(digest), None) = (because.is_empty() && published.is_empty(), query, &search.package) {
         let why = "no build names it; it may be a package's, and no package with this digest is in the store".into();
-        let Query::Digest(digest) = query else { unreachable!("only digests can be of packages that are not here") };
         found.undetermined.push(Undetermined { what: digest.to_string(), why });
     }
     found.builds = known
@@ -240,11 +239,6 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Whether a digest was looked for that could be that of a package of some environment, and nothing here can tell.
-    fn is_blind(&self) -> bool {
-        matches!(self.query, Query::Digest(_)) && self.package.is_none()
-    }
-
     fn build(&mut self, derivation: &StorePath, outcome: &Outcome) -> Result<Vec<Look>, SbomError> {
         let mut looks = Vec::new();
         if let Query::Digest(wanted) = self.query {
