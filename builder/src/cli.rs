@@ -34,11 +34,15 @@ mod substitution;
 mod tlog;
 mod verify;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use kiln_sandbox::{Launcher, SetupError};
 
 use crate::exit::Kind;
+use crate::interrupt;
 
 pub use session::Session;
 
@@ -55,14 +59,20 @@ Exit codes:
   70   a bug in kiln
   130  interrupted";
 
+/// Columns of help at most.
+const WIDTH: usize = 100;
+
 /// Builds recipes in sealed sandboxes from pinned inputs, builds them again, and says why bytes differ.
 #[derive(Debug, Parser)]
-#[command(name = "kiln", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "kiln", version, after_help = AFTER_HELP, max_term_width = WIDTH)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
     command: Command,
+    /// The launcher of `kiln sandbox`, if it was forked off before the command line was read.
+    #[arg(skip)]
+    launcher: Option<Result<Launcher, SetupError>>,
 }
 
 /// Options of every command.
@@ -210,8 +220,37 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// Reads a command line.
+///
+/// `kiln sandbox` is to start in the time that bubblewrap takes, and a tenth of that goes into describing all other
+/// commands: where it comes first, it is the only one that is described. Its launcher is forked off even before that, while
+/// there is little memory to copy, and gets ready meanwhile.
+pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let arguments: Vec<OsString> = arguments.collect();
+    let is_sandbox = arguments.get(1).is_some_and(|word| word == sandbox::NAME);
+    let launcher = is_sandbox.then(Launcher::fork);
+    let commands = if is_sandbox { sandbox_alone() } else { Cli::command() };
+    // Every rule is clap's own: what matched can be taken.
+    let cli = Cli::from_arg_matches(&commands.try_get_matches_from(arguments)?)?;
+    Ok(Cli { launcher, ..cli })
+}
+
+/// kiln's command line with no other command but `sandbox`.
+fn sandbox_alone() -> clap::Command {
+    let kiln =
+        clap::Command::new("kiln").version(env!("CARGO_PKG_VERSION")).after_help(AFTER_HELP).max_term_width(WIDTH);
+    Global::augment_args(kiln)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(sandbox::Sandbox::augment_args(clap::Command::new(sandbox::NAME)))
+}
+
 /// Runs the command line `cli` and returns its exit code.
 pub fn run(cli: Cli) -> Result<u8, Failure> {
+    // Its launcher is forked off before there is a second thread.
+    if !matches!(cli.command, Command::Sandbox(_)) {
+        interrupt::listen();
+    }
     match cli.global.color {
         Color::Auto => {}
         Color::Always => anstream::ColorChoice::Always.write_global(),
@@ -227,7 +266,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Attest(command) => command.run(&session),
         Command::Log(command) => command.run(&session),
         Command::Shell(command) => command.run(&session),
-        Command::Sandbox(command) => command.run(&session),
+        Command::Sandbox(command) => command.run(&session, cli.launcher.unwrap_or_else(Launcher::fork)),
         Command::Doctor(command) => command.run(&session),
         Command::Store(command) => command.run(&session),
         Command::Publish(command) => command.run(&session),

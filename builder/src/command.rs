@@ -14,11 +14,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use kiln_sandbox::{
-    Ended, Filter, Ids, Input, Launcher, Limits, Network, ProcMode, Root, Slot, Spec, Stdio, TimeBase, Tmpfs, Writable,
-    plan, probe,
+    Ended, Filter, Ids, Input, Launcher, Limits, Network, ProcMode, Root, SetupError, Slot, Spec, Stdio, TimeBase,
+    Tmpfs, Writable, plan, probe, suppose, sweep,
 };
 
 use crate::build::slots;
+use crate::interrupt;
 
 pub use error::CommandError;
 use program::{Inside, View};
@@ -279,9 +280,10 @@ impl Request {
         }
     }
 
-    /// Runs it to its end. As root the writable directories change hands for that time; where there is a range of ids, all
-    /// that it leaves in them is the caller's afterwards.
-    pub fn run(&self, output: Output) -> Result<Ended, CommandError> {
+    /// Runs it to its end by a launcher of its own. As root the writable directories change hands for that time; where there is
+    /// a range of ids, all that it leaves in them is the caller's afterwards. Begins to listen for interruptions, which are to
+    /// have been blocked.
+    pub fn run(&self, launcher: Result<Launcher, SetupError>, output: Output) -> Result<Ended, CommandError> {
         let private = match self.mounts.iter().any(|mount| matches!(mount.what, What::Link(_))) {
             true => Some(tempfile::Builder::new().prefix("kiln-").tempdir().map_err(|error| CommandError::Io {
                 act: "making a directory in",
@@ -299,9 +301,8 @@ impl Request {
             }
             Output::Talk => Stdio::Log,
         };
-        // Its process gets ready while this one looks at the host.
-        let launcher = Launcher::start()?;
-        let plan = plan(&spec, &probe())?;
+        let plan = plan(&spec, &suppose(&spec))?;
+        let launcher = launcher?;
         let slot = match self.ids {
             Ids::One { .. } | Ids::FakeRoot => Slot::lease(&slots())?,
             Ids::Range => Slot::lease_range(&slots())?,
@@ -312,6 +313,9 @@ impl Request {
         });
         let lent = tree::Lent::lend(&slot, self.ids, writable)?;
         let ended = launcher.spawn(&plan, &slot, stdio).and_then(|running| {
+            // What the command need not wait for.
+            interrupt::listen();
+            sweep();
             running.wait(&mut |bytes| {
                 use std::io::Write as _;
                 // Talk: a closed terminal does not end a command.
@@ -320,7 +324,11 @@ impl Request {
         });
         launcher.leave();
         lent.take_back()?;
-        ended.map_err(|error| error::explained(error, &spec, &View::of(&self.mounts)))
+        ended.map_err(|error| match kiln_sandbox::plan(&spec, &probe()) {
+            // The host lacks what was supposed of it.
+            Err(refused) => refused.into(),
+            Ok(_) => error::explained(error, &spec, &View::of(&self.mounts)),
+        })
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use kiln::cli::{self, Cli, Failure};
+use kiln::cli::{self, Failure};
 use kiln::{exit, interrupt};
 
 fn main() -> ExitCode {
@@ -13,10 +11,10 @@ fn main() -> ExitCode {
         anstream::eprintln!("kiln: a bug: {panic}\nPlease report it with the command that you ran.");
     }));
     // Signals are blocked before any thread exists, so that all inherit it.
-    if let Err(error) = interrupt::listen() {
+    if let Err(error) = interrupt::block() {
         return fail(&Failure::new(exit::Kind::Host, error));
     }
-    let cli = match Cli::try_parse() {
+    let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();

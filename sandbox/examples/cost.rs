@@ -1,9 +1,11 @@
-//! What a sandbox costs to start: `cost ROOT [N]`, with ROOT a directory that holds a static program `bin/true`.
+//! What a sandbox costs to start: `cost ROOT [N [KILN]]`, with ROOT a directory that holds a static program `bin/true`, and
+//! KILN the program whose command `sandbox` is measured too.
 //!
 //! Contenders take turns in one process, so that load hits all alike: a plain spawn, the bare namespaces (the floor: what
-//! the kernel asks for them and nothing more), kiln's library with everything on, the same with networks made ahead, and
-//! bubblewrap with everything that it has, where it is installed. The caller then grows by 1 GiB and takes turns with a
-//! small one; further inputs are added; batches run side by side, and what they leave is counted. Judge ratios.
+//! the kernel asks for them and nothing more), kiln's library with everything on, the same with networks made ahead, kiln's
+//! command, and bubblewrap with everything that it has, where it is installed. The caller then grows by 1 GiB and takes turns
+//! with a small one; further inputs are added, and the bare calls of as many; batches run side by side, and what they leave
+//! is counted. Beside each figure stands its goal. Judge ratios.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -26,9 +28,17 @@ struct Times {
     p75: f64,
 }
 
+/// What a contender's time is to be at most: so much of bubblewrap's, so much of the floor.
+#[derive(Clone, Copy)]
+struct Goal {
+    of_peer: f64,
+    of_floor: Option<f64>,
+}
+
 struct Bench {
     root: PathBuf,
     count: usize,
+    kiln: Option<PathBuf>,
     host: Host,
     slot: Slot,
 }
@@ -39,8 +49,9 @@ fn main() {
     let count = arguments
         .next()
         .map_or(100, |count| count.to_str().and_then(|count| count.parse().ok()).expect("N is a number"));
+    let kiln = arguments.next().map(PathBuf::from);
     let slot = Slot::lease(&std::env::temp_dir().join("kiln-cost-slots")).expect("a slot is free");
-    let bench = Bench { root, count, host: probe(), slot };
+    let bench = Bench { root, count, kiln, host: probe(), slot };
     bench.describe();
     bench.starts();
     bench.size_of_the_caller();
@@ -83,38 +94,56 @@ impl Bench {
     }
 
     fn starts(&self) {
-        let (cold, pooled, floor) = (start(0), start(16), Floor::start(&self.root));
+        let (cold, pooled) = (start(0), start(16));
+        let floor = Bare::start(include_str!("floor.c"), &self.root.join("bin/true"));
         let (compat, strict) = (self.plan(ProcMode::Compat, 0), self.plan(ProcMode::Strict, 0));
+        let library = Goal { of_peer: 0.60, of_floor: Some(1.6) };
+        let ahead = Goal { of_peer: 0.45, of_floor: None };
+        let command = Goal { of_peer: 0.85, of_floor: None };
         let mut contenders: Vec<Contender<'_>> = vec![
             ("plain spawn", Box::new(|| spawn(Command::new(self.root.join("bin/true"))))),
-            ("namespace floor", Box::new(|| floor.run())),
+            ("namespace floor", Box::new(|| floor.run(0))),
             ("kiln strict /proc", Box::new(|| self.run(&cold, &strict))),
             ("kiln compat /proc", Box::new(|| self.run(&cold, &compat))),
             ("kiln strict, pooled net", Box::new(|| self.run(&pooled, &strict))),
             ("kiln compat, pooled net", Box::new(|| self.run(&pooled, &compat))),
         ];
+        let mut goals = vec![None, None, Some(library), Some(library), Some(ahead), Some(ahead)];
+        if let Some(kiln) = &self.kiln {
+            contenders.push(("command, strict /proc", Box::new(|| spawn(commanded(kiln, &self.root, "strict")))));
+            contenders.push(("command, compat /proc", Box::new(|| spawn(commanded(kiln, &self.root, "compat")))));
+            goals.extend([Some(command), Some(command)]);
+        }
         let bubblewrap = Path::new("/usr/bin/bwrap").exists();
         if bubblewrap {
             contenders.push(("bwrap full", Box::new(|| spawn(wrapped(&self.root)))));
+            goals.push(None);
         }
         let times = self.interleave(&contenders);
         let (bare, peer) = (times[1], times[times.len() - 1]);
         if times[0].median > 1.5 * times[0].min {
             println!("noisy: the plain spawn's median is over 1.5 times its minimum");
         }
-        println!("{:<26} {:>7} {:>7} {:>7} {:>7} µs  /bwrap median p10  /floor", "", "min", "p10", "median", "p75");
-        for ((name, _), t) in contenders.iter().zip(&times) {
-            let ratios = match bubblewrap {
+        println!(
+            "{:<26} {:>7} {:>7} {:>7} {:>7} µs  /bwrap median  p10  goal  /floor median  p10  goal",
+            "", "min", "p10", "median", "p75"
+        );
+        for (((name, _), t), goal) in contenders.iter().zip(&times).zip(&goals) {
+            let of_peer = match bubblewrap {
                 true => format!("{:>10.2} {:>8.2}", t.median / peer.median, t.p10 / peer.p10),
                 false => format!("{:>10} {:>8}", "-", "-"),
             };
+            let shown = |goal: Option<f64>| goal.map_or(String::from("-"), |goal| format!("{goal:.2}"));
             println!(
-                "{name:<26} {:>7.0} {:>7.0} {:>7.0} {:>7.0}   {ratios} {:>7.2}",
+                "{name:<26} {:>7.0} {:>7.0} {:>7.0} {:>7.0}   {of_peer} {:>6} {:>11.2} {:>7.2} {:>5}",
                 t.min,
                 t.p10,
                 t.median,
                 t.p75,
-                t.median / bare.median
+                shown(goal.map(|goal| goal.of_peer)),
+                t.median / bare.median,
+                t.p10 / bare.p10,
+                shown(goal.and_then(|goal| goal.of_floor)),
             );
         }
     }
@@ -137,7 +166,7 @@ impl Bench {
         }
         let (small, large) = (Times::of(&mut small), Times::of(&mut large));
         println!(
-            "caller of 1 GiB            {:+.1} % median, {:+.1} % p10",
+            "caller of 1 GiB            {:+.1} % median, {:+.1} % p10; goal +10 %",
             100.0 * (large.median / small.median - 1.0),
             100.0 * (large.p10 / small.p10 - 1.0)
         );
@@ -145,14 +174,20 @@ impl Bench {
 
     fn inputs(&self) {
         let launcher = start(0);
+        let bare = Bare::start(include_str!("inputs.c"), &self.root);
         let (few, many) = (self.plan(ProcMode::Strict, 0), self.plan(ProcMode::Strict, 1000));
-        let contenders: Vec<Contender<'_>> =
-            vec![("1", Box::new(|| self.run(&launcher, &few))), ("1001", Box::new(|| self.run(&launcher, &many)))];
+        let contenders: Vec<Contender<'_>> = vec![
+            ("1", Box::new(|| self.run(&launcher, &few))),
+            ("1001", Box::new(|| self.run(&launcher, &many))),
+            ("1, bare", Box::new(|| bare.run(0))),
+            ("1001, bare", Box::new(|| bare.run(1))),
+        ];
         let times = self.interleave(&contenders);
+        let each = |few: Times, many: Times| ((many.median - few.median) / 1000.0, (many.p10 - few.p10) / 1000.0);
+        let (ours, floor) = (each(times[0], times[1]), each(times[2], times[3]));
         println!(
-            "each further input         {:.1} µs median, {:.1} µs p10",
-            (times[1].median - times[0].median) / 1000.0,
-            (times[1].p10 - times[0].p10) / 1000.0
+            "each further input         {:.1} µs median, {:.1} µs p10; the bare calls {:.1} and {:.1}; goal 8",
+            ours.0, ours.1, floor.0, floor.1
         );
     }
 
@@ -172,7 +207,7 @@ impl Bench {
             drop(launcher);
             let after = Left::now();
             println!(
-                "{SANDBOXES} sandboxes, {AT_ONCE} at once, {networks} networks ahead: {each} µs each; left behind: {} processes, {} mounts, {} groups",
+                "{SANDBOXES} sandboxes, {AT_ONCE} at once, {networks} networks ahead: {each} µs each; left behind: {} processes, {} mounts, {} groups; goal 0",
                 after.processes.saturating_sub(before.processes),
                 after.mounts.saturating_sub(before.mounts),
                 after.groups.saturating_sub(before.groups),
@@ -244,37 +279,43 @@ fn spawn(mut command: Command) {
     assert!(command.status().expect("it starts").success());
 }
 
-/// A small process that makes the namespaces and does nothing in them, on request.
-struct Floor {
+/// A small process that makes bare system calls, on request: what the kernel itself takes for them.
+struct Bare {
     process: Mutex<Child>,
 }
 
-impl Floor {
-    fn start(root: &Path) -> Self {
+impl Bare {
+    fn start(text: &str, argument: &Path) -> Self {
         let directory = tempfile::TempDir::new().expect("a directory");
-        let (source, binary) = (directory.path().join("floor.c"), directory.path().join("floor"));
-        fs::write(&source, include_str!("floor.c")).expect("written");
+        let (source, binary) = (directory.path().join("bare.c"), directory.path().join("bare"));
+        fs::write(&source, text).expect("written");
         let mut compiler = Command::new("cc");
         compiler.args(["-static", "-O2", "-o"]).args([&binary, &source]);
         spawn(compiler);
         let mut command = Command::new(&binary);
-        command.arg(root.join("bin/true")).stdin(Pipe::piped()).stdout(Pipe::piped());
+        command.arg(argument).stdin(Pipe::piped()).stdout(Pipe::piped());
         Self { process: Mutex::new(command.spawn().expect("it starts")) }
     }
 
-    fn run(&self) {
+    fn run(&self, byte: u8) {
         let mut process = self.process.lock().expect("no turn panicked");
-        process.stdin.as_mut().expect("piped").write_all(&[0]).expect("it listens");
-        process.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("it made the namespaces");
+        process.stdin.as_mut().expect("piped").write_all(&[byte]).expect("it listens");
+        process.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("it made the calls");
     }
 }
 
-impl Drop for Floor {
+impl Drop for Bare {
     fn drop(&mut self) {
         let process = self.process.get_mut().expect("no turn panicked");
         process.stdin = None;
         let _ = process.wait();
     }
+}
+
+fn commanded(kiln: &Path, root: &Path, proc_mode: &str) -> Command {
+    let mut command = Command::new(kiln);
+    command.args(["sandbox", "--proc", proc_mode, "--ro-bind"]).arg(root.join("bin")).args(["/bin", "--", "/bin/true"]);
+    command
 }
 
 fn wrapped(root: &Path) -> Command {

@@ -1,6 +1,6 @@
 //! What this host offers. Facts only: [`crate::plan()`] judges them.
 //!
-//! Reads a few files; starts nothing, changes nothing.
+//! Reads a few files; starts nothing, changes nothing. For one sandbox even these cost too much: see [`suppose`].
 
 use std::fs::File;
 use std::io::Read as _;
@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::control_group::{self, ControlGroups};
 use crate::error::Refusal;
+use crate::spec::{Ids, Spec};
 
 /// What this host offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub(crate) const BESIDE_USER: [(&str, &str); 6] = [
 
 /// Looks at this host.
 pub fn probe() -> Host {
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let kernel = kernel();
     let mut lacks = Vec::new();
     if version(&kernel) < OLDEST {
         lacks.push(Refusal {
@@ -99,7 +100,7 @@ pub fn probe() -> Host {
             remedy: "boot a kernel with CONFIG_SECCOMP_FILTER".into(),
         });
     }
-    let caller = if rustix::process::geteuid().is_root() { Caller::Root } else { Caller::User };
+    let caller = caller();
     lacks.extend(switched_off(caller));
     Host {
         caller,
@@ -113,10 +114,49 @@ pub fn probe() -> Host {
         },
         control_groups: control_group::find(),
         landlock_abi: kiln_launcher::landlock_abi(),
-        // Not the standard library's count, which reads a quota in a dozen files: none is needed here.
-        cpus: rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize),
+        cpus: cpus(),
         cpuinfo: kernel_file("/proc/cpuinfo").unwrap_or_default(),
     }
+}
+
+/// A host that offers what `spec` needs, for a caller that starts one sandbox and would look at every file for that alone.
+///
+/// Nothing is weaker for it: what the host lacks after all fails the step that needs it, before the payload runs, and
+/// [`probe`] then tells why. What no step would tell is looked at: the Landlock ABI, and control groups if there is a limit
+/// that only they hold.
+pub fn suppose(spec: &Spec) -> Host {
+    let limits = &spec.limits;
+    let needs_groups = limits.memory_total.is_some() || limits.cpu_total.is_some() || spec.ids == Ids::Range;
+    if needs_groups || spec.process.affinity.is_some() {
+        return probe();
+    }
+    Host {
+        caller: caller(),
+        kernel: kernel(),
+        lacks: Vec::new(),
+        proc: ProcMount::Possible,
+        time_namespace: TimeNamespace::Possible,
+        control_groups: ControlGroups::Absent {
+            why: "nothing that was asked for needs one".into(),
+            remedy: "look again with `probe`".into(),
+        },
+        landlock_abi: kiln_launcher::landlock_abi(),
+        cpus: cpus(),
+        cpuinfo: String::new(),
+    }
+}
+
+fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+fn caller() -> Caller {
+    if rustix::process::geteuid().is_root() { Caller::Root } else { Caller::User }
+}
+
+/// Not the standard library's count, which reads a quota in a dozen files: none is needed here.
+fn cpus() -> usize {
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)
 }
 
 /// A file of `/proc` or `/sys`, in as few reads as can be: each renders all of it anew, and it has no size to go by.

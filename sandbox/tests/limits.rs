@@ -24,6 +24,7 @@ use kiln_sandbox::{
     Answer, ControlGroups, Ended, Host, How, Input, Launcher, Network, SetupError, Spec, Stdio, Tmpfs, Which, plan,
     probe,
 };
+use nix::sys::signal::{SigSet, Signal};
 
 #[track_caller]
 fn exceeds(run: &Run, which: Which) {
@@ -283,6 +284,18 @@ fn a_payload_that_ends_by_each_signal_says_which() {
             other => panic!("{signal}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_signal_that_the_caller_blocks_ends_a_payload_all_the_same() {
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGINT);
+    blocked.thread_block().unwrap();
+    let bench = bench();
+    blocked.thread_unblock().unwrap();
+    let Some(bench) = bench else { return };
+    let run = bench.run(&bench.spec("kill", &[&libc::SIGINT.to_string()]));
+    assert_eq!(run.ended.how, How::Signaled(libc::SIGINT), "{}", run.log);
 }
 
 #[test]

@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use kiln_sandbox::{Ended, How, Ids, Limits, ProcMode};
+use kiln_sandbox::{Ended, How, Ids, Launcher, Limits, ProcMode, SetupError};
 use serde_json::json;
 
 use super::{Failure, Session};
 use crate::build::graph::Origin;
 use crate::command::{CommandError, Mount, Output, Request, What};
 use crate::exit::{self, Kind};
+use crate::interrupt;
+
+/// What the command is called.
+pub(super) const NAME: &str = "sandbox";
 
 /// Bytes of a tmpfs whose size is not given.
 const TMPFS: u64 = 2 << 30;
@@ -218,11 +222,11 @@ impl From<CommandError> for Failure {
 }
 
 impl Sandbox {
-    pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
+    pub(super) fn run(self, session: &Session, launcher: Result<Launcher, SetupError>) -> Result<u8, Failure> {
         // Before the command runs: a result that nobody gets is no reason to run it.
         let result = self.result.as_deref().map(open).transpose()?;
         let output = if session.json() { Output::Talk } else { Output::Caller };
-        let ended = self.enter(session, output);
+        let ended = self.enter(session, launcher, output);
         let document = match &ended {
             Ok(ended) => told(ended),
             Err(failure) => json!({
@@ -249,10 +253,16 @@ impl Sandbox {
         Ok(code(ended.how))
     }
 
-    fn enter(self, session: &Session, output: Output) -> Result<Ended, Failure> {
+    fn enter(
+        self,
+        session: &Session,
+        launcher: Result<Launcher, SetupError>,
+        output: Output,
+    ) -> Result<Ended, Failure> {
         let environment = match &self.files.environment {
             None => None,
             Some(recipe) => {
+                interrupt::listen();
                 let graph = session.graph(std::slice::from_ref(recipe))?;
                 let node = &graph.nodes[graph.wanted[0]];
                 let shown = node.shown.display().to_string();
@@ -263,7 +273,7 @@ impl Sandbox {
                 Some(session.with_builder(|builder| Ok(builder.environment(&shown, &locked.lock)?))?)
             }
         };
-        Ok(self.request(environment).run(output)?)
+        Ok(self.request(environment).run(launcher, output)?)
     }
 
     fn request(self, environment: Option<PathBuf>) -> Request {
@@ -448,6 +458,32 @@ mod tests {
         let kiln = super::super::Cli::command();
         let mut command = kiln.find_subcommand("sandbox").expect("a subcommand").clone().term_width(100);
         insta::assert_snapshot!("sandbox.help", command.render_long_help());
+    }
+
+    #[test]
+    fn the_command_is_the_same_whether_it_comes_first_or_behind_an_option_of_all_commands() {
+        let read = |words: &str| {
+            let words = words.split(' ').map(OsString::from);
+            match super::super::parse(words) {
+                Ok(cli) => format!("{:?}", cli.command),
+                Err(error) => format!("{} {}", error.use_stderr(), error.render()),
+            }
+        };
+        for words in [
+            "sandbox",
+            "sandbox --help",
+            "sandbox -h",
+            "sandbox --version",
+            "sandbox --host-rot x",
+            "sandbox --proc half x",
+            "sandbox --fake-root --uid 1 x",
+            "sandbox --uid 0 x",
+            "sandbox --ro-bind /a --chdir /tmp x -h",
+            "sandbox --quiet --store /s --tmpfs /t:1M -- x --help",
+        ] {
+            assert_eq!(read(&format!("kiln {words}")), read(&format!("kiln --color auto {words}")), "{words}");
+        }
+        assert!(read("kiln sandbox --help").contains("--color <WHEN>"));
     }
 
     #[test]

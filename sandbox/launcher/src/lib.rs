@@ -9,6 +9,7 @@
 
 mod door;
 mod facts;
+pub mod forked;
 mod ids;
 mod init;
 mod landlock;

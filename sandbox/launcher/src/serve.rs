@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::SigSet;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -28,10 +29,15 @@ use crate::sys::{self, Birth, Fork};
 
 /// Serves the socket on descriptor 0 until the other side closes it. `networks` are kept ready.
 pub fn run(networks: usize) -> ExitCode {
-    match Launcher::take_over(networks).and_then(|mut launcher| launcher.serve()) {
+    match rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).and_then(|socket| on(socket, networks)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(70),
     }
+}
+
+/// The same with `socket`.
+pub(crate) fn on(socket: OwnedFd, networks: usize) -> Result<(), Errno> {
+    Launcher::take_over(socket, networks)?.serve()
 }
 
 struct Launcher {
@@ -49,8 +55,7 @@ struct Received {
 }
 
 impl Launcher {
-    fn take_over(networks: usize) -> Result<Self, Errno> {
-        let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
+    fn take_over(socket: OwnedFd, networks: usize) -> Result<Self, Errno> {
         let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         rustix::stdio::dup2_stdin(&null)?;
         for signal in 1..=64 {
@@ -60,6 +65,8 @@ impl Launcher {
         sys::ignore_signal(libc::SIGPIPE);
         // Fails only for a group leader, which already has what is wanted.
         let _ = rustix::process::setsid();
+        // What kiln blocks would stay blocked in every payload.
+        SigSet::empty().thread_set_mask().map_err(|_| Errno::INVAL)?;
         rustix::process::chdir(c"/")?;
         rustix::thread::set_no_new_privs(true)?;
         if rustix::process::geteuid().is_root() {

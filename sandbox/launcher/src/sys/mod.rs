@@ -7,6 +7,7 @@
 mod exec;
 mod process;
 mod syscalls;
+mod title;
 
 pub(crate) use exec::{
     Mailbox, Program, StringArray, execve, install_filter, install_listening_filter, shared_descriptor,
@@ -18,3 +19,4 @@ pub(crate) use syscalls::{
     Reach, close_range, close_range_on_exec, interface_up, mount_attributes, personality, unshare_groups,
     unshare_locked, unshare_network, unshare_time, unshare_user, working_directory,
 };
+pub(crate) use title::retitle;

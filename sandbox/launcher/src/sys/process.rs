@@ -90,10 +90,14 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Sets a signal's disposition to the default.
+/// Sets a signal's disposition to the default: 32 and 33 too, which glibc keeps to itself.
 pub(crate) fn default_signal(signal: i32) {
-    // SAFETY: SIG_DFL installs no handler. An invalid number only returns an error.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's sigaction: handler, flags, restorer, mask.
+    let default = [0u64; 4];
+    let none = std::ptr::null_mut::<u64>();
+    // SAFETY: the kernel reads one sigaction, which outlives the call; its handler 0 is SIG_DFL. An invalid number only
+    // returns an error.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, size_of::<u64>()) };
 }
 
 /// Ignores a signal. For SIGCHLD that also means that the kernel reaps.
