@@ -302,11 +302,17 @@ impl Request {
             Output::Talk => Stdio::Log,
         };
         let plan = plan(&spec, &suppose(&spec))?;
-        let launcher = launcher?;
-        let slot = match self.ids {
-            Ids::One { .. } | Ids::FakeRoot => Slot::lease(&slots())?,
-            Ids::Range => Slot::lease_range(&slots())?,
+        // What was supposed of the host and is not so is the reason, wherever it showed.
+        let explained = |error: CommandError| match kiln_sandbox::plan(&spec, &probe()) {
+            Err(refused) => refused.into(),
+            Ok(_) => error,
         };
+        let launcher = launcher.map_err(|error| explained(error.into()))?;
+        let slot = match self.ids {
+            Ids::One { .. } | Ids::FakeRoot => Slot::lease(&slots()),
+            Ids::Range => Slot::lease_range(&slots()),
+        }
+        .map_err(|error| explained(error.into()))?;
         let writable = self.mounts.iter().filter_map(|mount| match &mount.what {
             What::Writable(source) => Some(source.as_path()),
             What::Host(_) | What::Memory(_) | What::Link(_) => None,
@@ -324,11 +330,7 @@ impl Request {
         });
         launcher.leave();
         lent.take_back()?;
-        ended.map_err(|error| match kiln_sandbox::plan(&spec, &probe()) {
-            // The host lacks what was supposed of it.
-            Err(refused) => refused.into(),
-            Ok(_) => error::explained(error, &spec, &View::of(&self.mounts)),
-        })
+        ended.map_err(|error| explained(error::explained(error, &spec, &View::of(&self.mounts))))
     }
 }
 

@@ -80,7 +80,7 @@ fn has_everything(store: &Store, made: &Made) {
     assert_eq!(store.path_info(&made.source.path).unwrap().as_ref(), Some(&made.source));
     assert_eq!(store.path_info(&output_path()).unwrap().as_ref(), Some(&made.registered));
     assert!(store.tree(&made.kept.nar_hash).unwrap().is_some());
-    assert_eq!(store.outcomes(&derivation()).unwrap(), [made.outcome.clone()]);
+    assert_eq!(store.outcomes(&derivation()).unwrap(), std::slice::from_ref(&made.outcome));
     assert!(store.log(&made.log).unwrap().is_some());
     assert!(store.realisation(&derivation(), &name("out")).unwrap().is_some());
     assert_eq!(store.verify(Trust::Bytes).unwrap().problems, []);
@@ -216,7 +216,7 @@ fn what_an_ended_turn_made_is_not_read_again() {
     dies(&scene, store, Some(OTHER_BOOT));
     let store = scene.open();
     // Were it read, it would be gone: it is found when it is used.
-    assert_eq!(store.paths().unwrap(), [settled.clone()]);
+    assert_eq!(store.paths().unwrap(), std::slice::from_ref(&settled));
     assert_eq!(store.lost().len(), 1);
     assert!(store.check(&settled.path, Trust::Fingerprint).is_err());
 }
