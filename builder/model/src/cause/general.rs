@@ -172,7 +172,9 @@ fn paths<'a>(a: &'a str, b: &'a str) -> Option<(&'a str, &'a str)> {
     let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | '~');
     let (p, q) = grown(a, b, inside);
     let (p, q) = (p.get(p.find('/')?..)?, q.get(q.find('/')?..)?);
-    directories(p, q)
+    // The end of an element of HTML begins with a slash, too.
+    let closes = |text: &str, path: &str| text.contains(&format!("<{path}"));
+    if closes(a, p) || closes(b, q) { None } else { directories(p, q) }
 }
 
 /// Directories that are somebody's home, and that nobody builds in.
@@ -259,9 +261,14 @@ mod tests {
 
     #[test]
     fn values_that_say_nothing_give_nothing_away() {
-        for (a, b) in
-            [("one", "two"), ("1.2.3", "1.2.4"), ("12345", "12346"), ("/usr/lib/a.so", "/usr/lib/b.so"), ("", "x")]
-        {
+        for (a, b) in [
+            ("one", "two"),
+            ("1.2.3", "1.2.4"),
+            ("12345", "12346"),
+            ("/usr/lib/a.so", "/usr/lib/b.so"),
+            ("", "x"),
+            ("</b>", "</a></li>"),
+        ] {
             assert_eq!(named(&between(Aspect::String, a, b)), [], "{a} {b}");
         }
     }

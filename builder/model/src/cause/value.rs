@@ -66,8 +66,7 @@ pub(super) fn is_uuid(text: &str) -> bool {
 
 /// The directories of two absolute paths that differ in a directory: without the end that they have in common.
 pub(super) fn directories<'a>(first: &'a str, second: &'a str) -> Option<(&'a str, &'a str)> {
-    // What has an angle bracket is the end of an element of HTML.
-    let absolute = |text: &str| text.starts_with('/') && text.len() > 1 && !text.contains([' ', '<', '>']);
+    let absolute = |text: &str| text.starts_with('/') && text.len() > 1 && !text.contains(' ');
     if !absolute(first) || !absolute(second) || first == second {
         return None;
     }
@@ -111,6 +110,5 @@ mod tests {
         assert_eq!(directories("/build", "/build/second"), Some(("/build", "/build/second")));
         assert_eq!(directories("/usr/lib/a.so", "/usr/lib/b.so"), None);
         assert_eq!(directories("relative/x", "/absolute/x"), None);
-        assert_eq!(directories("/a></li", "/a"), None);
     }
 }
