@@ -87,11 +87,9 @@ fn envelope(number: u64, value: Value) -> Envelope {
     Envelope::sign(statement(number, predicate), &SecretKey::ed25519(&[3; 32]))
 }
 
-/// Programs of a Python environment with `tlog-scales`.
+/// Programs of the Python that `scripts/setup --test` makes.
 fn python(name: &str) -> Option<PathBuf> {
-    let prepared = ground::prepared().join("python/bin").join(name);
-    let named = std::env::var_os("KILN_TEST_PYTHON").map(|bin| Path::new(&bin).join(name));
-    named.into_iter().chain([prepared]).find(|program| program.is_file())
+    Some(ground::repository().join("target/kiln-tests-python/bin").join(name)).filter(|program| program.is_file())
 }
 
 fn flip(path: &Path, at: usize) {
@@ -152,7 +150,7 @@ fn another_implementation_makes_our_proofs_and_finds_our_leaves_and_signatures()
     flip(&publisher.dir.path().join("tree/tile/entries/001"), 5000);
     let named = (256..512).find(|index| !theirs(&["get-leaf", "-c", &log, &index.to_string()]).status.success());
     assert!(named.is_some());
-    publisher.tlog(&["verify", &publisher.path("tree")]).exits(6).says(&["tile/entries/001"]);
+    publisher.tlog(&["verify", &publisher.path("tree")]).exits(6).says(&["tile/0/001"]);
 }
 
 #[test]
@@ -256,7 +254,7 @@ fn evidence_that_no_key_signed_or_that_is_none_is_refused_and_nothing_is_logged(
     refuse(&stranger.canonical(), 2, &["--keys"]);
     let text = String::from_utf8(envelope(1, json!({})).canonical()).unwrap();
     let payload = serde_json::from_str::<Value>(&text).unwrap()["payload"].as_str().unwrap().to_owned();
-    refuse(text.replace(&payload, &payload.replacen('X', "Y", 1)).as_bytes(), 6, &["tampered"]);
+    refuse(text.replace(&payload, &payload.replacen("eyJ", "eyK", 1)).as_bytes(), 6, &["tampered"]);
     refuse(b"{}", 2, &["no evidence"]);
     refuse(b"", 2, &["no evidence"]);
     let no_statement = Envelope::sign(b"{}".to_vec(), &SecretKey::ed25519(&[3; 32]));
@@ -359,7 +357,7 @@ fn what_was_pulled_over_the_network_verifies_without_one() {
     publisher.kiln.run(["evidence", "pull", server.address(), "--output", &some]).exits(7).says(&["offline"]);
     for address in ["ftp://x.test/", "x", "http://me:secret@127.0.0.1/"] {
         let ran = online.run(["evidence", "pull", address, "--output", &some]).exits(2);
-        assert!(!ran.stderr.contains("secret@") || address.contains("secret"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
     }
 }
 

@@ -76,7 +76,9 @@ pub fn pull<P: Place>(
     let plain =
         base.username().is_empty() && base.password().is_none() && base.query().is_none() && base.fragment().is_none();
     if !matches!(base.scheme(), "http" | "https") || !plain {
-        return Err(refused());
+        // What is said may end in a log: without the password.
+        let shown = format!("{}://{}", base.scheme(), base.host_str().unwrap_or_default());
+        return Err(PublishError::Address { address: shown });
     }
     // Without a slash at its end, joining would replace the last part.
     if !base.path().ends_with('/') {

@@ -85,6 +85,11 @@ impl Ground {
     }
 }
 
+fn copy(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
+}
+
 /// A directory whose writer is killed after so many files.
 struct Mortal<'d> {
     directory: &'d Directory,
@@ -141,10 +146,15 @@ fn killed_after_any_write_readers_see_the_old_or_the_new_tree_and_the_next_write
     // Over the end of a bundle, so that tiles of two levels come to be.
     for (first, second) in [(0, 3), (254, 258)] {
         let mut whole: Option<BTreeMap<String, Vec<u8>>> = None;
+        let base = Ground::new();
+        if first > 0 {
+            base.append(0..first).unwrap();
+        }
         for life in 0.. {
             let ground = Ground::new();
             if first > 0 {
-                ground.append(0..first).unwrap();
+                copy(&base.tree, &ground.tree);
+                copy(&base.state, &ground.state);
             }
             let place = Directory::writing(&ground.tree).unwrap();
             let mortal = Mortal { directory: &place, left: Cell::new(life), written: RefCell::default() };
@@ -184,10 +194,6 @@ fn killed_after_any_write_readers_see_the_old_or_the_new_tree_and_the_next_write
 
 #[test]
 fn a_tree_or_a_state_that_is_not_the_last_one_is_not_signed_over() {
-    let copy = |from: &Path, to: &Path| {
-        let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
-        assert!(copied.unwrap().success());
-    };
     for what in ["tree", "state"] {
         let ground = Ground::new();
         ground.append(0..3).unwrap();
