@@ -381,6 +381,8 @@ mod tests {
         Bundle::parse(value.to_string().as_bytes())
     }
 
+    type Change = fn(&mut Value);
+
     #[test]
     fn bundles_of_both_kinds_of_key_have_stable_bytes_and_parse_back() {
         for key in [SecretKey::ed25519(&[3; 32]), SecretKey::p256(&[7; 32]).unwrap()] {
@@ -413,7 +415,7 @@ mod tests {
     #[test]
     fn what_is_missing_added_or_of_another_form_is_refused() {
         let entry = |value: &mut Value| value["verificationMaterial"]["tlogEntries"][0].take();
-        let refusals: [(&str, fn(&mut Value)); 19] = [
+        let refusals: [(&str, Change); 19] = [
             ("another version", |v| v["mediaType"] = json!("application/vnd.dev.sigstore.bundle.v0.2+json")),
             ("no entry", |v| v["verificationMaterial"]["tlogEntries"] = json!([])),
             ("no entries", |v| drop(v["verificationMaterial"].as_object_mut().unwrap().remove("tlogEntries"))),
@@ -462,7 +464,7 @@ mod tests {
 
     #[test]
     fn what_states_one_thing_twice_and_differently_is_a_contradiction() {
-        let contradictions: [(&str, fn(&mut Value)); 4] = [
+        let contradictions: [(&str, Change); 4] = [
             ("hint", |v| v["verificationMaterial"]["publicKey"]["hint"] = json!(BASE64.encode(&[0; 32]))),
             ("index", |v| v["verificationMaterial"]["tlogEntries"][0]["logIndex"] = json!("2")),
             ("size", |v| v["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]["treeSize"] = json!("4")),

@@ -263,7 +263,10 @@ impl FromStr for Vkey {
 }
 
 /// Name, id, type and key of a vkey of any type.
-pub(super) fn parts(text: &str) -> Result<(&str, [u8; 4], u8, Vec<u8>), LogError> {
+pub(super) type Parts<'a> = (&'a str, [u8; 4], u8, Vec<u8>);
+
+/// The parts of a vkey's text.
+pub(super) fn parts(text: &str) -> Result<Parts<'_>, LogError> {
     let parsed = (|| {
         let mut words = text.splitn(3, '+');
         let (name, id, encoded) = (words.next()?, words.next()?, words.next()?);
