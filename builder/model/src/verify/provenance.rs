@@ -26,9 +26,9 @@ const LEVEL_WITHOUT_SEPARATE_SIGNER: u8 = 2;
 
 /// Licences that were judged before: a world of packages has few.
 #[derive(Debug, Default)]
-pub(super) struct Known(RwLock<HashMap<Option<Box<str>>, Allowed>>);
+pub(super) struct Known(RwLock<HashMap<Option<Box<str>>, JudgedLicence>>);
 
-type Allowed = Result<(), LicenceError>;
+type JudgedLicence = Result<(), LicenceError>;
 
 impl Known {
     fn judge(&self, licence: Option<&str>, rules: &Licences) -> Result<(), LicenceError> {
