@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -95,4 +96,10 @@ pub fn alone(what: &str) -> nix::fcntl::Flock<File> {
     nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive)
         .map_err(|(_, e)| e)
         .expect("flock of our own file")
+}
+
+/// Writes a key as its owner alone may read it.
+pub fn write_secret(path: impl AsRef<Path>, text: impl AsRef<[u8]>) {
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_ref()).unwrap();
 }

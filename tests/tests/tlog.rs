@@ -29,7 +29,7 @@ impl Publisher {
         let (dir, kiln) = (ground::directory(Ground::Tmpfs), Kiln::fresh(Ground::Tmpfs));
         fs::create_dir_all(dir.path().join("keys")).unwrap();
         for (name, seed) in [("log", 1), ("witness", 2), ("rebuilder", 3)] {
-            fs::write(dir.path().join(name), SecretKey::ed25519(&[seed; 32]).to_pem(None).as_bytes()).unwrap();
+            ground::write_secret(dir.path().join(name), SecretKey::ed25519(&[seed; 32]).to_pem(None).as_bytes());
         }
         let public = SecretKey::ed25519(&[3; 32]).public();
         fs::write(dir.path().join("keys/rebuilder.pub"), public.to_pem()).unwrap();

@@ -263,7 +263,7 @@ fn huge_files_and_lines_decide_nothing_and_are_named() {
 fn a_summary_says_what_was_decided_and_never_passes_what_was_not() {
     let world = World::new();
     let pem = key(8).to_pem(None::<&Passphrase<'_>>);
-    fs::write(world.at("verifier.key"), pem.as_bytes()).unwrap();
+    ground::write_secret(world.at("verifier.key"), pem.as_bytes());
     let (secret, output) = (world.at("verifier.key"), world.at("vsa.json"));
     let ask = [
         "--vsa-key",
@@ -299,7 +299,7 @@ fn a_summary_says_what_was_decided_and_never_passes_what_was_not() {
     assert!(ran.stdout.contains("OVERRIDE") && ran.stdout.contains("the site is down"), "{}", ran.stdout);
     assert_eq!(summary().verification_result, VerificationResult::Failed);
     // A rebuilder does not judge itself.
-    fs::write(&secret, key(1).to_pem(None::<&Passphrase<'_>>).as_bytes()).unwrap();
+    ground::write_secret(&secret, key(1).to_pem(None::<&Passphrase<'_>>).as_bytes());
     assert_eq!(world.verify(&ask).code(), Some(2));
 }
 

@@ -121,7 +121,6 @@ impl Opened {
         if entries.next().is_some() {
             return Err(malformed("something follows its last member".into()));
         }
-        drop(entries);
         // To the end of the frame, where its checksum is.
         let mut decoder = archive.into_inner();
         let rest = io::copy(&mut decoder.by_ref().take(1 << 20), &mut io::sink()).map_err(broken)?;

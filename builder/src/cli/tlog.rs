@@ -7,7 +7,6 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use kiln_model::envelope::{Envelope, EnvelopeId};
 use kiln_model::format::bundle::{self, Bundle};
-use kiln_model::key::SecretKey;
 use kiln_model::log::{
     Believed, Checkpoint, Entry, Included, LogError, LogPolicy, NoteKind, NoteSignature, NoteSigner, Proof, SignedNote,
     Vkey, Weight,
@@ -17,6 +16,7 @@ use serde_json::{Value, json};
 use super::{Failure, Session};
 use crate::exit::{self, Kind};
 use crate::publish::{Directory, Witness, inspect, proof_of, public_keys, walk};
+use crate::sign::key_file;
 
 /// Bytes of the largest file with keys, a policy or signatures.
 const MOST_BYTES: u64 = 1 << 20;
@@ -253,10 +253,9 @@ impl Monitor {
         });
         let missing = document["withheld"].as_array().is_some_and(|withheld| !withheld.is_empty());
         tell(session, "monitored", document)?;
-        match (different, missing) {
-            // What was not seen is looked for again next time.
-            (_, true) => return Ok(if different { exit::NO } else { exit::INCONCLUSIVE }),
-            (_, false) => {}
+        // What was not seen is looked for again next time.
+        if missing {
+            return Ok(if different { exit::NO } else { exit::INCONCLUSIVE });
         }
         if let Some(file) = &self.pinned {
             session.write_file(file, note.print().as_bytes())?;
@@ -356,10 +355,7 @@ fn contradiction(contradicts: bool, error: impl Into<anyhow::Error>) -> Failure 
 /// A secret key that signs notes under this name.
 pub(super) fn note_key(file: &Path, name: &str, kind: NoteKind) -> Result<NoteSigner, Failure> {
     let shown = file.display().to_string();
-    let key = SecretKey::from_pem(&text(file)?, None);
-    let key =
-        key.with_context(|| format!("reading key {shown}")).map_err(|error| Failure { kind: Kind::BadInput, error })?;
-    NoteSigner::new(name, kind, key).map_err(|error| refused(&shown, error))
+    NoteSigner::new(name, kind, key_file::secret(file, None)?).map_err(|error| refused(&shown, error))
 }
 
 /// A public key that signs notes, or what is in the file of that name.

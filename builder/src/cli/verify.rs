@@ -6,7 +6,6 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use kiln_model::envelope::{Envelope, EnvelopeId};
 use kiln_model::format::osv::Advisory;
-use kiln_model::key::SecretKey;
 use kiln_model::log::LogPolicy;
 use kiln_model::outcome::Moment;
 use kiln_model::policy::{BreakGlass, Policy};
@@ -18,6 +17,7 @@ use super::{Failure, Session};
 use crate::evidence::{self, Limits, Pins, Shelf};
 use crate::exit::{self, Kind};
 use crate::render::decision::{self, Detail};
+use crate::sign::key_file;
 
 /// From here on artifacts are told in a line each, unless one is refused.
 const MANY: usize = 10;
@@ -219,9 +219,7 @@ impl Verify {
             return Ok(());
         };
         let bad = |error| Failure { kind: Kind::BadInput, error };
-        let reading = || format!("reading key {}", key.display());
-        let text = std::fs::read_to_string(key).with_context(reading).map_err(bad)?;
-        let key = SecretKey::from_pem(&text, None).with_context(reading).map_err(bad)?;
+        let key = key_file::secret(key, None)?;
         if policy.rebuilders.iter().any(|rebuilder| rebuilder.keys.contains(&key.public().id())) {
             let error = anyhow!("--vsa-key is a rebuilder's key of this policy: a verifier signs with one of its own");
             return Err(bad(error));

@@ -1,9 +1,14 @@
 //! The one who appends to a log, in the order of writes that no crash breaks.
 //!
-//! 1. Lock; the tree is at what was signed last, or one batch before. 2. The batch into the journal. 3. Envelopes, entries, hashes, under
-//! names that never change. 4. The root, from what is read back; it extends what was signed last. 5. Signed, and the signature kept.
-//! 6. The checkpoint in place: now readers see the batch. 7. What can be made again; the journal is forgotten. Whoever begins after
-//! a crash does the batch of the journal again, with the same bytes, before anything else.
+//! 1. Lock; the tree is at what was signed last, or one batch before.
+//! 2. The batch into the journal.
+//! 3. Envelopes, entries, hashes, under names that never change.
+//! 4. The root, from what is read back; it extends what was signed last.
+//! 5. Signed, and the signature kept.
+//! 6. The checkpoint in place: now readers see the batch.
+//! 7. What can be made again; the journal is forgotten.
+//!
+//! Whoever begins after a crash does the batch of the journal again, with the same bytes, before anything else.
 
 use std::collections::BTreeSet;
 use std::path::Path;

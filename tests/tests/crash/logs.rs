@@ -26,7 +26,7 @@ impl Stand {
     fn new() -> Self {
         let (dir, kiln) = (ground::directory(Ground::Tmpfs), Kiln::fresh(Ground::Tmpfs));
         let (log, rebuilder) = (SecretKey::ed25519(&[1; 32]), SecretKey::ed25519(&[3; 32]));
-        fs::write(dir.path().join("log"), log.to_pem(None).as_bytes()).unwrap();
+        ground::write_secret(dir.path().join("log"), log.to_pem(None).as_bytes());
         fs::write(dir.path().join("rebuilder.pub"), rebuilder.public().to_pem()).unwrap();
         for (name, numbers) in [("first", 0..FIRST), ("second", FIRST..FIRST + SECOND), ("third", 900..901)] {
             let mut text = Vec::new();
