@@ -1,6 +1,6 @@
 //! JSON whose bytes are signed: RFC 8785 out, strict JSON in.
 //!
-//! Equal values have equal bytes ([`print`]); what would not survive another reader (a float, an integer beyond 2^53) is refused
+//! Equal values have equal bytes ([`print()`]); what would not survive another reader (a float, an integer beyond 2^53) is refused
 //! when writing. [`check`] is one pass over the bytes, made before anything is built from them: UTF-8, the grammar, sizes and
 //! depth, and no key twice in an object, because readers disagree on which of the two counts. Knows nothing of what is signed.
 

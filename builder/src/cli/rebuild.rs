@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use kiln_model::name;
 use kiln_model::report::Report;
 use kiln_model::wheel::times::Epoch;
@@ -25,10 +25,11 @@ use crate::render;
 
 /// Build what was published again from its source, and hold it against the real thing.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).multiple(true).args(["targets", "from", "installed"])))]
 pub(super) struct Rebuild {
     /// debian:NAME[=VERSION], pypi:NAME==VERSION, FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl, FILE.capsule (needs no network),
     /// or the directory of an earlier rebuild
-    #[arg(required_unless_present_any = ["from", "installed"], value_name = "TARGET")]
+    #[arg(value_name = "TARGET")]
     targets: Vec<Asked>,
     /// Leave the package's own tests out; the report says so
     #[arg(long)]

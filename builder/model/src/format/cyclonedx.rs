@@ -1,6 +1,6 @@
 //! CycloneDX 1.6 as JSON: the bill of a build, for readers of that format.
 //!
-//! [`print`] gives the same bytes for the same facts: members sorted, two blanks to a level, one newline at the end. The
+//! [`print()`] gives the same bytes for the same facts: members sorted, two blanks to a level, one newline at the end. The
 //! build is a workflow of the formulation, outputs are parts of the product. Nothing is read here.
 //! Reference: ECMA-424, <https://cyclonedx.org/docs/1.6/json/>.
 

@@ -1,6 +1,6 @@
 //! SPDX 2.3 as JSON: the bill of a build, for readers of that format.
 //!
-//! [`print`] gives the same bytes for the same facts. The product depends on every input and package: a package that is
+//! [`print()`] gives the same bytes for the same facts. The product depends on every input and package: a package that is
 //! only a tool of the build counts as floating to checkers, so it is both (`BUILD_TOOL_OF` besides). A licence is concluded
 //! where SPDX's list knows all of it. Nothing is read here.
 //! Reference: <https://spdx.github.io/spdx-spec/v2.3/>.

@@ -1,6 +1,6 @@
 //! SPDX 3.0.1 as JSON-LD with the Build profile: the bill of a build, for readers of that format.
 //!
-//! [`print`] gives the same bytes for the same facts. The build is an element of its own: it has inputs, uses the
+//! [`print()`] gives the same bytes for the same facts. The build is an element of its own: it has inputs, uses the
 //! environment's packages as tools, is configured by the recipe, invoked by kiln, and has outputs. When it began and ended
 //! is said only with [`crate::sbom::RunDetails`]. Nothing is read here.
 //! Reference: <https://spdx.github.io/spdx-spec/v3.0.1/>.
