@@ -236,16 +236,8 @@ fn storage_that_goes_back_forks_or_alters_is_caught() {
     fs::copy(format!("{tree}/checkpoint"), &pinned).unwrap();
     let signer = NoteSigner::new(&origin(3), NoteKind::Log, log_key(3)).unwrap();
     let vkey = signer.vkey().to_string();
-    let monitor = |tree: &str| {
-        world.rebuilders[0].kiln.run([
-            "tlog",
-            "monitor",
-            tree,
-            "--log",
-            &vkey,
-            "--pinned",
-            &pinned])
-    };
+    let monitor =
+        |tree: &str| world.rebuilders[0].kiln.run(["tlog", "monitor", tree, "--log", &vkey, "--pinned", &pinned]);
     monitor(&world.at("before")).exits(6);
     fs::remove_file(&pinned).unwrap();
     let told = monitor(&tree).exits(1);
