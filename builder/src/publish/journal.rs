@@ -20,7 +20,7 @@ pub(super) struct Journal {
     pub(super) batch: Vec<(Envelope, PublicKey)>,
 }
 
-const HEADER: &str = "kiln/journal/v1";
+const HEADER: &str = "kiln-journal-v1";
 
 impl Journal {
     pub(super) fn is_from_nothing(&self) -> bool {

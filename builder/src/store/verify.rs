@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_model::digest::NarHash;
 use kiln_model::store_path::StorePath;
@@ -153,27 +153,41 @@ impl Store {
     fn recorded_trees(&self) -> Result<Vec<Recorded>, StoreError> {
         let mut trees = Vec::new();
         for file in names_in(&self.layout.meta())? {
-            let Some(info) = record::read::<PathInfo>(&self.layout.meta().join(file))? else { continue };
+            let file = self.layout.meta().join(file);
+            let Some(info) = record::read::<PathInfo>(&file)? else { continue };
             let tree = format!("nix/store/{}", info.path.base_name());
-            trees.push(Recorded { tree, nar_hash: info.nar_hash, fingerprint: info.fingerprint });
+            trees.push(Recorded { record: file, tree, nar_hash: info.nar_hash, fingerprint: info.fingerprint });
         }
         for file in names_in(&self.layout.outcome_trees())?.iter().filter(|file| file.ends_with(".json")) {
-            let record = record::read::<TreeRecord>(&self.layout.outcome_trees().join(file))?;
-            let Some(TreeRecord { nar_hash, fingerprint, .. }) = record else { continue };
-            trees.push(Recorded { tree: format!("outcomes/trees/{}", nar_hash.digest()), nar_hash, fingerprint });
+            let file = self.layout.outcome_trees().join(file);
+            let Some(TreeRecord { nar_hash, fingerprint, .. }) = record::read(&file)? else { continue };
+            let tree = format!("outcomes/trees/{}", nar_hash.digest());
+            trees.push(Recorded { record: file, tree, nar_hash, fingerprint });
         }
         for file in names_in(&self.layout.environments())?.iter().filter(|file| file.ends_with(".json")) {
-            let record = record::read::<record::EnvironmentRecord>(&self.layout.environments().join(file))?;
+            let path = self.layout.environments().join(file);
+            let record = record::read::<record::EnvironmentRecord>(&path)?;
             let named = nar_hash_of(file.trim_end_matches(".json"));
             if let Some(record) = record.filter(|record| named == Some(record.nar_hash)) {
                 let tree = format!("environments/{}", record.nar_hash.digest());
-                trees.push(Recorded { tree, nar_hash: record.nar_hash, fingerprint: record.fingerprint });
+                let (nar_hash, fingerprint) = (record.nar_hash, record.fingerprint);
+                trees.push(Recorded { record: path, tree, nar_hash, fingerprint });
             }
         }
         Ok(trees)
     }
 
-    fn verify_tree(&self, Recorded { tree, nar_hash, fingerprint }: &Recorded, trust: Trust) -> Verified {
+    /// What another process takes away meanwhile is no problem: it takes the record first.
+    fn verify_tree(&self, recorded: &Recorded, trust: Trust) -> Verified {
+        let seen = self.verify_recorded(recorded, trust);
+        match seen.problems.is_empty() || recorded.record.exists() {
+            true => seen,
+            false => Verified::default(),
+        }
+    }
+
+    fn verify_recorded(&self, recorded: &Recorded, trust: Trust) -> Verified {
+        let Recorded { tree, nar_hash, fingerprint, .. } = recorded;
         let (tree, place) = (tree.clone(), self.root().join(tree));
         if place.symlink_metadata().is_err() {
             return Verified { problems: vec![Problem::Missing { tree }], ..Verified::default() };
@@ -198,6 +212,8 @@ impl Store {
 
 /// A tree, relative to the store's root, as it was recorded.
 struct Recorded {
+    /// The file that says so.
+    record: PathBuf,
     tree: String,
     nar_hash: NarHash,
     fingerprint: Fingerprint,
