@@ -28,6 +28,7 @@ use crate::engine::{Embedded, EmbeddedDesk, Limits};
 use crate::event::{self, Level, Task as Shown, Unit};
 use crate::exit::Kind;
 use crate::rebuild::rebuilding::{RebuildError, Rebuilding, chain};
+use crate::store::StoreError;
 use budget::{Budget, Spent};
 use job::{Task, Work};
 use kept::Kept;
@@ -93,6 +94,9 @@ pub enum CampaignError {
     /// What keeps its answers.
     #[error("keeping what the campaign comes to")]
     Engine(#[from] EngineError),
+    /// What keeps its builds.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Another process is at it.
     #[error("another kiln is at work in {}: wait for it, or say --output with a directory of this one's own", path.display())]
     Busy {
@@ -127,6 +131,7 @@ impl CampaignError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Request(error) => error.kind(),
+            Self::Store(error) => error.kind(),
             Self::Engine(EngineError::Version { .. } | EngineError::Corrupt { .. }) | Self::Busy { .. } => {
                 Kind::BadInput
             }
@@ -399,6 +404,8 @@ impl Running<'_, '_, '_> {
             // No answer to the job: told now. The lease ends with this process, so that the next run tries again.
             return self.finished(&id, finished);
         }
+        // An answer stays: what it rests on is on the disk before it.
+        self.rebuilding.builder.store.sync()?;
         if let (Some(report), Some(directory)) = (&report, &directory) {
             self.kept.report(directory, report, self.rebuilding.builder.store)?;
         }
