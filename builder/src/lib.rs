@@ -8,6 +8,7 @@ pub mod event;
 pub mod exit;
 pub mod interrupt;
 pub mod parallel;
+mod whole_file;
 
 pub mod pin;
 pub mod recipe_dir;

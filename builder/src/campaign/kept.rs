@@ -8,7 +8,7 @@
 //! Every file is the old one or the new one, whole.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use kiln_model::campaign::Campaign;
@@ -18,6 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::{CampaignError, Place, failed};
 use crate::render;
 use crate::store::Store;
+use crate::whole_file;
 
 /// The directory of what is left of each target.
 pub(super) const TARGETS: &str = "targets";
@@ -99,14 +100,5 @@ impl Kept {
 
 /// Replaces the file at `path`.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), CampaignError> {
-    let parent = path.parent().expect("a file of ours in a directory of ours");
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(parent)?;
-        file.write_all(bytes)?;
-        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(failed("writing", path))
+    whole_file::replace(path, bytes).map_err(failed("writing", path))
 }

@@ -22,6 +22,7 @@ use crate::fetch::{self, Fetcher, Network};
 use crate::nix::Substituter;
 use crate::render::Colour;
 use crate::store::{self, Store};
+use crate::whole_file;
 
 /// `NIX_BUILD_CORES` unless configured otherwise: small enough for any host, more than one so that races can show.
 const CORES: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
@@ -257,16 +258,7 @@ impl Session {
     /// Replaces the file at `path`; there is the old one or the new one, whole.
     pub(super) fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         self.sync()?;
-        let write = || -> std::io::Result<()> {
-            let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let mut file = tempfile::NamedTempFile::new_in(directory)?;
-            file.write_all(bytes)?;
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-            file.as_file().set_permissions(mode)?;
-            file.persist(path)?;
-            Ok(())
-        };
-        write()
+        whole_file::replace(path, bytes)
             .with_context(|| format!("writing {}", path.display()))
             .map_err(|error| Failure { kind: Kind::Host, error })
     }

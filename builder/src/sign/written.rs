@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use kiln_model::statement::provenance::Signer as Where;
 
 use super::{SignError, Signer, digests, io as failed};
 use crate::store::Store;
+use crate::whole_file;
 
 /// A signed statement, and the file's name without its ending.
 #[derive(Debug, Clone)]
@@ -69,17 +70,8 @@ fn file_name(name: &str) -> String {
     if name.starts_with('.') { format!("_{name}") } else { name }
 }
 
-/// The old file or the new one, whole.
 fn put(path: &Path, bytes: &[u8]) -> Result<(), SignError> {
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-        file.write_all(bytes)?;
-        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(failed("writing", path))
+    whole_file::replace(path, bytes).map_err(failed("writing", path))
 }
 
 /// Whether builds in `store` ran under another user than one who can read the key at `path`: either the store is another's than

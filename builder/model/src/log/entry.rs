@@ -124,14 +124,6 @@ impl Entry {
         let key = leaf.spec.record.signature.verifier.public_key.raw_bytes;
         PublicKey::from_spki(&BASE64.decode(key.as_bytes()).ok()?).ok()
     }
-
-    /// The digest of what was signed, if this is a leaf of this kind: it says which envelope is meant, to who has it.
-    pub fn message_digest(&self) -> Option<Digest> {
-        let leaf: Leaf = serde_json::from_slice(&self.0).ok()?;
-        let known =
-            (leaf.kind.as_str(), leaf.api_version.as_str()) == KIND && leaf.spec.record.data.algorithm == "SHA2_256";
-        known.then(|| super::proof::digest(&leaf.spec.record.data.digest)).flatten()
-    }
 }
 
 /// What Sigstore calls the key's algorithm.
@@ -175,14 +167,12 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_says_which_message_it_is_of() {
+    fn an_entry_says_whose_it_is() {
         let key = SecretKey::ed25519(&[1; 32]);
         let envelope = Envelope::sign(b"{}".to_vec(), &key);
         let entry = Entry::of(&envelope, &key.public()).unwrap();
         assert_eq!(entry.key(), Some(key.public()));
-        assert_eq!(entry.message_digest(), Some(Digest::of(pae(envelope.payload_type(), envelope.payload()))));
         for bytes in [&b""[..], b"{}", b"\xff"] {
-            assert_eq!(Entry::from_bytes(bytes.into()).unwrap().message_digest(), None);
             assert_eq!(Entry::from_bytes(bytes.into()).unwrap().key(), None);
         }
     }
