@@ -78,7 +78,7 @@ pub use error::{BadSpec, PlanError, Refusal, SetupError};
 pub use launcher::{Launcher, Stdio, sweep};
 pub use plan::{Plan, plan};
 pub use probe::{Host, probe, suppose};
-pub use running::{Canceller, Running};
+pub use running::{Canceller, Leaving, Running};
 pub use slot::{Slot, SlotError};
 pub use sound::MOST_INPUTS;
 pub use spec::{

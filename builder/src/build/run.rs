@@ -1,7 +1,7 @@
 //! One build: a derivation under conditions, in a sandbox, to an outcome.
 //!
-//! The build writes into a private directory below a 0700 one; after pid 1 was reaped its outputs are copied out by
-//! descriptor into fresh inodes, digested in the same pass. Whatever the build does is an outcome; an error is only what
+//! The build writes into a private directory below a 0700 one; when none of its processes is left, its outputs are copied
+//! out by descriptor into fresh inodes, digested in the same pass. Whatever the build does is an outcome; an error is only what
 //! this host or kiln itself could not do.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ use kiln_model::outcome::{Failure, Limit, Log, Moment, Outcome, Output, Ran, Sta
 use kiln_model::store_path::StorePath;
 use kiln_model::variation::observed::Observed;
 use kiln_model::variation::{BuildFs, Conditions, Umask};
-use kiln_sandbox::{Ended, How, Slot, Stdio, Which, plan};
+use kiln_sandbox::{Ended, How, Leaving, Slot, Stdio, Which, plan};
 use nix::sys::statfs::FsType;
 
 use super::float::{self, Placed, Settled};
@@ -58,6 +58,8 @@ pub(super) struct Attempt {
 /// What a build leaves beside its outputs.
 pub(super) struct Rest {
     log: LogWriter,
+    /// Its namespaces' end is waited for here, where nobody waits for the outputs.
+    _leaving: Leaving,
     /// Removed before its owner's slot is given to another.
     _private: PrivateDir,
     _slot: Slot,
@@ -80,7 +82,11 @@ impl Builder<'_> {
         conditions: &Conditions,
         began: &dyn Fn(),
     ) -> Result<Run, BuildError> {
-        let mut attempt = self.attempt(node, provided, conditions, began)?;
+        let began = || {
+            began();
+            Ok(())
+        };
+        let mut attempt = self.attempt(node, provided, conditions, &began)?;
         for draft in std::mem::take(&mut attempt.drafts).into_values() {
             self.store.keep_draft(draft)?;
         }
@@ -97,16 +103,17 @@ impl Builder<'_> {
         Ok(run)
     }
 
-    /// Builds `node` once; nothing but private names is in the store afterwards.
+    /// Builds `node` once; of what it makes nothing but private names is in the store afterwards. `meanwhile` is done while
+    /// its sandbox runs.
     pub(super) fn attempt(
         &self,
         node: &Node,
         provided: &Provided,
         conditions: &Conditions,
-        began: &dyn Fn(),
+        meanwhile: &dyn Fn() -> Result<(), BuildError>,
     ) -> Result<Attempt, BuildError> {
         if let Some(fetch) = provided.target(node).derivation.fetch_url().map_err(|source| refused(node, source))? {
-            began();
+            meanwhile()?;
             return self.fetch_url(node, provided, &fetch);
         }
         // What no sandbox can do without is a better answer than that no identity can be leased.
@@ -129,8 +136,8 @@ impl Builder<'_> {
 
         let (started, clock) = (SystemTime::now(), Instant::now());
         let running = self.launcher.spawn(&plan, &slot, Stdio::Log)?;
-        began();
-        let ended = running.wait(&mut |bytes| {
+        meanwhile()?;
+        let (ended, leaving) = running.wait_for_writers(&mut |bytes| {
             transcript.add(bytes);
             if let Some(echo) = self.settings.echo {
                 // Talk: a closed terminal does not fail a build.
@@ -178,7 +185,7 @@ impl Builder<'_> {
                 Some(self.store.keep_failed(&private, &node.path)?)
             }
         };
-        let rest = Some(Rest { log: writer, _private: private, _slot: slot });
+        let rest = Some(Rest { log: writer, _leaving: leaving, _private: private, _slot: slot });
         Ok(Attempt { run: Run { outcome, taken, placed, kept }, drafts, rest })
     }
 

@@ -42,6 +42,10 @@ struct Progress {
     /// For each node that is neither ready nor further, how many of its needs are not done.
     waits_for: BTreeMap<usize, usize>,
     done: BTreeMap<usize, Realised>,
+    /// Handed over to threads that wait, never more than there are: an outcome must not wait for another build.
+    unfiled: Vec<Unfiled>,
+    /// Threads that wait.
+    idle: usize,
     /// Nodes that are not done.
     left: usize,
     /// Nothing further is begun.
@@ -54,6 +58,13 @@ impl Progress {
         self.stopped = true;
         self.failed.get_or_insert(error);
     }
+}
+
+/// What a thread does next.
+enum Task {
+    /// Builds a node, or says that it cannot be built without this need of it.
+    Build(usize, Option<usize>),
+    File(Box<Unfiled>),
 }
 
 /// What the threads of one graph share.
@@ -81,6 +92,8 @@ impl<'a> Work<'a> {
             ready,
             waits_for,
             done: BTreeMap::new(),
+            unfiled: Vec::new(),
+            idle: 0,
             left: plan.waits_for.len(),
             stopped: false,
             failed: None,
@@ -92,25 +105,41 @@ impl<'a> Work<'a> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a node to build; `None` when there will be none. With it, a need of it that was not built.
-    fn take(&self) -> Option<(usize, Option<usize>)> {
+    /// Waits for something to do; `None` when there will be nothing. Who comes from a node goes on with the next, so that who
+    /// waited files its outcome meanwhile.
+    fn take(&self) -> Option<Task> {
         let mut progress = self.lock();
+        let mut waited = false;
         loop {
+            if (waited || progress.ready.is_empty() || progress.stopped)
+                && let Some(unfiled) = progress.unfiled.pop()
+            {
+                return Some(Task::File(Box::new(unfiled)));
+            }
             if progress.stopped || progress.left == 0 {
                 return None;
             }
             if let Some(node) = progress.ready.pop_first() {
                 let was_not_built = |need: &usize| progress.done[need].outcome.status != Status::Built;
-                return Some((node, self.plan.waits_for[&node].iter().copied().find(was_not_built)));
+                return Some(Task::Build(node, self.plan.waits_for[&node].iter().copied().find(was_not_built)));
             }
+            progress.idle += 1;
             progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+            progress.idle -= 1;
+            waited = true;
         }
     }
 
-    fn finish(&self, node: usize, result: Result<Realised, BuildError>) {
+    /// Who waits for `node` may go on. What is still to be filed comes back if nobody else is free to do it.
+    fn finish(
+        &self,
+        node: usize,
+        result: Result<(Realised, Option<Box<Unfiled>>), BuildError>,
+    ) -> Option<Box<Unfiled>> {
         let mut progress = self.lock();
+        let mut own = None;
         match result {
-            Ok(realised) => {
+            Ok((realised, unfiled)) => {
                 progress.done.insert(node, realised);
                 progress.left -= 1;
                 for &waiting in self.needed_by.get(&node).into_iter().flatten() {
@@ -121,10 +150,18 @@ impl<'a> Work<'a> {
                         progress.ready.insert(waiting);
                     }
                 }
+                // With nothing ready, this thread is free itself.
+                match unfiled {
+                    Some(unfiled) if !progress.ready.is_empty() && progress.unfiled.len() < progress.idle => {
+                        progress.unfiled.push(*unfiled);
+                    }
+                    other => own = other,
+                }
             }
             Err(error) => progress.fail(error),
         }
         self.changed.notify_all();
+        own
     }
 
     fn fail(&self, error: BuildError) {
@@ -265,27 +302,25 @@ impl Builder<'_> {
     /// a node goes on when its outputs are valid; its outcome is filed meanwhile.
     fn work(&self, work: &Work<'_>) {
         let _alarm = Alarm(work);
-        while let Some((node, not_built)) = work.take() {
+        while let Some(task) = work.take() {
             let nodes = &work.graph.nodes;
-            let result = match not_built {
-                Some(need) => Ok((self.unavailable(&nodes[node], &nodes[need]), None)),
-                None => self.realise_node(work.graph, node),
-            };
-            match result {
-                Ok((realised, unfiled)) => {
-                    work.finish(node, Ok(realised));
-                    if let Some(Unfiled { attempt, _lock }) = unfiled
-                        && let Err(error) = self.file(attempt)
-                    {
-                        work.fail(error);
-                    }
+            let unfiled = match task {
+                Task::Build(node, Some(need)) => {
+                    work.finish(node, Ok((self.unavailable(&nodes[node], &nodes[need]), None)))
                 }
-                Err(error) => work.finish(node, Err(error)),
+                Task::Build(node, None) => work.finish(node, self.realise_node(work.graph, node)),
+                Task::File(unfiled) => Some(unfiled),
+            };
+            if let Some(unfiled) = unfiled {
+                let Unfiled { attempt, _lock } = *unfiled;
+                if let Err(error) = self.file(attempt) {
+                    work.fail(error);
+                }
             }
         }
     }
 
-    fn realise_node(&self, graph: &Graph, index: usize) -> Result<(Realised, Option<Unfiled>), BuildError> {
+    fn realise_node(&self, graph: &Graph, index: usize) -> Result<(Realised, Option<Box<Unfiled>>), BuildError> {
         let node = &graph.nodes[index];
         let done = |outcome| Ok((Realised { outcome, kept: None }, None));
         if let Some(outcome) = cached(self.store, node)? {
@@ -303,13 +338,15 @@ impl Builder<'_> {
             return done(outcome);
         }
         event::say(self.events, Level::Note, format!("building {}", node.title()));
-        let mut attempt = self.attempt(node, &provided, &Conditions::control(self.settings.cores), &|| ())?;
+        // Registered by now, they cost those who wait for the outputs nothing.
+        let meanwhile = || self.add_derivations(node, &provided);
+        let mut attempt = self.attempt(node, &provided, &Conditions::control(self.settings.cores), &meanwhile)?;
         if attempt.run.outcome.status == Status::Built {
             let drafts = std::mem::take(&mut attempt.drafts);
             self.register_drafts(node, &provided, &attempt.run, drafts)?;
         }
         let realised = Realised { outcome: attempt.run.outcome.clone(), kept: attempt.run.kept.clone() };
-        Ok((realised, Some(Unfiled { attempt, _lock: lock })))
+        Ok((realised, Some(Box::new(Unfiled { attempt, _lock: lock }))))
     }
 
     /// Makes the trees of an unvaried build, which are kept by their digests, the valid store paths, unless they are valid
@@ -338,11 +375,8 @@ impl Builder<'_> {
                 self.store.add_tree(&name, made, Digests::Nar)?;
             }
         }
-        self.store.add_parsed(&node.path, &node.derivation)?;
+        self.add_derivations(node, provided)?;
         let target = provided.target(node);
-        if target.path != &node.path {
-            self.store.add_parsed(target.path, target.derivation)?;
-        }
         let made = run.placed.iter().filter_map(|(name, Placed { path, .. })| {
             let taken = run.taken.get(name)?;
             Some((name, (path, &taken.references)))
@@ -358,6 +392,16 @@ impl Builder<'_> {
         if let Some(resolved) = &provided.resolved {
             float::record_built(self.store, resolved, &run.placed)?;
             float::record(self.store, node, provided)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the node's derivation valid, and the one that it resolved to.
+    fn add_derivations(&self, node: &Node, provided: &Provided) -> Result<(), BuildError> {
+        self.store.add_parsed(&node.path, &node.derivation)?;
+        let target = provided.target(node);
+        if target.path != &node.path {
+            self.store.add_parsed(target.path, target.derivation)?;
         }
         Ok(())
     }

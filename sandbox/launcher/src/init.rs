@@ -2,9 +2,9 @@
 //! reaps, forwards SIGTERM, reports.
 //!
 //! Runs in the new namespaces, first with all capabilities in them and none outside. From [`Step::Drop`] on it has
-//! none and cannot be traced, although the payload has its uid; before, there is no foreign code to trace it. It allocates nothing: all strings, pointer arrays and
-//! the filter were made by the launcher before `clone3`. It exits as soon as the payload has ended; the kernel then
-//! kills whatever the payload left behind.
+//! none and cannot be traced, although the payload has its uid; before, there is no foreign code to trace it. It
+//! allocates nothing: all strings, pointer arrays and the filter were made by the launcher before `clone3`. It exits as
+//! soon as the payload has ended; the kernel then kills whatever the payload left behind.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -20,7 +20,7 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid,
 use crate::mounts::Mounts;
 use crate::networks::Network;
 use crate::payload;
-use crate::protocol::{Carried, End, Failure, PACKET, Report, Request, Status};
+use crate::protocol::{Carried, End, Failure, Others, PACKET, Report, Request, Status};
 use crate::step::{Place, Rights, Step};
 use crate::sys::{self, Program, StringArray};
 use crate::twin::{self, Side, Twin};
@@ -316,7 +316,7 @@ fn reap(task: &Task<'_>, number: usize, twin: &Twin) -> ! {
 }
 
 fn end(task: &Task<'_>, status: Status) -> ! {
-    let mut end = End { status, user_micros: 0, system_micros: 0, peak_bytes: 0 };
+    let mut end = End { status, user_micros: 0, system_micros: 0, peak_bytes: 0, others: others() };
     if let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) {
         let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
         end.user_micros = micros(usage.user_time());
@@ -325,6 +325,19 @@ fn end(task: &Task<'_>, status: Status) -> ! {
     }
     task.report(&Report::Ended(end));
     sys::exit_now(0)
+}
+
+/// Every process of the namespace descends from this one, and orphans become its children (pid_namespaces(7)): without a
+/// child it is alone. Counts those too that end without SIGCHLD (__WALL).
+fn others() -> Others {
+    let all = WaitOptions::NOHANG | WaitOptions::from_bits_retain(libc::__WALL as u32);
+    loop {
+        match rustix::process::wait(all) {
+            Ok(Some(_)) => {}
+            Err(Errno::CHILD) => return Others::None,
+            Ok(None) | Err(_) => return Others::Perhaps,
+        }
+    }
 }
 
 /// Text on the stack.

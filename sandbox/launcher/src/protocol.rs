@@ -162,6 +162,17 @@ pub struct End {
     pub system_micros: u64,
     /// Largest resident set of one process, in bytes.
     pub peak_bytes: u64,
+    /// What else runs in the sandbox.
+    pub others: Others,
+}
+
+/// Processes of a sandbox but for pid 1 and the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Others {
+    /// None: nobody is left who could write.
+    None,
+    /// Some may be; the kernel kills them when pid 1 exits.
+    Perhaps,
 }
 
 /// Exit or signal.
