@@ -423,6 +423,40 @@ fn network(run: &Run) -> (u64, Vec<String>) {
 }
 
 #[test]
+fn who_waited_for_the_writers_sees_none_of_them_write_any_more() {
+    let Some(bench) = bench() else { return };
+    let mut spec = bench.spec("leave-writers", &["200"]);
+    if groups("who_waited_for_the_writers: their group") {
+        spec.limits.memory_total = Some(256 << 20);
+    }
+    let plan = plan(&spec, &probe()).unwrap();
+    // Each round has its chance to see a writer that the kernel has not killed yet.
+    for _ in 0..40 {
+        let running = bench.launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+        let (ended, leaving) = running.wait_for_writers(&mut |_| {}).unwrap();
+        let size = || fs::metadata(bench.path("build/grows")).unwrap().len();
+        let then = size();
+        assert_eq!(ended.how, How::Exited(0));
+        drop(leaving);
+        assert!(then > 0 && size() == then, "grew from {then} to {}", size());
+        fs::remove_file(bench.path("build/grows")).unwrap();
+    }
+}
+
+#[test]
+fn who_waited_for_the_writers_of_a_lone_payload_knows_all_of_its_end() {
+    let Some(bench) = bench() else { return };
+    let plan = plan(&bench.spec("exit", &["3"]), &probe()).unwrap();
+    for _ in 0..20 {
+        let running = bench.launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+        let (ended, leaving) = running.wait_for_writers(&mut |_| {}).unwrap();
+        assert_eq!(ended.how, How::Exited(3));
+        assert!(ended.usage.user.is_some() && ended.observed.is_some());
+        drop(leaving);
+    }
+}
+
+#[test]
 fn networks_made_ahead_are_each_given_to_one_sandbox_and_have_only_a_loopback() {
     let Some(bench) = bench::bench_with(|| Launcher::start_with_networks(4)) else { return };
     let host = fs::metadata("/proc/self/ns/net").unwrap().ino();
