@@ -16,6 +16,7 @@ mod evidence;
 mod exchange;
 mod judged;
 mod key;
+mod keyring;
 mod lock;
 mod log;
 mod man;

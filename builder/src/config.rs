@@ -17,6 +17,9 @@
 //! stall-seconds = 30
 //! attempts = 4
 //!
+//! [pin]
+//! keyrings = ["archive.gpg"]      # whose signatures on archive indices count, instead of the host's archive keyring's
+//!
 //! [build]
 //! jobs = 2
 //! cores = 2
@@ -215,6 +218,12 @@ impl Config {
         Ok(Self::default())
     }
 
+    /// The keyrings of [`Pin::keyrings`], wherever kiln is run.
+    pub fn keyrings(&self) -> Vec<PathBuf> {
+        let beside = self.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        self.pin.keyrings.iter().map(|path| beside.join(path)).collect()
+    }
+
     /// A configuration from the text of the file at `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|e| malformed(text, path, &e))?;
@@ -274,6 +283,14 @@ mod tests {
         assert_eq!(config.fetch.parallel.get(), 2);
         assert_eq!(config.fetch.attempts, Fetch::default().attempts);
         assert!(config.list(&Archive::Pypi).is_empty());
+    }
+
+    #[test]
+    fn keyrings_are_named_from_where_the_file_is() {
+        let config =
+            Config::parse("[pin]\nkeyrings = [\"keys/a.gpg\", \"/b.gpg\"]\n", Path::new("/etc/kiln/config.toml"));
+        assert_eq!(config.unwrap().keyrings(), [Path::new("/etc/kiln/keys/a.gpg"), Path::new("/b.gpg")]);
+        assert!(Config::default().keyrings().is_empty());
     }
 
     #[test]

@@ -129,10 +129,7 @@ pub fn examine(store: &Path) -> Surroundings {
     let host = Host::current();
     let config = Config::load(&host);
     let settings = config.as_ref().map(Config::clone).unwrap_or_default();
-    let keyrings = match settings.pin.keyrings.as_slice() {
-        [] => default_keyrings(),
-        named => named.to_vec(),
-    };
+    let keyrings = Some(settings.keyrings()).filter(|named| !named.is_empty()).unwrap_or_else(default_keyrings);
     let readable = |path: &Path| std::fs::File::open(path).map(drop).map_err(|error| error.to_string());
     Surroundings {
         store: store.into(),

@@ -272,6 +272,23 @@ fn an_index_that_no_trusted_key_vouches_for_is_tampered_with() {
 }
 
 #[test]
+fn a_keyring_may_be_armoured_and_only_those_that_are_named_count() {
+    let lab = Lab::new();
+    let ours = lab.key.clone();
+    lab.publish();
+    lab.write("ours.asc", SignedPublicKey::from(ours).to_armored_string(None.into()).unwrap());
+    let (binary, armoured) = (fs::read(lab.path("keyring.gpg")).unwrap(), fs::read(lab.path("ours.asc")).unwrap());
+    lab.write("keyring.gpg", &armoured);
+    lab.pin_with(&[], Freshness::Required).unwrap();
+    let other = SignedPublicKey::from(key(NOW - 100 * DAY, None));
+    lab.write("keyring.gpg", other.to_armored_string(None.into()).unwrap());
+    assert_refused(lab.refused(), Kind::Tampered, "in no keyring");
+    // As apt's keyrings are, several in one file.
+    lab.write("keyring.gpg", [other.to_bytes().unwrap(), binary].concat());
+    lab.pin_with(&[], Freshness::Required).unwrap();
+}
+
+#[test]
 fn a_key_that_expired_since_is_accepted_and_told_and_one_that_had_expired_is_not() {
     let mut lab = Lab::new();
     lab.key = key(NOW - 100 * DAY, Some(50 * DAY));

@@ -4,7 +4,7 @@ use std::fs;
 
 use kiln_model::format::buildinfo::Buildinfo;
 use kiln_tests::archive::{Archive, SUITE};
-use kiln_tests::ground::Ground;
+use kiln_tests::ground::{self, Ground};
 use kiln_tests::run::{Kiln, Ran};
 use serde_json::Value;
 
@@ -114,6 +114,45 @@ fn a_package_whose_publisher_did_not_trim_its_changelog_is_explained_and_proved_
     let report = kiln.run(["rebuild", "--json", &output]).succeeded().json();
     assert_eq!(report["verdict"], "reproduced");
     kiln.verified();
+}
+
+#[test]
+fn an_archive_that_this_host_does_not_trust_is_believed_by_a_keyring_that_is_named() {
+    let Some(archive) = archive("an_archive_that_this_host_does_not_trust_is_believed_by_a_keyring_that_is_named")
+    else {
+        return;
+    };
+    let kiln = Kiln::fresh(Ground::Disk);
+    let configure = |more: &str| {
+        let mirrors = format!("debian = [{:?}, {:?}]", archive.path(), ground::files());
+        kiln.configure(&format!("[mirrors]\n{mirrors}\n[fetch]\nclients = []\nattempts = 1\n{more}"));
+    };
+    // A version that the archive lacks: whoever believes its index can say so, and nothing is built.
+    let target = format!("debian:{NAME}=9");
+    let of = |more: &[&str]| rebuild(&kiln, &[more, &[target.as_str()]].concat());
+    let (ours, other) = (archive.keyring().display().to_string(), archive.path().join("other.gpg"));
+    let armoured = archive.path().join("armoured.asc");
+    fs::write(&armoured, archive.gpg(&["--armor", "--export"], None)).unwrap();
+    archive.gpg(&["--passphrase", "", "--quick-gen-key", "other@proving.test", "rsa2048", "sign", "never"], None);
+    fs::write(&other, archive.gpg(&["--export", "other@proving.test"], None)).unwrap();
+    let other = other.display().to_string();
+
+    configure("");
+    let told = of(&["--keyring", &ours]).exits(4).json()["rebuild"]["missing"].to_string();
+    assert!(told.contains(VERSION), "{told}");
+    of(&["--keyring", &armoured.display().to_string()]).exits(4);
+    of(&["--keyring", &other, "--keyring", &ours]).exits(4);
+    of(&["--keyring", &other]).exits(6).says(&["dists/proving/InRelease", "in no keyring", &other, "--keyring"]);
+
+    // The configuration's is found from where that lies; one on the command line counts instead of it, not with it.
+    let beside = kiln.home().join(".config/kiln/ours.gpg");
+    fs::copy(&ours, &beside).unwrap();
+    configure("[pin]\nkeyrings = [\"ours.gpg\"]\n");
+    of(&[]).exits(4);
+    of(&["--keyring", &other]).exits(6).says(&["in no keyring"]);
+    kiln.run(["lock", "--keyring", "nowhere.gpg", "nothing"]).exits(2).says(&["--keyring nowhere.gpg"]);
+    fs::write(&beside, "no keys").unwrap();
+    of(&[]).exits(2).says(&["ours.gpg", "not an OpenPGP keyring"]);
 }
 
 #[test]

@@ -275,6 +275,10 @@ fn target<'t>(value: &dyn Fn(&'static str) -> Option<&'t str>) -> (String, Resul
 fn with(settings: &Settings, words: &str) -> Result<Settings, String> {
     let mut settings = settings.clone();
     for word in words.split(';').map(str::trim).filter(|word| !word.is_empty()) {
+        if let Some((name, bound)) = word.split_once('<').filter(|(name, _)| is_project(name)) {
+            settings.pins.insert(name.into(), format!("<{bound}"));
+            continue;
+        }
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         match (key, value) {
             ("default", "") => {}
@@ -305,6 +309,11 @@ fn with(settings: &Settings, words: &str) -> Result<Settings, String> {
         }
     }
     Ok(settings)
+}
+
+/// Whether a word can be the name of a Python project, of which a table says below which version it is taken.
+fn is_project(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// `a:1,b,c:2` pins `a` to 1, and `b` and `c` to 2.
@@ -378,6 +387,11 @@ mod tests {
         assert_eq!(requests[2].expected, Some(Verdict::Failed));
         let wheels = "name\tversion\tarch\tsettings\twheel\nsix\t1.16.0\tpy3\tbackend=setuptools==1;SOURCE_DATE_EPOCH=unset;TZ=UTC\tsix.whl\n";
         assert_eq!(all(&table(wheels, &Settings::default())), ["pypi:six==1.16.0 \"-\" epoch=unset"]);
+        let wheels = wheels.replace("TZ=UTC", "setuptools<70.1;TZ=UTC");
+        let requests = table(&wheels, &Settings::default());
+        assert_eq!(all(&requests), ["pypi:six==1.16.0 \"-\" epoch=unset pin=setuptools:<70.1"]);
+        let wheels = wheels.replace("setuptools<70.1", "<70.1");
+        assert!(table(&wheels, &Settings::default())[0].wish.is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use kiln_model::name::Variable;
 
+use super::keyring::Keyrings;
 use super::{Failure, Session};
 use crate::event::{self, Level};
 use crate::exit;
@@ -28,6 +29,8 @@ pub(super) struct Lock {
     /// Accept an index that is older than one seen before, or past its Valid-Until
     #[arg(long)]
     allow_expired: bool,
+    #[command(flatten)]
+    keyrings: Keyrings,
 }
 
 impl Lock {
@@ -36,6 +39,7 @@ impl Lock {
             true => Scope::Everything,
             false => Scope::Inputs(BTreeSet::from_iter(self.only)),
         };
+        let keyrings = self.keyrings.believed(session)?;
         session.with_builder(|builder| {
             let mut changed = Vec::new();
             for path in &self.recipes {
@@ -44,7 +48,7 @@ impl Lock {
                 let pinning = Pinning {
                     builder,
                     clock: jiff::Timestamp::now(),
-                    keyrings: session.keyrings()?,
+                    keyrings: keyrings.clone(),
                     freshness: if self.allow_expired { Freshness::Any } else { Freshness::Required },
                     network: session.network(),
                     indices: None,

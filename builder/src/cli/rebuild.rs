@@ -12,6 +12,7 @@ use kiln_model::wheel::times::Epoch;
 
 use super::campaign::{Many, Shared};
 use super::judged::{self, Accepted};
+use super::keyring::Keyrings;
 use super::{Failure, Session};
 use crate::build::KeepFailed;
 use crate::capsule::Opened;
@@ -69,6 +70,8 @@ pub(super) struct Rebuild {
     /// Accept an index that is older than one seen before, or past its Valid-Until
     #[arg(long)]
     allow_expired: bool,
+    #[command(flatten)]
+    keyrings: Keyrings,
     /// Exit with 0 for this, too
     #[arg(long, value_name = "VERDICT")]
     accept: Option<Accepted>,
@@ -192,7 +195,7 @@ impl Rebuild {
             let rebuilding = Rebuilding {
                 builder,
                 clock: jiff::Timestamp::now(),
-                keyrings: session.keyrings()?,
+                keyrings: self.keyrings.believed(session)?,
                 freshness: if self.allow_expired { Freshness::Any } else { Freshness::Required },
                 network: session.network(),
                 suites: self.suite.clone(),

@@ -266,12 +266,6 @@ impl Session {
             .with_context(|| format!("writing {}", path.display()))
             .map_err(|error| Failure { kind: Kind::Host, error })
     }
-
-    /// Keyrings that sign archive indices.
-    pub(super) fn keyrings(&self) -> Result<Vec<PathBuf>, Failure> {
-        let configured = &self.config()?.pin.keyrings;
-        Ok(if configured.is_empty() { crate::pin::debian::default_keyrings() } else { configured.clone() })
-    }
 }
 
 /// As many builds at once as there are processors for two each, at least two, so that a check's builds run side by side.

@@ -154,7 +154,7 @@ pub enum PinError {
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     /// A signed index that no trusted key vouches for.
-    #[error("{file} is not believed; use another mirror, or name the keyring of the archive you mean")]
+    #[error("{file} is not believed; use another mirror, or name the keyring of the archive you mean (--keyring FILE)")]
     Untrusted {
         /// Path in the archive.
         file: String,

@@ -14,7 +14,7 @@ pub struct Settings {
     pub tests: Tests,
     /// Further words of `DEB_BUILD_OPTIONS`.
     pub build_options: BTreeSet<String>,
-    /// Versions that the environment must have, by package.
+    /// Versions that the environment must have, by package; for a wheel's also `<VERSION`, below which they must be.
     pub pins: BTreeMap<String, String>,
     /// What is done to the changelog.
     pub changelog: Changelog,

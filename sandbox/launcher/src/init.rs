@@ -235,10 +235,10 @@ fn drop_capabilities(rights: Rights, kept: CapabilitySet) -> Result<(), Errno> {
         }
     }
     let mut bits = CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
-    // What root inside keeps it may also pass on when it becomes someone else: setpriv(1) asks for that first of all.
+    // What root inside keeps it may also pass on when it becomes someone else: setpriv(1) asks for that first of all. Who
+    // has nothing may ask to keep it, as every user may: programs try (libcap's own tests), and none comes of it.
     if rights == Rights::None {
-        bits |= CapabilitiesSecureBits::KEEP_CAPS_LOCKED
-            | CapabilitiesSecureBits::NO_ROOT
+        bits |= CapabilitiesSecureBits::NO_ROOT
             | CapabilitiesSecureBits::NO_ROOT_LOCKED
             | CapabilitiesSecureBits::NO_SETUID_FIXUP
             | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED;

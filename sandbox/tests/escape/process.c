@@ -127,6 +127,13 @@ static void surface(void)
 	WORKS(syscall(SYS_capget, &head, sets));
 	MUST(!sets[0].effective && !sets[1].effective && !sets[0].permitted && !sets[1].permitted && !sets[0].inheritable);
 	REFUSED(syscall(SYS_capset, &head, all), EPERM, 0);
+	/* Every user may ask to keep what it has, and that is nothing, whoever it becomes. */
+	WORKS(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
+	MUST(prctl(PR_GET_KEEPCAPS, 0, 0, 0, 0) == 1);
+	WORKS(setresuid(getuid(), getuid(), getuid()));
+	WORKS(syscall(SYS_capget, &head, sets));
+	MUST(!sets[0].effective && !sets[1].effective && !sets[0].permitted && !sets[1].permitted);
+	REFUSED(syscall(SYS_capset, &head, all), EPERM, 0);
 }
 
 static long call32(long number)

@@ -43,7 +43,7 @@ pub(super) struct Signed {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
     /// It cannot be read.
-    #[error("reading keyring {}; install your distribution's archive keyring package or name another keyring", path.display())]
+    #[error("reading keyring {}; install your distribution's archive keyring package or name another keyring (--keyring FILE)", path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -47,7 +47,12 @@ pub(super) fn wishes(
     wishes.extend(sdist.system.requires.iter().map(|text| ("the sdist's build-system".to_string(), text.clone())));
     wishes.extend(asked.iter().map(|text| ("the build backend's hook".to_string(), text.clone())));
     let pins = rebuilding.settings.pins.iter();
-    wishes.extend(pins.map(|(name, version)| ("--pin".to_string(), format!("{name}=={version}"))));
+    // A bound brings its own operator.
+    let requirement = |(name, version): (&String, &String)| match version.starts_with('<') {
+        true => format!("{name}{version}"),
+        false => format!("{name}=={version}"),
+    };
+    wishes.extend(pins.map(|pin| ("--pin".to_string(), requirement(pin))));
     wishes
 }
 
