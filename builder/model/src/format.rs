@@ -17,6 +17,7 @@ pub mod export;
 pub mod gettext;
 pub mod gzip;
 pub mod nar;
+pub mod link;
 pub mod narinfo;
 pub mod openvex;
 pub mod osv;

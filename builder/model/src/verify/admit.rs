@@ -8,11 +8,11 @@ use super::check::{Check, Code, Status};
 use super::fact::{self, Claim, Compared, Fact, Judged, Speaker, Subject};
 use super::inclusion::Shown;
 use super::time::{self, Times};
-use super::{Verifier, provenance};
+use super::{Verifier, foreign, oss_rebuild, provenance};
 use crate::envelope::{Envelope, EnvelopeError, EnvelopeId, Signature, Verified};
 use crate::key::{KeyId, PublicKey};
 use crate::log::Proof;
-use crate::policy::Inclusion;
+use crate::policy::{Form, Inclusion};
 use crate::statement::{Comparison, ComparisonResult, Descriptor, Payload, Predicate, StatementError, Summary};
 
 /// What became of a candidate.
@@ -149,7 +149,7 @@ impl Verifier<'_> {
     }
 
     /// Which key of the policy a keyid names: by SPKI or as securesystemslib has it.
-    fn named(&self, keyid: &str) -> Option<KeyId> {
+    pub(super) fn named(&self, keyid: &str) -> Option<KeyId> {
         let id = keyid.parse::<KeyId>().ok()?;
         if self.keys.contains_key(&id) { Some(id) } else { self.other_ids.get(&id).copied() }
     }
@@ -161,10 +161,24 @@ impl Verifier<'_> {
             let (subject, provenance) = payload.provenance().map_err(unreadable)?;
             let rebuilder = self.rebuilder(&context, "builder.id", &provenance.builder.id)?;
             context.times.finished = provenance.metadata.finished_on;
-            let (built, mut failures) = provenance::judge(&provenance, rebuilder, self.policy, &self.licences);
+            let accepted = self.accepts(context.speaker, Form::OssRebuild);
+            let (claim, mut failures) = match provenance.build_type.as_str() {
+                oss_rebuild::EQUIVALENCE if !accepted => return Err(foreign::unaccepted(Form::OssRebuild)),
+                oss_rebuild::EQUIVALENCE => {
+                    let compared = oss_rebuild::compared(&provenance, &subject, rebuilder)?;
+                    (Claim::Compared(Box::new(compared)), Vec::new())
+                }
+                oss_rebuild::REBUILD if accepted => {
+                    (Claim::Built(Box::new(oss_rebuild::built(&provenance, rebuilder))), self.unsaid())
+                }
+                _ => {
+                    let (built, failures) = provenance::judge(&provenance, rebuilder, self.policy, &self.licences);
+                    (Claim::Built(Box::new(built)), failures)
+                }
+            };
             failures.extend(time::age(context.times, self.policy, self.now));
             let purls = fact::purls(subject.iter()).into_vec();
-            return Ok(self.kept(context, payload, &subject, purls, Claim::Built(Box::new(built)), failures));
+            return Ok(self.kept(context, payload, &subject, purls, claim, failures));
         }
         let statement = payload.statement().map_err(unreadable)?;
         let mut purls = fact::purls(statement.subject.iter()).into_vec();
@@ -281,6 +295,7 @@ fn compared(comparison: Comparison, rebuilder: usize) -> Compared {
         rebuilder,
         result: comparison.result,
         provenance: comparison.provenance.and_then(|link| link.digest.sha256()).map(EnvelopeId::new),
+        made: None,
         produced: fact::subjects(&comparison.produced),
         normalised: comparison.normalised_digest.as_ref().and_then(|set| Subject::of(set).sha256),
         normalisers: comparison.normalisers.iter().map(normaliser).collect(),
@@ -317,7 +332,7 @@ fn unreadable(error: &StatementError) -> Check {
     )
 }
 
-fn tampered(key: KeyId) -> Check {
+pub(super) fn tampered(key: KeyId) -> Check {
     Check::new(
         Code::Signature,
         Status::Tampered,

@@ -112,6 +112,7 @@ pub(super) fn judge(provenance: &Brief<'_>, rebuilder: usize, policy: &Policy, k
     }
     let built = Built {
         rebuilder,
+        form: None,
         level,
         finished: provenance.metadata.finished_on,
         tool: versions(&provenance.builder.version).into(),
@@ -245,6 +246,6 @@ fn sources(inputs: &[Input<'_>]) -> Vec<(Box<str>, Box<str>)> {
 }
 
 /// Tools with their versions, as one word.
-fn versions(versions: &BTreeMap<String, String>) -> String {
+pub(super) fn versions(versions: &BTreeMap<String, String>) -> String {
     versions.iter().map(|(name, version)| format!("{name} {version}")).collect::<Vec<_>>().join(", ")
 }
