@@ -13,8 +13,8 @@ mod time;
 
 use std::collections::BTreeSet;
 
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::canonical::{self, CanonicalError, Document, Item, Limits};
 

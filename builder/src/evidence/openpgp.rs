@@ -28,7 +28,8 @@ impl Certificates {
         let mut paths: Vec<PathBuf> = Vec::new();
         for entry in std::fs::read_dir(directory).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
-            if path.extension().is_some_and(|extension| extension == "asc" || extension == "pgp" || extension == "gpg") {
+            if path.extension().is_some_and(|extension| extension == "asc" || extension == "pgp" || extension == "gpg")
+            {
                 paths.push(path);
             }
         }

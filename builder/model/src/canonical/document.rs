@@ -9,8 +9,8 @@ use std::fmt;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    self, Deserialize, DeserializeSeed, Deserializer, Error as _, IntoDeserializer as _, MapAccess, SeqAccess, Unexpected,
-    Visitor,
+    self, Deserialize, DeserializeSeed, Deserializer, Error as _, IntoDeserializer as _, MapAccess, SeqAccess,
+    Unexpected, Visitor,
 };
 
 use super::check::{self, Kind, Sink};
@@ -385,10 +385,7 @@ mod tests {
         }
         let deep = |levels| "[".repeat(levels) + &"]".repeat(levels);
         assert!(Document::read(deep(64).as_bytes(), Limits::ENVELOPE).is_ok());
-        assert!(matches!(
-            Document::read(deep(65).as_bytes(), Limits::ENVELOPE),
-            Err(CanonicalError::TooDeep { .. })
-        ));
+        assert!(matches!(Document::read(deep(65).as_bytes(), Limits::ENVELOPE), Err(CanonicalError::TooDeep { .. })));
     }
 
     fn any_value() -> impl Strategy<Value = Value> {

@@ -172,7 +172,9 @@ mod tests {
         assert!(Link::is_meant(pretty.as_bytes()));
         assert_eq!(Link::parse(pretty.as_bytes()).unwrap(), plain);
         let signed = String::from_utf8(plain.signed).unwrap();
-        assert!(signed.starts_with(r#"{"_type":"link","byproducts":{},"command":[],"environment":null,"materials":{}"#));
+        assert!(
+            signed.starts_with(r#"{"_type":"link","byproducts":{},"command":[],"environment":null,"materials":{}"#)
+        );
         assert_eq!(plain.signatures[1], ("b".to_owned(), vec![0xab]));
     }
 
@@ -188,9 +190,8 @@ mod tests {
         assert!(matches!(refused(&|l| l["signatures"] = json!([])), LinkError::Count { .. }));
         assert!(matches!(refused(&|l| l["signatures"][1]["keyid"] = "a".into()), LinkError::SameKey { .. }));
         assert!(matches!(refused(&|l| l["signatures"][1]["sig"] = "xy".into()), LinkError::Hex));
-        let product = |digests: Value| {
-            refused(&move |l: &mut Value| l["signed"]["products"]["x_1_amd64.deb"] = digests.clone())
-        };
+        let product =
+            |digests: Value| refused(&move |l: &mut Value| l["signed"]["products"]["x_1_amd64.deb"] = digests.clone());
         assert!(matches!(product(json!({"sha512": "2".repeat(128)})), LinkError::NoSha256 { .. }));
         assert!(matches!(product(json!({"sha256": "2"})), LinkError::Digest { .. }));
         let twice = link().to_string().replacen("\"products\":", "\"products\":{},\"products\":", 1);

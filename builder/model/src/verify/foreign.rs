@@ -4,12 +4,12 @@
 //! only from a rebuilder of whom the policy `accepts` that form, at level 0, and not at all where the policy asks what went in.
 //! The key alone says whose word it is. (OSS-Rebuild's statements come in envelopes: see `admit`.)
 
+use super::Verifier;
 use super::admit::{Admission, tampered};
 use super::candidate::{Candidate, Source, chain};
 use super::check::{Check, Code, Status};
 use super::fact::{Built, Claim, Fact, Speaker, Subject};
 use super::time::{self, Times};
-use super::Verifier;
 use crate::digest::Digest;
 use crate::envelope::EnvelopeId;
 use crate::format::buildinfo::Buildinfo;
@@ -225,7 +225,17 @@ impl Verifier<'_> {
         }));
         let (subjects, source) = (digests.map(Subject::of).collect(), source.clone());
         let purls = Box::default();
-        Admission::Fact(Box::new(Fact { id, source, key, subjects, purls, existed: None, failures, claim, whole: None }))
+        Admission::Fact(Box::new(Fact {
+            id,
+            source,
+            key,
+            subjects,
+            purls,
+            existed: None,
+            failures,
+            claim,
+            whole: None,
+        }))
     }
 
     /// What the policy asks that such evidence does not say.

@@ -40,11 +40,7 @@ pub(super) fn built(provenance: &Brief<'_>, rebuilder: usize) -> Built {
 }
 
 /// The comparison that an `ArtifactEquivalence@v0.1` tells of, if all its parts fit.
-pub(super) fn compared(
-    provenance: &Brief<'_>,
-    subjects: &[Descriptor],
-    rebuilder: usize,
-) -> Result<Compared, Check> {
+pub(super) fn compared(provenance: &Brief<'_>, subjects: &[Descriptor], rebuilder: usize) -> Result<Compared, Check> {
     let parameters = &provenance.external_parameters;
     if let Some(name) = parameters.keys().find(|name| !["candidate", "target"].contains(&name.as_str())) {
         return Err(unlike(format!("externalParameters.{name}"), "candidate and target, and nothing else"));

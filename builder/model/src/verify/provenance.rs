@@ -186,12 +186,7 @@ fn parameters(found: &BTreeMap<String, Value>, policy: &Policy, failures: &mut V
 }
 
 /// Judges one input: what lacks, and what is denied.
-fn input(
-    (number, input): (usize, &Input<'_>),
-    policy: &Policy,
-    failures: &mut Vec<Check>,
-    denials: &mut Vec<Check>,
-) {
+fn input((number, input): (usize, &Input<'_>), policy: &Policy, failures: &mut Vec<Check>, denials: &mut Vec<Check>) {
     let rules = &policy.inputs;
     let named = || named(number, input);
     let field = |member: &str| format!("resolvedDependencies[{number}].{member}");

@@ -7,15 +7,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::{Builder, Metadata, Signer};
 use crate::canonical::{Item, Text};
+use crate::statement::StatementError;
 use crate::statement::descriptor;
 use crate::statement::digest_set::{self, DigestSetError};
-use crate::statement::StatementError;
 
 /// How subjects were built.
 #[derive(Debug)]
@@ -278,7 +278,10 @@ mod tests {
         ] {
             assert_eq!(brief.len(), whole.len());
             for (brief, whole) in brief.iter().zip(whole) {
-                assert_eq!((brief.name.as_deref(), brief.uri.as_deref()), (whole.name.as_deref(), whole.uri.as_deref()));
+                assert_eq!(
+                    (brief.name.as_deref(), brief.uri.as_deref()),
+                    (whole.name.as_deref(), whole.uri.as_deref())
+                );
                 assert_eq!(brief.licence(), whole.annotations.get("license").and_then(Value::as_str));
                 let pairs: BTreeMap<String, String> =
                     brief.digest.pairs().map(|(a, hex)| (a.to_owned(), hex.to_owned())).collect();
@@ -305,7 +308,10 @@ mod tests {
         assert!(agree(&good));
         let taken = [
             ("/predicate/buildDefinition/resolvedDependencies/0/annotations", json!({"license": 5, "a": [{}]})),
-            ("/predicate/buildDefinition/resolvedDependencies/0/digest", json!({"sha1": "x", "gitCommit": "0".repeat(40)})),
+            (
+                "/predicate/buildDefinition/resolvedDependencies/0/digest",
+                json!({"sha1": "x", "gitCommit": "0".repeat(40)}),
+            ),
             ("/predicate/buildDefinition/internalParameters", json!({"host": "x", "signer": ["separate"]})),
             ("/predicate/buildDefinition/internalParameters", json!({"signer": "none", "host": {"arch": null}})),
             ("/predicate/runDetails/byproducts", json!([])),
