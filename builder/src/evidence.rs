@@ -7,6 +7,7 @@
 mod artifact;
 mod keys;
 mod lines;
+mod openpgp;
 mod pinned;
 mod shelf;
 
@@ -16,6 +17,7 @@ use crate::exit::Kind;
 
 pub use artifact::{ArtifactError, artifact, sums};
 pub use keys::{KeysError, keys};
+pub use openpgp::Certificates;
 pub use pinned::{Pins, PinsError};
 pub use shelf::Shelf;
 

@@ -5,10 +5,13 @@
 //! depth, and no key twice in an object, because readers disagree on which of the two counts. Knows nothing of what is signed.
 
 mod check;
+mod document;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+pub(crate) use document::{Document, Item, Text};
 
 /// From here on a double no longer has every integer, and other readers have doubles.
 const TOO_LARGE: u64 = 1 << 53;
@@ -91,7 +94,7 @@ pub fn print<T: Serialize>(value: &T) -> Result<Vec<u8>, CanonicalError> {
 
 /// Checks that `bytes` are one JSON value within `limits`, with no key twice in an object.
 pub fn check(bytes: &[u8], limits: Limits) -> Result<(), CanonicalError> {
-    check::check(bytes, limits)
+    check::check(bytes, limits, &mut ())
 }
 
 /// What `bytes` say, after [`check`].

@@ -5,6 +5,7 @@
 //! signature into an envelope and reads up to [`SIGNATURES`]. Who may be believed is [`crate::policy`]'s business.
 
 mod base64;
+mod plain;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::{self, CanonicalError, Limits};
 use crate::digest::{Digest, serde_as_text};
 use crate::key::{KeyId, PublicKey, SecretKey};
-use crate::statement::{Statement, StatementError};
+use crate::statement::{Payload, Statement, StatementError};
 
 /// What every payload of ours is: an in-toto statement.
 pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
@@ -37,7 +38,7 @@ pub struct EnvelopeId(Digest);
 /// A payload and its signatures, none of them verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    payload: Arc<[u8]>,
+    payload: Arc<Vec<u8>>,
     payload_type: String,
     signatures: Vec<Signature>,
 }
@@ -54,7 +55,7 @@ pub struct Signature {
 /// A payload that a key has signed. Made by [`Envelope::verified_by`] alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    payload: Arc<[u8]>,
+    payload: Arc<Vec<u8>>,
     payload_type: String,
     key: KeyId,
     envelope: EnvelopeId,
@@ -159,6 +160,18 @@ impl Envelope {
 
     /// The envelope from JSON, in whatever spelling DSSE allows.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        Self::named(bytes).map(|(envelope, _)| envelope)
+    }
+
+    /// The same, with its id where that costs nothing more than a digest of `bytes`.
+    pub(crate) fn named(bytes: &[u8]) -> Result<(Self, Option<EnvelopeId>), EnvelopeError> {
+        match plain::parse(bytes) {
+            Some((envelope, id)) => Ok((envelope, Some(id))),
+            None => Self::spelled(bytes).map(|envelope| (envelope, None)),
+        }
+    }
+
+    fn spelled(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         let wrong = |source| EnvelopeError::Json { source };
         canonical::check(bytes, Limits::ENVELOPE).map_err(wrong)?;
         let spelled: Spelled<'_> =
@@ -218,16 +231,16 @@ impl Envelope {
     /// The payload, if `key` signed it. A signature that names the key and is not its spoils the envelope, whatever the others
     /// are.
     pub fn verified_by(&self, key: &PublicKey) -> Result<Verified, EnvelopeError> {
-        self.verified_as(key, || self.id())
+        self.verified_as(key, key.id(), || self.id())
     }
 
-    /// The same where the envelope's id is known already: making the canonical form costs a third of a verification.
+    /// The same where the ids of key and envelope are known already: making the canonical form costs a third of a verification.
     pub(crate) fn verified_as(
         &self,
         key: &PublicKey,
+        id: KeyId,
         envelope: impl FnOnce() -> EnvelopeId,
     ) -> Result<Verified, EnvelopeError> {
-        let id = key.id();
         let message = pae(&self.payload_type, &self.payload);
         let holds = |signature: &Signature| key.verify(&message, &signature.sig).is_ok();
         let hex = id.to_string();
@@ -265,10 +278,15 @@ impl Verified {
 
     /// What they say.
     pub fn statement(&self) -> Result<Statement, StatementError> {
+        self.read()?.statement()
+    }
+
+    /// The same, read once and not yet understood.
+    pub(crate) fn read(&self) -> Result<Payload<'_>, StatementError> {
         if self.payload_type != PAYLOAD_TYPE {
             return Err(StatementError::PayloadType { found: self.payload_type.clone() });
         }
-        Statement::parse(&self.payload)
+        Payload::read(&self.payload)
     }
 }
 

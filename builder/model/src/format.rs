@@ -16,6 +16,7 @@ pub mod elf;
 pub mod export;
 pub mod gettext;
 pub mod gzip;
+pub mod link;
 pub mod nar;
 pub mod narinfo;
 pub mod openvex;

@@ -22,7 +22,7 @@ use crate::key::KeyId;
 pub use error::{Field, PolicyError};
 pub use licence::{LicenceError, Licences, Unknown};
 pub use pattern::{Pattern, PatternError};
-pub use rebuilder::{Rebuilder, Validity, Verifier};
+pub use rebuilder::{Form, Rebuilder, Validity, Verifier};
 pub use starter::{Logged, Observed, starter};
 
 /// The only schema there is.

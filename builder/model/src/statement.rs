@@ -13,10 +13,10 @@ mod time;
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use crate::canonical::{self, CanonicalError, Limits};
+use crate::canonical::{self, CanonicalError, Document, Item, Limits};
 
 pub use comparison::{Comparison, ComparisonResult};
 pub use descriptor::Descriptor;
@@ -136,37 +136,95 @@ struct Written<'a, P> {
     predicate: &'a P,
 }
 
-/// What decides how the rest is read.
-#[derive(Deserialize)]
-struct Head {
-    #[serde(rename = "_type")]
-    kind: String,
-    #[serde(rename = "predicateType")]
-    predicate_type: String,
+/// A statement that was read once, and is understood as far as need be.
+#[derive(Debug)]
+pub(crate) struct Payload<'t>(Document<'t>);
+
+impl<'t> Payload<'t> {
+    /// The payload that `bytes` are. Verify them first.
+    pub(crate) fn read(bytes: &'t [u8]) -> Result<Self, StatementError> {
+        Document::read(bytes, Limits::ENVELOPE).map(Self).map_err(|source| StatementError::Json { source })
+    }
+
+    /// What is said of the subjects, by its `predicateType`.
+    pub(crate) fn predicate_type(&self) -> Result<String, StatementError> {
+        let kind: String = self.member("_type")?;
+        if kind != STATEMENT_TYPE {
+            return Err(StatementError::Type { found: kind });
+        }
+        self.member("predicateType")
+    }
+
+    /// Provenance as far as a verifier needs it.
+    pub(crate) fn provenance(&self) -> Result<(Vec<Descriptor>, provenance::Brief<'t>), StatementError> {
+        let subject: Vec<Descriptor> = self.member("subject")?;
+        sound(&subject, Revisions::Refused)?;
+        let predicate = self.0.root().member("predicate").ok_or_else(|| missing("predicate"))?;
+        Ok((subject, provenance::Brief::read(predicate)?))
+    }
+
+    /// All of it.
+    pub(crate) fn statement(&self) -> Result<Statement, StatementError> {
+        let kind = self.predicate_type()?;
+        let predicate = match kind.as_str() {
+            provenance::TYPE => Predicate::Provenance(Box::new(self.member("predicate")?)),
+            comparison::TYPE => Predicate::Comparison(Box::new(self.member("predicate")?)),
+            summary::TYPE => Predicate::Summary(Box::new(self.member("predicate")?)),
+            _ => Predicate::Other { kind, value: self.member("predicate")? },
+        };
+        let statement = Statement { subject: self.member("subject")?, predicate };
+        statement.sound()?;
+        Ok(statement)
+    }
+
+    /// As any JSON.
+    pub(crate) fn value(&self) -> Option<serde_json::Value> {
+        self.0.root().read().ok()
+    }
+
+    fn member<T: DeserializeOwned>(&self, name: &'static str) -> Result<T, StatementError> {
+        let item: Item<'_, 't> = self.0.root().member(name).ok_or_else(|| missing(name))?;
+        item.read().map_err(|source| StatementError::Json { source })
+    }
 }
 
-#[derive(Deserialize)]
-struct Read<P> {
-    subject: Vec<Descriptor>,
-    predicate: P,
+fn missing(name: &'static str) -> StatementError {
+    let source = serde::de::Error::missing_field(name);
+    StatementError::Json { source: CanonicalError::Form { source } }
+}
+
+/// Whether a revision of sources may be a subject: it has no file to digest (SLSA, Source track).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Revisions {
+    Refused,
+    Taken,
+}
+
+/// What must hold of subjects whoever wrote them.
+fn sound(subjects: &[Descriptor], revisions: Revisions) -> Result<(), StatementError> {
+    if subjects.is_empty() {
+        return Err(StatementError::NoSubject);
+    }
+    let mut names = BTreeSet::new();
+    for (index, subject) in subjects.iter().enumerate() {
+        subject.sound(&format!("subject {index}"))?;
+        if let Some(name) = &subject.name
+            && !names.insert(name)
+        {
+            return Err(StatementError::SameName { name: name.clone() });
+        }
+        let revision = revisions == Revisions::Taken && subject.digest.contains(digest_set::GIT_COMMIT);
+        if !subject.digest.contains(digest_set::SHA256) && !revision {
+            return Err(StatementError::NoSha256 { name: subject.named() });
+        }
+    }
+    Ok(())
 }
 
 impl Statement {
     /// The statement that `bytes` are. Verify them first.
     pub fn parse(bytes: &[u8]) -> Result<Self, StatementError> {
-        let head: Head = canonical::parse(bytes, Limits::ENVELOPE).map_err(|source| StatementError::Json { source })?;
-        if head.kind != STATEMENT_TYPE {
-            return Err(StatementError::Type { found: head.kind });
-        }
-        let (subject, predicate) = match head.predicate_type.as_str() {
-            provenance::TYPE => read(bytes, |p| Predicate::Provenance(Box::new(p)))?,
-            comparison::TYPE => read(bytes, |p| Predicate::Comparison(Box::new(p)))?,
-            summary::TYPE => read(bytes, |p| Predicate::Summary(Box::new(p)))?,
-            _ => read(bytes, |value| Predicate::Other { kind: head.predicate_type, value })?,
-        };
-        let statement = Self { subject, predicate };
-        statement.sound()?;
-        Ok(statement)
+        Payload::read(bytes)?.statement()
     }
 
     /// The canonical bytes, if it is one that we write.
@@ -202,24 +260,11 @@ impl Statement {
 
     /// What must hold whoever wrote it.
     fn sound(&self) -> Result<(), StatementError> {
-        if self.subject.is_empty() {
-            return Err(StatementError::NoSubject);
-        }
-        let mut names = BTreeSet::new();
-        for (index, subject) in self.subject.iter().enumerate() {
-            subject.sound(&format!("subject {index}"))?;
-            if let Some(name) = &subject.name
-                && !names.insert(name)
-            {
-                return Err(StatementError::SameName { name: name.clone() });
-            }
-            // A summary about a revision of sources has no file to digest (SLSA, Source track).
-            let revision =
-                matches!(self.predicate, Predicate::Summary(_)) && subject.digest.contains(digest_set::GIT_COMMIT);
-            if !subject.digest.contains(digest_set::SHA256) && !revision {
-                return Err(StatementError::NoSha256 { name: subject.named() });
-            }
-        }
+        let revisions = match &self.predicate {
+            Predicate::Summary(_) => Revisions::Taken,
+            Predicate::Provenance(_) | Predicate::Comparison(_) | Predicate::Other { .. } => Revisions::Refused,
+        };
+        sound(&self.subject, revisions)?;
         match &self.predicate {
             Predicate::Provenance(provenance) => provenance.sound(),
             Predicate::Comparison(comparison) => comparison.sound(&self.subject),
@@ -239,15 +284,6 @@ impl Predicate {
             Self::Other { kind, .. } => kind,
         }
     }
-}
-
-fn read<P: DeserializeOwned>(
-    bytes: &[u8],
-    made: impl FnOnce(P) -> Predicate,
-) -> Result<(Vec<Descriptor>, Predicate), StatementError> {
-    let wrong = |source| StatementError::Json { source: CanonicalError::Form { source } };
-    let read: Read<P> = serde_json::from_slice(bytes).map_err(wrong)?;
-    Ok((read.subject, made(read.predicate)))
 }
 
 #[cfg(test)]

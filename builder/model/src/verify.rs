@@ -1,7 +1,7 @@
 //! The verifier: from files and keys to a decision, by the algorithm of docs/attestation.md.
 //!
 //! Pure. The caller hashes the artifact, reads evidence, and says what time it is; no byte comes from anywhere else. A
-//! [`Verifier`] judges each candidate by itself ([`Verifier::admit`], in any order, on any thread), [`Evidence`] holds what
+//! [`Verifier`] judges each candidate by itself ([`Verifier::judge`], in any order, on any thread), [`Evidence`] holds what
 //! remains, and [`Verifier::decide`] decides on one artifact. [`verify`] does all three. Whatever is missing, unknown or
 //! contradicted fails closed: ignoring evidence can cost a yes and never give one.
 
@@ -12,9 +12,11 @@ mod decide;
 mod decision;
 mod evidence;
 mod fact;
+mod foreign;
 mod inclusion;
 mod issue;
 mod observe;
+mod oss_rebuild;
 mod provenance;
 mod sbom;
 mod supplement;
@@ -39,6 +41,7 @@ pub use decide::MOST_STATEMENTS;
 pub use decision::{Achieved, Answer, Artifact, Decision, Said};
 pub use evidence::Evidence;
 pub use fact::{Built, Claim, Compared, Fact, Judged, Speaker, Subject};
+pub use foreign::Clearsigned;
 pub use inclusion::{Growth, Pinned};
 pub use issue::{IssueError, Issuer, summary};
 pub use observe::observe;
@@ -136,10 +139,13 @@ impl<'a> Verifier<'a> {
             .iter()
             .filter_map(|key| speakers.get(&key.id()).map(|speaker| (key.id(), (key.clone(), *speaker))))
             .collect();
-        if keys.is_empty() {
+        if keys.is_empty() && policy.rebuilders.iter().all(|rebuilder| rebuilder.openpgp.is_empty()) {
             return Err(VerifierError::NoKeys { named });
         }
-        let able = policy.rebuilders.iter().filter(|rebuilder| rebuilder.keys.iter().any(|key| keys.contains_key(key)));
+        // Whether the certificate of an OpenPGP key is there, its reader knows.
+        let able = policy.rebuilders.iter().filter(|rebuilder| {
+            !rebuilder.openpgp.is_empty() || rebuilder.keys.iter().any(|key| keys.contains_key(key))
+        });
         let there = able.map(|rebuilder| rebuilder.operator.as_str()).collect::<std::collections::BTreeSet<_>>().len();
         let wanted = policy.threshold.identical;
         if there < wanted as usize {
@@ -186,8 +192,10 @@ impl<'a> Verifier<'a> {
 pub fn verify(artifact: &Artifact, candidates: &[Candidate<'_>], given: &Given<'_>) -> Result<Decision, VerifierError> {
     let verifier = Verifier::new(given)?;
     let mut evidence = Evidence::default();
+    let mut admissions = Vec::new();
     for candidate in candidates {
-        evidence.add(verifier.admit(candidate));
+        verifier.judge(candidate, &mut admissions);
+        admissions.drain(..).for_each(|admission| evidence.add(admission));
     }
     Ok(verifier.decide(artifact, &evidence))
 }

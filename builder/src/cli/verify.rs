@@ -117,7 +117,8 @@ impl Verify {
         let (policy, log) = load(&self.policy)?;
         self.refuse_usage(&policy)?;
         let beside = |name: &str| self.policy.parent().unwrap_or(Path::new("")).join(name);
-        let keys = evidence::keys(&self.keys.clone().unwrap_or_else(|| beside("keys")))?;
+        let directory = self.keys.clone().unwrap_or_else(|| beside("keys"));
+        let keys = evidence::keys(&directory)?;
         let pins = policy.log.pinned_checkpoint.as_deref().map(|name| Pins::open(&beside(name))).transpose()?;
         let now = match self.now {
             Some(now) => now,
@@ -125,7 +126,10 @@ impl Verify {
         };
         let feed = self.osv.as_deref().map(feed).transpose()?;
         let artifacts = self.hashed()?;
-        let shelf = Shelf::open(&self.evidence, Limits::default())?;
+        let certificates = evidence::Certificates::read(&directory, now)
+            .with_context(|| format!("OpenPGP certificates in {}", directory.display()))
+            .map_err(|error| Failure { kind: Kind::BadInput, error })?;
+        let shelf = Shelf::open(&self.evidence, Limits::default())?.trusting(certificates);
         let none = std::collections::BTreeMap::new();
         let given = Given {
             policy: &policy,

@@ -1,9 +1,9 @@
-//! Public keys from a directory. Which of them count, the policy says.
+//! Public keys from a directory: PEM, or a line of Nix's (`NAME:BASE64`). Which of them count, the policy says.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kiln_model::key::{KeyError, PublicKey};
+use kiln_model::key::{KeyError, PublicKey, nix};
 
 use crate::exit::Kind;
 
@@ -61,6 +61,8 @@ pub fn keys(directory: &Path) -> Result<Vec<PublicKey>, KeysError> {
         // A secret key, or a key of another format, in the same directory is nobody's evidence.
         if text.contains("-----BEGIN PUBLIC KEY-----") {
             keys.push(PublicKey::from_pem(&text).map_err(|source| KeysError::Key { path, source })?);
+        } else if let Ok(key) = nix::parse_public(&text) {
+            keys.push(key);
         }
     }
     Ok(keys)

@@ -1,26 +1,29 @@
 //! The files of evidence: found first, then read and judged in parallel, each once.
 //!
-//! By their names: `.json` is an envelope or bundle, `.jsonl` many, `.tlog-proof` a proof of the envelope whose id or file it is
-//! named after. A directory with tiles is a log. Whatever else lies there is nobody's evidence and is not opened.
+//! By their names: `.json` is an envelope or bundle, `.jsonl` many, `.link` an in-toto link, `.narinfo` what a cache of Nix's says,
+//! `.buildinfo` Debian's record of a build, `.tlog-proof` a proof of the envelope whose id or file it is named after; a single one may be compressed with zstd. A directory with tiles is a log. Whatever else lies there is nobody's evidence and is not opened.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use kiln_model::digest::Digest;
 use kiln_model::envelope::EnvelopeId;
 use kiln_model::log::tree::Tree;
 use kiln_model::log::{LogError, tile::Tile};
-use kiln_model::verify::{Admission, Candidate, Evidence, Source, Verifier};
+use kiln_model::verify::{Admission, Candidate, Clearsigned, Evidence, Source, Verifier};
 use rayon::prelude::*;
 
 use super::lines::Blocks;
-use super::{EvidenceError, Limits};
+use super::{Certificates, EvidenceError, Limits};
 
 /// Files that are judged before their facts are put together.
 const BATCH: usize = 256;
+
+/// How a frame of zstd begins: rebuilderd keeps its links so.
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Bytes of the largest proof; a longer one is none.
 const MOST_PROOF_BYTES: u64 = kiln_model::log::proof::MOST_BYTES as u64;
@@ -38,6 +41,8 @@ pub struct Shelf {
     /// Directories with the tiles of a log, by its origin.
     logs: HashMap<String, PathBuf>,
     seen: usize,
+    /// What clear-signed files are held against.
+    certificates: Option<Certificates>,
 }
 
 impl Shelf {
@@ -57,6 +62,11 @@ impl Shelf {
         shelf.files.sort_unstable();
         shelf.lines.sort_unstable();
         Ok(shelf)
+    }
+
+    /// The same, with whose certificates clear-signed files are read.
+    pub fn trusting(self, certificates: Certificates) -> Self {
+        Self { certificates: Some(certificates), ..self }
     }
 
     fn directory(&mut self, directory: &Path, root: &Path, depth: usize) -> Result<(), EvidenceError> {
@@ -150,30 +160,40 @@ impl Shelf {
         };
         self.files.par_chunks(BATCH).try_for_each(|files| {
             let mut bytes = Vec::new();
-            let admissions = files.iter().map(|path| self.judge_file(path, &mut bytes, verifier));
-            add(admissions.collect::<Result<_, _>>()?);
+            let mut admissions = Vec::new();
+            files.iter().try_for_each(|path| self.judge_file(path, &mut bytes, verifier, &mut admissions))?;
+            add(admissions);
             Ok(())
         })?;
-        for path in &self.lines {
-            let file = File::open(path).map_err(unreadable(path))?;
-            let name: std::sync::Arc<str> = path.display().to_string().into();
-            let judge = |line: &[u8], number: u32| {
-                let source = Source { file: std::sync::Arc::clone(&name), line: Some(number) };
-                verifier.admit(&Candidate { source, bytes: line, named: None, proof: None })
+        // One queue of blocks for all files of lines, so that no processor waits where a file ends.
+        let blocks = self.lines.iter().flat_map(|path| {
+            let name: Arc<str> = path.display().to_string().into();
+            let opened = File::open(path).map(|file| Blocks::of(file, self.limits.candidate));
+            let (blocks, failed) = match opened {
+                Ok(blocks) => (Some(blocks), None),
+                Err(error) => (None, Some(Err(error))),
             };
-            Blocks::of(file, self.limits.candidate).par_bridge().try_for_each(|block| {
-                let block = block.map_err(unreadable(path))?;
-                let lines = block.lines().map(|(line, number)| match line {
-                    Some(line) => judge(line, number),
-                    None => Admission::Ignored {
-                        source: Source { file: std::sync::Arc::clone(&name), line: Some(number) },
-                        why: format!("a line of more than {} bytes", self.limits.candidate),
-                    },
-                });
-                add(lines.collect());
-                Ok(())
-            })?;
-        }
+            let blocks = blocks.into_iter().flatten().chain(failed);
+            blocks.map(move |block| block.map(|block| (Arc::clone(&name), block)).map_err(unreadable(path)))
+        });
+        blocks.par_bridge().try_for_each(|block| {
+            let (name, block) = block?;
+            let mut admissions = Vec::new();
+            for (line, number) in block.lines() {
+                let source = Source { file: Arc::clone(&name), line: Some(number) };
+                match line {
+                    Some(bytes) => {
+                        verifier.judge(&Candidate { source, bytes, named: None, proof: None }, &mut admissions);
+                    }
+                    None => {
+                        let why = format!("a line of more than {} bytes", self.limits.candidate);
+                        admissions.push(Admission::Ignored { source, why });
+                    }
+                }
+            }
+            add(admissions);
+            Ok(())
+        })?;
         Ok(evidence.into_inner().expect("no thread panics with the lock"))
     }
 
@@ -203,10 +223,18 @@ impl Shelf {
         path: &Path,
         bytes: &mut Vec<u8>,
         verifier: &Verifier<'_>,
-    ) -> Result<Admission, EvidenceError> {
+        out: &mut Vec<Admission>,
+    ) -> Result<(), EvidenceError> {
         let source = Source { file: path.display().to_string().into(), line: None };
         if !self.bytes(path, bytes)? {
-            return Ok(Admission::Ignored { source, why: format!("more than {} bytes", self.limits.candidate) });
+            out.push(Admission::Ignored { source, why: format!("more than {} bytes", self.limits.candidate) });
+            return Ok(());
+        }
+        if extension(path) == "buildinfo" {
+            let why = || "nobody said whose certificates to read it with".to_owned();
+            let none = || Clearsigned::Unsigned { why: why() };
+            verifier.buildinfo(&source, self.certificates.as_ref().map_or_else(none, |c| c.judge(bytes)), out);
+            return Ok(());
         }
         let beside = match self.beside.is_empty() {
             true => None,
@@ -216,7 +244,8 @@ impl Shelf {
                 .map(|path| proof(path).map_err(unreadable(path)))
                 .transpose()?,
         };
-        Ok(verifier.admit(&Candidate { source, bytes, named: id_of(path), proof: beside.as_deref() }))
+        verifier.judge(&Candidate { source, bytes, named: id_of(path), proof: beside.as_deref() }, out);
+        Ok(())
     }
 
     /// Reads a file unless it is too long.
@@ -225,6 +254,14 @@ impl Shelf {
         let limit = self.limits.candidate as u64;
         let file = File::open(path).map_err(unreadable(path))?;
         file.take(limit + 1).read_to_end(bytes).map_err(unreadable(path))?;
+        if bytes.starts_with(&ZSTD) && bytes.len() as u64 <= limit {
+            let packed = std::mem::take(bytes);
+            let unpacked = zstd::Decoder::new(&packed[..]).and_then(|unpack| unpack.take(limit + 1).read_to_end(bytes));
+            if unpacked.is_err() {
+                // What cannot be unpacked is nobody's evidence, as it stands.
+                *bytes = packed;
+            }
+        }
         Ok(bytes.len() as u64 <= limit)
     }
 }
@@ -236,7 +273,12 @@ fn proof(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 fn is_evidence(path: &Path) -> bool {
-    matches!(extension(path), "json" | "jsonl" | "tlog-proof")
+    match extension(path) {
+        "json" | "jsonl" | "tlog-proof" | "link" | "narinfo" | "buildinfo" => true,
+        // Caches are full of compressed archives: only what says that it is a document.
+        "zst" => matches!(extension(&path.with_extension("")), "json" | "link"),
+        _ => false,
+    }
 }
 
 fn extension(path: &Path) -> &str {

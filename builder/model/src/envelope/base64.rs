@@ -9,9 +9,19 @@ pub(super) fn encode(bytes: &[u8]) -> String {
 }
 
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-    // The decoder also takes one text after another, each with its padding.
-    let text = Some(text).filter(|text| !text.trim_end_matches('=').contains('='))?.as_bytes();
+    let text = single(text.as_bytes())?;
     BASE64.decode(text).or_else(|_| BASE64URL.decode(text)).ok()
+}
+
+/// In the standard alphabet only.
+pub(super) fn decode_standard(text: &[u8]) -> Option<Vec<u8>> {
+    BASE64.decode(single(text)?).ok()
+}
+
+/// The decoder also takes one text after another, each with its padding.
+fn single(text: &[u8]) -> Option<&[u8]> {
+    let padding = memchr::memchr(b'=', text).unwrap_or(text.len());
+    text[padding..].iter().all(|byte| *byte == b'=').then_some(text)
 }
 
 #[cfg(test)]

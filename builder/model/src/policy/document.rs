@@ -110,6 +110,8 @@ pub(super) struct Rebuilder {
     pub(super) valid: Vec<String>,
     #[serde(default)]
     pub(super) revoked_after: String,
+    #[serde(default)]
+    pub(super) accepts: Vec<String>,
 }
 
 #[derive(Deserialize)]

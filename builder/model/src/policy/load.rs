@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::{self, Document};
 use super::licence::{self, Licences};
 use super::{
-    Artifact, BreakGlass, Equivalents, Field, Flaky, HIGHEST_BUILD_LEVEL, Inclusion, Independence, Inputs, Log, Needed,
-    OnDissent, Pattern, Policy, PolicyError, Provenance, Rebuilder, Runtime, RuntimeEvent, SCHEMA, Sbom, SbomProfile,
-    Threshold, Unknown, Validity, Verifier, Vulns,
+    Artifact, BreakGlass, Equivalents, Field, Flaky, Form, HIGHEST_BUILD_LEVEL, Inclusion, Independence, Inputs, Log,
+    Needed, OnDissent, Pattern, Policy, PolicyError, Provenance, Rebuilder, Runtime, RuntimeEvent, SCHEMA, Sbom,
+    SbomProfile, Threshold, Unknown, Validity, Verifier, Vulns,
 };
 use crate::digest::Digest;
 use crate::key::KeyId;
@@ -91,10 +91,38 @@ pub(super) fn policy(document: Document, digest: Digest) -> Loaded<Policy> {
 
 /// Where each key was first seen.
 #[derive(Default)]
-struct Keys(BTreeMap<KeyId, Field>);
+struct Keys(BTreeMap<KeyId, Field>, BTreeMap<String, Field>);
 
 impl Keys {
+    /// Keys of a rebuilder: ours, and those of OpenPGP.
+    fn of_rebuilder(&mut self, place: &str, texts: &[String]) -> Loaded<(BTreeSet<KeyId>, BTreeSet<String>)> {
+        let (foreign, ours): (Vec<_>, Vec<_>) =
+            texts.iter().enumerate().partition(|(_, text)| text.starts_with("openpgp:"));
+        let expected = "the fingerprint of an OpenPGP key: openpgp: and 40 or 64 hexadecimal digits";
+        let mut openpgp = BTreeSet::new();
+        for (number, text) in foreign {
+            let here = field(&format!("{place}[{number}]"));
+            let hex = text.strip_prefix("openpgp:").unwrap_or_default().to_ascii_uppercase();
+            if !(matches!(hex.len(), 40 | 64) && hex.bytes().all(|b| b.is_ascii_hexdigit())) {
+                return Err(PolicyError::Value { field: here, found: text.clone(), expected });
+            }
+            if let Some(first) = self.1.get(&hex) {
+                return Err(PolicyError::KeyTwice { field: here, key: text.clone(), first: first.clone() });
+            }
+            self.1.insert(hex.clone(), here);
+            openpgp.insert(hex);
+        }
+        if ours.is_empty() && !openpgp.is_empty() {
+            return Ok((BTreeSet::new(), openpgp));
+        }
+        Ok((self.numbered(place, &ours)?, openpgp))
+    }
+
     fn take(&mut self, place: &str, texts: &[String]) -> Loaded<BTreeSet<KeyId>> {
+        self.numbered(place, &texts.iter().enumerate().collect::<Vec<_>>())
+    }
+
+    fn numbered(&mut self, place: &str, texts: &[(usize, &String)]) -> Loaded<BTreeSet<KeyId>> {
         if texts.is_empty() {
             return Err(PolicyError::Empty {
                 field: field(place),
@@ -102,7 +130,7 @@ impl Keys {
             });
         }
         let mut keys = BTreeSet::new();
-        for (number, text) in texts.iter().enumerate() {
+        for &(number, text) in texts {
             let here = field(&format!("{place}[{number}]"));
             let expected =
                 "the fingerprint of a key: sha256: and 64 lower-case hexadecimal digits; see `kiln key show`";
@@ -139,14 +167,25 @@ fn rebuilders(documents: Vec<document::Rebuilder>, keys: &mut Keys) -> Loaded<Ve
                 way_out: "operators are what is counted; name who runs it",
             });
         }
+        let (keys, openpgp) = keys.of_rebuilder(&format!("{place}.keys"), &document.keys)?;
         Ok(Rebuilder {
             id,
             operator: document.operator.trim().to_owned(),
-            keys: keys.take(&format!("{place}.keys"), &document.keys)?,
+            keys,
+            openpgp,
             max_slsa_level: build_level(&format!("{place}.max_slsa_level"), document.max_slsa_level)?,
             validity: validity(&place, &document.valid, &document.revoked_after)?,
+            accepts: forms(&format!("{place}.accepts"), document.accepts)?,
         })
     })
+}
+
+fn forms(place: &str, words: Vec<String>) -> Loaded<BTreeSet<Form>> {
+    let expected = "in-toto-link, narinfo or oss-rebuild; provenance in envelopes needs no mention";
+    let known = |number, found: String| {
+        Form::named(&found).ok_or(PolicyError::Value { field: field(&format!("{place}[{number}]")), found, expected })
+    };
+    Ok(numbered(words, known)?.into_iter().collect())
 }
 
 fn validity(place: &str, valid: &[String], revoked_after: &str) -> Loaded<Validity> {

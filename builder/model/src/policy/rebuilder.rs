@@ -15,10 +15,47 @@ pub struct Rebuilder {
     pub operator: String,
     /// Fingerprints of its keys.
     pub keys: BTreeSet<KeyId>,
+    /// Fingerprints of its OpenPGP keys, in capitals: `.buildinfo` files that these signed are its word.
+    pub openpgp: BTreeSet<String>,
     /// The highest level of SLSA's build track that its provenance is given.
     pub max_slsa_level: u8,
     /// When its keys are believed.
     pub validity: Validity,
+    /// Others' forms of evidence that are taken from its keys, beside provenance.
+    pub accepts: BTreeSet<Form>,
+}
+
+/// A form in which others say that they rebuilt something. Each says less than provenance of ours does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// in-toto's links, as rebuilderd signs them.
+    Link,
+    /// Signatures in the narinfo of a store path.
+    NarInfo,
+    /// OSS-Rebuild's provenance and its statement of equivalence.
+    OssRebuild,
+    /// Debian's records of a build. Accepted where a rebuilder has an OpenPGP key: it signs nothing else.
+    Buildinfo,
+}
+
+impl Form {
+    /// Those that are accepted by name.
+    const NAMED: [Self; 3] = [Self::Link, Self::NarInfo, Self::OssRebuild];
+
+    /// The word in policies.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Link => "in-toto-link",
+            Self::NarInfo => "narinfo",
+            Self::OssRebuild => "oss-rebuild",
+            Self::Buildinfo => "buildinfo",
+        }
+    }
+
+    /// The form that this word stands for.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::NAMED.into_iter().find(|form| form.as_str() == word)
+    }
 }
 
 /// An issuer of summaries.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DigestSet, StatementError};
+use super::{DigestSet, DigestSetError, StatementError};
 
 /// One thing. At least one of `uri`, `digest` and `content` is there.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -68,9 +68,17 @@ impl Descriptor {
 
     /// It says something, and its digests are some. `of` names it in errors.
     pub(super) fn sound(&self, of: &str) -> Result<(), StatementError> {
-        if self.uri.is_none() && self.digest.is_empty() && self.content.is_none() {
-            return Err(StatementError::Empty { of: of.into() });
-        }
-        self.digest.sound().map_err(|source| StatementError::Digest { of: of.into(), source })
+        let says = self.uri.is_some() || !self.digest.is_empty() || self.content.is_some();
+        sound(says.then_some(()), self.digest.sound(), || of.into())
     }
+}
+
+/// The rule for all descriptors: something is said, and the digests are some.
+pub(super) fn sound(
+    says: Option<()>,
+    digests: Result<(), DigestSetError>,
+    of: impl Fn() -> String,
+) -> Result<(), StatementError> {
+    says.ok_or_else(|| StatementError::Empty { of: of() })?;
+    digests.map_err(|source| StatementError::Digest { of: of(), source })
 }

@@ -3,6 +3,7 @@
 //! [`Provenance`] holds what anybody's build says; what ours says is decided in [`build`]. A builder's id is its word alone:
 //! which level, if any, it stands for is what a policy grants to the pair of it and a key.
 
+mod brief;
 pub mod build;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use serde_json::Value;
 use super::{Descriptor, StatementError, digest_set, time};
 use crate::outcome::Moment;
 
+pub(crate) use brief::{Brief, Input};
 pub use build::{BUILD_TYPE, External, Signer};
 
 /// Its `predicateType`; the same for all of SLSA 1.

@@ -8,12 +8,12 @@ use super::check::{Check, Code, Status};
 use super::fact::{self, Claim, Compared, Fact, Judged, Speaker, Subject};
 use super::inclusion::Shown;
 use super::time::{self, Times};
-use super::{Verifier, provenance};
+use super::{Verifier, foreign, oss_rebuild, provenance};
 use crate::envelope::{Envelope, EnvelopeError, EnvelopeId, Signature, Verified};
 use crate::key::{KeyId, PublicKey};
 use crate::log::Proof;
-use crate::policy::Inclusion;
-use crate::statement::{Comparison, ComparisonResult, Predicate, Statement, Summary};
+use crate::policy::{Form, Inclusion};
+use crate::statement::{Comparison, ComparisonResult, Descriptor, Payload, Predicate, StatementError, Summary};
 
 /// What became of a candidate.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,11 +46,10 @@ impl Verifier<'_> {
     pub fn admit(&self, candidate: &Candidate<'_>) -> Admission {
         let source = &candidate.source;
         let ignored = |why: String| Admission::Ignored { source: source.clone(), why };
-        let Read { envelope, mut proofs } = match candidate::read(candidate.bytes) {
+        let Read { envelope, id: found, mut proofs } = match candidate::read(candidate.bytes) {
             Ok(read) => read,
             Err(why) => return ignored(why),
         };
-        let found = candidate::id(candidate.bytes, &envelope);
         if let Some(named) = candidate.named.filter(|named| *named != found) {
             return Admission::Refused(
                 Check::new(
@@ -70,7 +69,7 @@ impl Verifier<'_> {
             Err(key) => return Admission::Refused(tampered(key).about(found, source.to_string())),
         };
         // One statement by one key is one fact, in whatever spelling storage hands it out.
-        let id = own_id(&envelope, found, key);
+        let id = own_id(&envelope, found, key, &self.keys[&key].0);
         if self.policy.threshold.disregard.contains(&id.digest())
             || self.policy.threshold.disregard.contains(&found.digest())
         {
@@ -96,7 +95,7 @@ impl Verifier<'_> {
             }
         }
         let mut shown = match &self.logs {
-            Some(logs) => logs.judge(&envelope, key, &proofs),
+            Some(logs) => logs.judge(&envelope, &self.keys[&key].0, &proofs),
             None => Shown::default(),
         };
         if let Some(check) = shown.failures.iter().find(|check| check.status == Status::Tampered) {
@@ -112,37 +111,25 @@ impl Verifier<'_> {
                 "fetch it again",
             )
         }));
-        let statement = match verified.statement() {
-            Ok(statement) => statement,
-            Err(error) => {
-                return refused(Check::new(
-                    Code::Statement,
-                    Status::NotCounted,
-                    "payload",
-                    "an in-toto statement",
-                    candidate::chain(&error),
-                    "ask its rebuilder for one that others can read",
-                ));
-            }
-        };
-        let speaker = self.keys[&key.id()].1;
+        let speaker = self.keys[&key].1;
         let times = Times { existed: shown.existed, fresh: shown.fresh, finished: None };
-        let context = Context { source, id, key: key.id(), speaker, times, shown };
-        match self.fact(context, statement, verified.payload()) {
+        let context = Context { source, id, key, speaker, times, shown };
+        let fact = verified.read().map_err(|error| unreadable(&error)).and_then(|payload| self.fact(context, &payload));
+        match fact {
             Ok(fact) => Admission::Fact(Box::new(fact)),
             Err(check) => refused(check),
         }
     }
 
     /// The payload and the key of the policy that signed it; the key, if an envelope names it that it did not sign.
-    fn verified(&self, envelope: &Envelope, id: EnvelopeId) -> Result<Option<(Verified, &PublicKey)>, KeyId> {
+    fn verified(&self, envelope: &Envelope, id: EnvelopeId) -> Result<Option<(Verified, KeyId)>, KeyId> {
         let signatures = envelope.signatures();
         let named = |signature: &Signature| self.named(signature.keyid.as_deref()?);
         let mut found = None;
         for by in signatures.iter().filter_map(named) {
             let key = &self.keys[&by].0;
-            match envelope.verified_as(key, || id) {
-                Ok(verified) => found = found.or(Some((verified, key))),
+            match envelope.verified_as(key, by, || id) {
+                Ok(verified) => found = found.or(Some((verified, by))),
                 Err(_) => return Err(by),
             }
         }
@@ -151,9 +138,9 @@ impl Verifier<'_> {
         if found.is_some() || signatures.iter().all(foreign) {
             return Ok(found);
         }
-        for (key, _) in self.keys.values() {
-            match envelope.verified_as(key, || id) {
-                Ok(verified) => return Ok(Some((verified, key))),
+        for (by, (key, _)) in &self.keys {
+            match envelope.verified_as(key, *by, || id) {
+                Ok(verified) => return Ok(Some((verified, *by))),
                 Err(EnvelopeError::Tampered { key }) => return Err(key),
                 Err(_) => {}
             }
@@ -162,23 +149,40 @@ impl Verifier<'_> {
     }
 
     /// Which key of the policy a keyid names: by SPKI or as securesystemslib has it.
-    fn named(&self, keyid: &str) -> Option<KeyId> {
+    pub(super) fn named(&self, keyid: &str) -> Option<KeyId> {
         let id = keyid.parse::<KeyId>().ok()?;
         if self.keys.contains_key(&id) { Some(id) } else { self.other_ids.get(&id).copied() }
     }
 
     /// What remains of a statement.
-    fn fact(&self, mut context: Context<'_>, statement: Statement, payload: &[u8]) -> Result<Fact, Check> {
-        let subjects = fact::subjects(&statement.subject);
+    fn fact(&self, mut context: Context<'_>, payload: &Payload<'_>) -> Result<Fact, Check> {
+        let unreadable = |error: StatementError| unreadable(&error);
+        if payload.predicate_type().map_err(unreadable)? == crate::statement::provenance::TYPE {
+            let (subject, provenance) = payload.provenance().map_err(unreadable)?;
+            let rebuilder = self.rebuilder(&context, "builder.id", &provenance.builder.id)?;
+            context.times.finished = provenance.metadata.finished_on;
+            let accepted = self.accepts(context.speaker, Form::OssRebuild);
+            let (claim, mut failures) = match provenance.build_type.as_str() {
+                oss_rebuild::EQUIVALENCE if !accepted => return Err(foreign::unaccepted(Form::OssRebuild)),
+                oss_rebuild::EQUIVALENCE => {
+                    let compared = oss_rebuild::compared(&provenance, &subject, rebuilder)?;
+                    (Claim::Compared(Box::new(compared)), Vec::new())
+                }
+                oss_rebuild::REBUILD if accepted => {
+                    (Claim::Built(Box::new(oss_rebuild::built(&provenance, rebuilder))), self.unsaid())
+                }
+                _ => {
+                    let (built, failures) = provenance::judge(&provenance, rebuilder, self.policy, &self.licences);
+                    (Claim::Built(Box::new(built)), failures)
+                }
+            };
+            failures.extend(time::age(context.times, self.policy, self.now));
+            let purls = fact::purls(subject.iter()).into_vec();
+            return Ok(self.kept(context, payload, &subject, purls, claim, failures));
+        }
+        let statement = payload.statement().map_err(unreadable)?;
         let mut purls = fact::purls(statement.subject.iter()).into_vec();
-        let (claim, mut failures) = match statement.predicate {
-            Predicate::Provenance(provenance) => {
-                let rebuilder = self.rebuilder(&context, "builder.id", &provenance.run_details.builder.id)?;
-                context.times.finished = provenance.run_details.metadata.finished_on;
-                let (built, mut failures) = provenance::judge(&provenance, rebuilder, self.policy, &self.licences);
-                failures.extend(time::age(context.times, self.policy, self.now));
-                (Claim::Built(Box::new(built)), failures)
-            }
+        let (claim, failures) = match statement.predicate {
             Predicate::Comparison(comparison) => {
                 let rebuilder = self.rebuilder(&context, "rebuilder.id", &comparison.rebuilder.id)?;
                 context.times.finished = Some(comparison.finished_on);
@@ -195,7 +199,21 @@ impl Verifier<'_> {
                 let speaker = context.speaker;
                 (Claim::Other { speaker, kind: kind.into(), value: Box::new(value) }, Vec::new())
             }
+            Predicate::Provenance(_) => unreachable!("provenance is read in brief, above"),
         };
+        Ok(self.kept(context, payload, &statement.subject, purls, claim, failures))
+    }
+
+    /// The fact, with what its key and its place in a log make of it.
+    fn kept(
+        &self,
+        mut context: Context<'_>,
+        payload: &Payload<'_>,
+        subjects: &[Descriptor],
+        purls: Vec<Box<str>>,
+        claim: Claim,
+        mut failures: Vec<Check>,
+    ) -> Fact {
         let disagrees = matches!(&claim, Claim::Compared(c) if c.result == ComparisonResult::Different);
         if let Speaker::Rebuilder(number) = context.speaker {
             failures.extend(time::key(context.times, self.policy.rebuilders[number].validity, self.now));
@@ -211,11 +229,12 @@ impl Verifier<'_> {
                 "fetch its .tlog-proof; kiln evidence pull does",
             ));
         }
-        let whole = self.keeps_statements.then(|| serde_json::from_slice(payload).ok()).flatten().map(Box::new);
+        let whole = self.keeps_statements.then(|| payload.value()).flatten().map(Box::new);
+        let subjects = fact::subjects(subjects);
         let (id, key, source) = (context.id, context.key, context.source.clone());
         let failures = failures.into_iter().map(|check| check.about(id, source.to_string())).collect();
         let existed = context.times.existed;
-        Ok(Fact { id, source, key, subjects, purls: purls.into(), existed, failures, claim, whole })
+        Fact { id, source, key, subjects, purls: purls.into(), existed, failures, claim, whole }
     }
 
     /// The rebuilder with this key, if the statement says its id.
@@ -276,6 +295,7 @@ fn compared(comparison: Comparison, rebuilder: usize) -> Compared {
         rebuilder,
         result: comparison.result,
         provenance: comparison.provenance.and_then(|link| link.digest.sha256()).map(EnvelopeId::new),
+        made: None,
         produced: fact::subjects(&comparison.produced),
         normalised: comparison.normalised_digest.as_ref().and_then(|set| Subject::of(set).sha256),
         normalisers: comparison.normalisers.iter().map(normaliser).collect(),
@@ -285,8 +305,8 @@ fn compared(comparison: Comparison, rebuilder: usize) -> Compared {
 }
 
 /// The envelope's id with this signature alone and the key's own name.
-fn own_id(envelope: &Envelope, found: EnvelopeId, key: &PublicKey) -> EnvelopeId {
-    let hex = key.id().to_string();
+fn own_id(envelope: &Envelope, found: EnvelopeId, id: KeyId, key: &PublicKey) -> EnvelopeId {
+    let hex = id.to_string();
     let signatures = envelope.signatures();
     if let [signature] = signatures
         && signature.keyid.as_ref() == Some(&hex)
@@ -301,7 +321,18 @@ fn own_id(envelope: &Envelope, found: EnvelopeId, key: &PublicKey) -> EnvelopeId
     own.map_or(found, |own| own.id())
 }
 
-fn tampered(key: KeyId) -> Check {
+fn unreadable(error: &StatementError) -> Check {
+    Check::new(
+        Code::Statement,
+        Status::NotCounted,
+        "payload",
+        "an in-toto statement",
+        candidate::chain(error),
+        "ask its rebuilder for one that others can read",
+    )
+}
+
+pub(super) fn tampered(key: KeyId) -> Check {
     Check::new(
         Code::Signature,
         Status::Tampered,

@@ -28,6 +28,8 @@ pub enum Code {
     Statement,
     /// Key and id stand together in the policy.
     Pair,
+    /// A form of evidence is one that the policy accepts from its key.
+    Form,
     /// A statement stands in a log.
     Inclusion,
     /// Logs only grew since they were last seen, and are the same for all.
@@ -172,6 +174,7 @@ impl Code {
             Self::Bundle => "bundle",
             Self::Statement => "statement",
             Self::Pair => "pair",
+            Self::Form => "form",
             Self::Inclusion => "inclusion",
             Self::Log => "log",
             Self::CheckpointAge => "checkpoint-age",

@@ -317,7 +317,10 @@ impl Verifier<'_> {
         let (word, count) = if enough { ("REPRODUCED", identical.len()) } else { ("EQUIVALENT", agreeing.len()) };
         levels.extend(Level::own(&format!("KILN_{word}_{count}_OF_{all}")));
         let agreed = vote::verdict(ballots) == Verdict::Reproduced && ballots.iter().all(|b| b.dissent.is_empty());
-        if enough && independent && agreed {
+        // SLSA asks each of them for provenance: a link or a signature of a cache is none.
+        let with = |ballot: &Ballot<'_>| ballot.vote.provenance.is_some_and(|(_, built)| built.form.is_none());
+        let proven = agreeing.iter().all(|ballot| with(ballot));
+        if enough && independent && agreed && proven {
             levels.extend(Level::reproduced(&identical));
         }
         levels

@@ -12,6 +12,7 @@ use crate::digest::Digest;
 use crate::envelope::EnvelopeId;
 use crate::key::KeyId;
 use crate::outcome::Moment;
+use crate::policy::Form;
 use crate::statement::{ComparisonResult, Descriptor, DigestSet, Match};
 
 /// What is left of a statement.
@@ -73,6 +74,8 @@ pub enum Speaker {
 pub struct Built {
     /// Number of the rebuilder in the policy.
     pub rebuilder: usize,
+    /// The form that says it, if that is no provenance of ours or of who says as much.
+    pub form: Option<Form>,
     /// Level of SLSA's build track that the policy grants.
     pub level: u8,
     /// When it ended, by the builder's word.
@@ -98,6 +101,8 @@ pub struct Compared {
     pub result: ComparisonResult,
     /// The envelope of the provenance.
     pub provenance: Option<EnvelopeId>,
+    /// The bytes whose provenance by the same key stands in for that link, where another form has none.
+    pub made: Option<Digest>,
     /// What was made.
     pub produced: Box<[Subject]>,
     /// Digest after the normalisers.

@@ -10,8 +10,7 @@ use serde_json::Value;
 use super::check::{Check, Code, Status};
 use super::fact::{Built, flat};
 use crate::policy::{LicenceError, Licences, Pattern, Policy, Unknown};
-use crate::statement::provenance::{BUILD_TYPE, Signer};
-use crate::statement::{Descriptor, Provenance};
+use crate::statement::provenance::{BUILD_TYPE, Brief, Input, Signer};
 
 /// What builds of ours have beside their subjects: whoever copied another's result has them not. There is a manifest for each
 /// output, whose name may stand before it.
@@ -46,24 +45,23 @@ impl Known {
 }
 
 /// Judges the provenance of the rebuilder with this number.
-pub(super) fn judge(provenance: &Provenance, rebuilder: usize, policy: &Policy, known: &Known) -> (Built, Vec<Check>) {
+pub(super) fn judge(provenance: &Brief<'_>, rebuilder: usize, policy: &Policy, known: &Known) -> (Built, Vec<Check>) {
     let mut failures = Vec::new();
-    let definition = &provenance.build_definition;
     let rules = &policy.provenance;
-    if !rules.build_types.contains(&definition.build_type) {
+    if !rules.build_types.contains(&provenance.build_type) {
         failures.push(Check::new(
             Code::BuildType,
             Status::NotCounted,
             "buildType",
             rules.build_types.iter().cloned().collect::<Vec<_>>().join(" or "),
-            definition.build_type.clone(),
+            provenance.build_type.clone(),
             "add it to provenance.build_types if you know what its parameters mean",
         ));
     }
-    let unexpected = parameters(&definition.external_parameters, policy, &mut failures);
-    let ours = definition.build_type == BUILD_TYPE;
+    let unexpected = parameters(&provenance.external_parameters, policy, &mut failures);
+    let ours = provenance.build_type == BUILD_TYPE;
     let mut level = policy.rebuilders[rebuilder].max_slsa_level;
-    if ours && definition.signer() != Some(Signer::Separate) {
+    if ours && provenance.signer != Some(Signer::Separate) {
         level = level.min(LEVEL_WITHOUT_SEPARATE_SIGNER);
     }
     if unexpected {
@@ -79,8 +77,8 @@ pub(super) fn judge(provenance: &Provenance, rebuilder: usize, policy: &Policy, 
             "it is what rebuilder.max_slsa_level grants, lowered where the signer was within reach of the build",
         ));
     }
-    let byproducts = &provenance.run_details.byproducts;
-    let mut shown = byproducts.iter().filter(|b| b.digest.sha256().is_some()).filter_map(|b| b.name.as_deref());
+    let byproducts = &provenance.byproducts;
+    let mut shown = byproducts.iter().filter(|b| b.digest.by("sha256").is_some()).filter_map(|b| b.name.as_deref());
     let is_manifest = |name: &str| name.strip_suffix(MANIFEST).is_some_and(|of| of.is_empty() || of.ends_with('.'));
     if ours && !(shown.clone().any(|name| name == LOG) && shown.any(is_manifest)) {
         failures.push(Check::new(
@@ -93,30 +91,48 @@ pub(super) fn judge(provenance: &Provenance, rebuilder: usize, policy: &Policy, 
         ));
     }
     let mut denials = Vec::new();
-    for (number, input) in definition.resolved_dependencies.iter().enumerate() {
-        self::input((number, input), policy, known, &mut failures, &mut denials);
+    let licences = &policy.inputs.licences;
+    // Most inputs of a build come under few terms: what passed is not looked up again.
+    let mut passed = None;
+    for (number, input) in provenance.resolved_dependencies.iter().enumerate() {
+        self::input((number, input), policy, &mut failures, &mut denials);
+        if licences.judges() && passed != Some(input.licence()) {
+            match known.judge(input.licence(), licences) {
+                Ok(()) => passed = Some(input.licence()),
+                Err(error) => denials.push(Check::new(
+                    Code::Licence,
+                    Status::Denied,
+                    format!("resolvedDependencies[{number}].annotations.license"),
+                    "terms that inputs.licences allows",
+                    format!("{}: {error}", named(number, input)),
+                    "build it from another input, or change inputs.licences",
+                )),
+            }
+        }
     }
-    let internal = &definition.internal_parameters;
-    let host = internal.get("host").and_then(Value::as_object);
-    let of_host = |name: &str| host.and_then(|host| host.get(name)).and_then(Value::as_str);
-    let system = internal.get("system").and_then(Value::as_str);
     let built = Built {
         rebuilder,
+        form: None,
         level,
-        finished: provenance.run_details.metadata.finished_on,
-        tool: versions(&provenance.run_details.builder.version).into(),
-        platform: [of_host("arch").or(of_host("machine")).or(system), of_host("kernel")]
-            .map(Option::unwrap_or_default)
+        finished: provenance.metadata.finished_on,
+        tool: versions(&provenance.builder.version).into(),
+        platform: provenance
+            .platform
+            .each_ref()
+            .map(|word| word.as_deref().unwrap_or_default())
             .join(" ")
             .trim()
             .into(),
         denials,
         sources: match policy.inputs.source_vsa_min {
-            Some(_) => sources(&definition.resolved_dependencies),
+            Some(_) => sources(&provenance.resolved_dependencies),
             None => Vec::new(),
         },
         inputs: match policy.vulns.judges() {
-            true => super::fact::purls(definition.resolved_dependencies.iter()).into_vec(),
+            true => {
+                let uris = provenance.resolved_dependencies.iter().filter_map(|input| input.uri.as_deref());
+                uris.filter(|uri| uri.starts_with("pkg:")).map(Into::into).collect()
+            }
             false => Vec::new(),
         },
     };
@@ -170,18 +186,12 @@ fn parameters(found: &BTreeMap<String, Value>, policy: &Policy, failures: &mut V
 }
 
 /// Judges one input: what lacks, and what is denied.
-fn input(
-    (number, input): (usize, &Descriptor),
-    policy: &Policy,
-    known: &Known,
-    failures: &mut Vec<Check>,
-    denials: &mut Vec<Check>,
-) {
+fn input((number, input): (usize, &Input<'_>), policy: &Policy, failures: &mut Vec<Check>, denials: &mut Vec<Check>) {
     let rules = &policy.inputs;
-    let named = || input.uri.clone().or_else(|| input.name.clone()).unwrap_or_else(|| format!("number {number}"));
+    let named = || named(number, input);
     let field = |member: &str| format!("resolvedDependencies[{number}].{member}");
     let digests = &input.digest;
-    if rules.undigested == Unknown::Denied && !digests.contains("sha256") && !digests.contains("gitCommit") {
+    if rules.undigested == Unknown::Denied && digests.by("sha256").is_none() && digests.by("gitCommit").is_none() {
         failures.push(Check::new(
             Code::InputDigest,
             Status::NotCounted,
@@ -203,7 +213,7 @@ fn input(
         ));
     }
     for (algorithm, hex) in &rules.deny_digests {
-        if digests.0.get(algorithm) == Some(hex) {
+        if digests.by(algorithm) == Some(hex) {
             denials.push(Check::new(
                 Code::DeniedDigest,
                 Status::Denied,
@@ -214,31 +224,23 @@ fn input(
             ));
         }
     }
-    if rules.licences.judges() {
-        let licence = input.annotations.get("license").and_then(Value::as_str);
-        if let Err(error) = known.judge(licence, &rules.licences) {
-            denials.push(Check::new(
-                Code::Licence,
-                Status::Denied,
-                field("annotations.license"),
-                "terms that inputs.licences allows",
-                format!("{}: {error}", named()),
-                "build it from another input, or change inputs.licences",
-            ));
-        }
-    }
+}
+
+/// A word for an input in messages.
+fn named(number: usize, input: &Input<'_>) -> String {
+    input.uri.as_deref().or(input.name.as_deref()).map_or_else(|| format!("number {number}"), str::to_owned)
 }
 
 /// Where sources are kept, and which revision it is.
-fn sources(inputs: &[Descriptor]) -> Vec<(Box<str>, Box<str>)> {
-    let revision = |input: &Descriptor| {
-        let (uri, commit) = (input.uri.as_deref()?, input.digest.0.get("gitCommit")?);
-        Some((uri.into(), commit.as_str().into()))
+fn sources(inputs: &[Input<'_>]) -> Vec<(Box<str>, Box<str>)> {
+    let revision = |input: &Input<'_>| {
+        let (uri, commit) = (input.uri.as_deref()?, input.digest.by("gitCommit")?);
+        Some((uri.into(), commit.into()))
     };
     inputs.iter().filter_map(revision).collect()
 }
 
 /// Tools with their versions, as one word.
-fn versions(versions: &BTreeMap<String, String>) -> String {
+pub(super) fn versions(versions: &BTreeMap<String, String>) -> String {
     versions.iter().map(|(name, version)| format!("{name} {version}")).collect::<Vec<_>>().join(", ")
 }

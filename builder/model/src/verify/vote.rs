@@ -103,7 +103,15 @@ impl Verifier<'_> {
         compared: &'a Compared,
         evidence: &'a Evidence,
     ) -> Result<Option<Vote<'a>>, Check> {
-        let linked = compared.provenance.and_then(|id| evidence.fact(id));
+        let linked = match (compared.provenance, compared.made) {
+            (Some(id), _) => evidence.fact(id),
+            (None, Some(made)) => {
+                let near = evidence.near(&DigestSet::of(made)).into_iter();
+                let own = near.filter(|other| other.key == fact.key && matches!(other.claim, Claim::Built(_)));
+                own.min_by_key(|other| other.failures.len())
+            }
+            (None, None) => None,
+        };
         let built = linked.and_then(|fact| match &fact.claim {
             Claim::Built(built) => Some((fact, &**built)),
             Claim::Compared(_) | Claim::Judged(_) | Claim::Other { .. } => None,
