@@ -31,6 +31,7 @@ use crate::exit::Kind;
 use crate::nix::DumpError;
 use crate::store::{Store, StoreError};
 
+pub(crate) use digests::NAR;
 pub use written::{Written, separation, write};
 
 /// Who signs, and what is said in every statement.
@@ -49,6 +50,17 @@ pub struct Signer<'a> {
     pub now: Moment,
     /// Where the recipe is published.
     pub published: Published,
+    /// Whether provenance carries recipe and lock.
+    pub texts: Texts,
+}
+
+/// Whether provenance carries recipe and lock, so that it alone says how to build again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Texts {
+    /// It does.
+    Carried,
+    /// It names them by digest.
+    LeftOut,
 }
 
 /// Where a recipe is published, as far as whoever signs says.

@@ -14,7 +14,7 @@ use super::{Failure, Session};
 use crate::build::graph::Graph;
 use crate::exit::{self, Kind};
 use crate::sign::also::Format;
-use crate::sign::{self, Built, Published, SignError, Signer, Written, key_file};
+use crate::sign::{self, Built, Published, SignError, Signer, Texts, Written, key_file};
 
 /// The largest document that is read.
 const LARGEST: u64 = 512 << 20;
@@ -49,6 +49,9 @@ pub(super) struct Attest {
     /// The recipe that a document is about, if it does not say
     #[arg(long, value_name = "DIR")]
     recipe: Option<PathBuf>,
+    /// Name recipe and lock by their digests only: `kiln rebuild` then needs them from elsewhere
+    #[arg(long)]
+    without_recipe: bool,
     /// The same facts in another format, too
     #[arg(long, value_enum, value_name = "FORMAT")]
     also: Vec<Other>,
@@ -121,6 +124,7 @@ impl Attest {
                 commit: self.recipe_commit.clone(),
                 ..Published::default()
             },
+            texts: if self.without_recipe { Texts::LeftOut } else { Texts::Carried },
         };
         let mut written = Vec::new();
         let mut links = Vec::new();
