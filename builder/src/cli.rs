@@ -24,6 +24,7 @@ mod policy;
 mod progress;
 mod publish;
 mod rebuild;
+mod rules;
 mod sandbox;
 mod sbom;
 mod serve;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use kiln_model::envelope::{Envelope, EnvelopeId};
 use kiln_model::format::osv::Advisory;
+use kiln_model::key::TrustBundle;
 use kiln_model::log::LogPolicy;
 use kiln_model::outcome::Moment;
 use kiln_model::policy::{BreakGlass, Policy};
@@ -13,6 +14,7 @@ use kiln_model::verify::{self, Answer, Artifact, Check, Decision, Evidence, Feed
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::rules::Rules;
 use super::{Failure, Session};
 use crate::evidence::{self, Limits, Pins, Shelf};
 use crate::exit::{self, Kind};
@@ -141,8 +143,13 @@ impl Verify {
             .with_context(|| format!("policy {}", self.policy.display()))
             .map_err(|error| Failure { kind: Kind::BadInput, error })?;
         let evidence = shelf.read(&verifier)?;
-        let decisions: Vec<Decision> =
-            artifacts.par_iter().map(|artifact| verifier.decide(artifact, &evidence)).collect();
+        let rules = Rules::load(&policy, &beside, now)?;
+        let decide = |artifact: &Artifact| {
+            let mut decision = verifier.decide(artifact, &evidence);
+            rules.judge(&verifier, &mut decision, &evidence);
+            decision
+        };
+        let decisions: Vec<Decision> = artifacts.par_iter().map(decide).collect();
         let worst = decisions.iter().map(|decision| decision.answer).max_by_key(|answer| answer.weight());
         let code = worst.map_or(exit::YES, Answer::exit_code);
 
@@ -188,9 +195,6 @@ impl Verify {
         }
         if self.purl.is_some() && (self.artifacts.len() != 1 || self.sums.is_some()) {
             return refused("--purl names one artifact: give one".into());
-        }
-        if !policy.rego_modules.is_empty() {
-            return refused("rego.modules: this kiln was built without Rego; leave the modules out".into());
         }
         Ok(())
     }
@@ -300,7 +304,13 @@ pub(super) fn load(path: &Path) -> Result<(Policy, Option<LogPolicy>), Failure> 
     let bad = |error| Failure { kind: Kind::BadInput, error };
     let named = |path: &Path| format!("policy {}", path.display());
     let text = std::fs::read_to_string(path).with_context(|| named(path)).map_err(bad)?;
-    let policy = Policy::parse(&text).with_context(|| named(path)).map_err(bad)?;
+    let mut policy = Policy::parse(&text).with_context(|| named(path)).map_err(bad)?;
+    policy.trust(|name| {
+        let file = path.parent().unwrap_or(Path::new("")).join(name);
+        let reading = || format!("trust bundle {}", file.display());
+        let bytes = std::fs::read(&file).with_context(reading).map_err(bad)?;
+        TrustBundle::parse(&bytes).with_context(reading).map_err(bad)
+    })?;
     let log = match &policy.log.policy_file {
         None => None,
         Some(name) => {

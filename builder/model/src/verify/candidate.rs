@@ -10,6 +10,7 @@ use data_encoding::BASE64;
 use crate::digest::Digest;
 use crate::envelope::{Envelope, EnvelopeId};
 use crate::format::bundle::{self, Bundle};
+use crate::key::Svid;
 use crate::log::Proof;
 
 /// Where a candidate was found.
@@ -39,6 +40,8 @@ pub(super) struct Read {
     pub(super) envelope: Envelope,
     /// Proofs with the leaf that came with them, if one did: it is compared, never trusted.
     pub(super) proofs: Vec<(Proof, Option<Vec<u8>>)>,
+    /// Certificates that are said to vouch for the key that signed it.
+    pub(super) svid: Option<Svid>,
 }
 
 /// The envelope and proofs in some bytes, or why there is none.
@@ -51,10 +54,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, String> {
     if memchr::memmem::find(bytes, b"\"dsseEnvelope\"").is_some() {
         let bundle = Bundle::parse(bytes).map_err(|error| chain(&error))?;
         let proofs = bundle.entries.into_iter().map(|logged| (logged.proof, Some(logged.canonicalized_body)));
-        return Ok(Read { envelope: bundle.envelope, proofs: proofs.collect() });
+        return Ok(Read { envelope: bundle.envelope, proofs: proofs.collect(), svid: bundle.svid });
     }
     let envelope = Envelope::parse(bytes).map_err(|error| chain(&error))?;
-    Ok(Read { envelope, proofs: Vec::new() })
+    Ok(Read { envelope, proofs: Vec::new(), svid: None })
 }
 
 /// The id of an envelope that was read from `bytes`. Most are written canonically; then those bytes are what is hashed.

@@ -2,5 +2,7 @@
 
 mod lab;
 mod logged;
+#[cfg(feature = "rego")]
+mod rego;
 mod scenario;
 mod statements;
