@@ -9,6 +9,7 @@ use kiln_model::digest::Digest;
 use kiln_model::envelope::Envelope;
 use kiln_model::key::SecretKey;
 use kiln_model::statement::{DigestSet, Predicate, Provenance, Statement};
+use kiln_tests::derivation;
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::recipe::Made;
 use kiln_tests::run::{Kiln, Ran};
@@ -133,7 +134,8 @@ fn a_stranger_with_an_empty_store_builds_what_was_attested_and_says_whether_it_i
     // The answer can be signed in turn.
     let at = |name: &str| attested.place.path().join(name).display().to_string();
     std::fs::write(attested.place.path().join("report.json"), report.to_string()).unwrap();
-    let words = ["attest", "--json", &at("report.json"), "--key", &at("key"), "--builder-id", "https://rb2.example.org/k"];
+    let words =
+        ["attest", "--json", &at("report.json"), "--key", &at("key"), "--builder-id", "https://rb2.example.org/k"];
     let told = kiln.run(words.iter().chain(&["--output", &at("answer")])).succeeded().json();
     let results: Vec<&str> =
         told["statements"].as_array().unwrap().iter().filter_map(|one| one["result"].as_str()).collect();
@@ -164,7 +166,8 @@ fn inputs_that_are_nowhere_are_named_before_anything_is_built() {
     for file in std::fs::read_dir(ground::files()).unwrap() {
         let file = file.unwrap();
         if !file.file_name().to_string_lossy().starts_with("base-files_") {
-            std::os::unix::fs::symlink(file.path().canonicalize().unwrap(), mirror.path().join(file.file_name())).unwrap();
+            std::os::unix::fs::symlink(file.path().canonicalize().unwrap(), mirror.path().join(file.file_name()))
+                .unwrap();
         }
     }
     let kiln = Kiln::fresh(Ground::Disk);
@@ -213,7 +216,7 @@ fn what_a_statement_lacks_is_named_and_can_be_had_from_elsewhere() {
     }
     let bare = Attested::new(SAME, &["--without-recipe"]);
     let kiln = Kiln::warm();
-    rebuild(&kiln, &bare.file).exits(2).says(&["no recipe and lock among its byproducts", "--recipe"]);
+    rebuild(&kiln, &bare.file).exits(2).says(&["no derivation, among its byproducts", "--recipe"]);
     let with = |recipe: &Path| {
         let words = ["rebuild".as_ref(), "--json".as_ref(), bare.file.as_os_str(), "--recipe".as_ref()];
         kiln.run(words.into_iter().chain([recipe.as_os_str()]))
@@ -268,7 +271,7 @@ fn a_statement_that_contradicts_itself_or_leads_elsewhere_is_refused_before_anyt
         let text = p.run_details.byproducts.iter_mut().find(|one| one.name.as_deref() == Some(recipe)).unwrap();
         text.content = Some(BASE64.encode(b"schema = 1"));
     });
-    refused(bytes, 6, &["is not what its table says"]);
+    refused(bytes, 6, &["content of recipes/recipe.toml", "contradicts itself"]);
     let hidden = one.with("c.json", |p| {
         let inputs = &mut p.build_definition.resolved_dependencies;
         inputs.retain(|one| one.name.as_deref().is_none_or(|name| !name.starts_with("base-files_")));
@@ -295,7 +298,7 @@ fn a_statement_that_contradicts_itself_or_leads_elsewhere_is_refused_before_anyt
             }
         });
         // No such name is known, so it is no recipe at all.
-        refused(elsewhere, 2, &["recipe"]);
+        refused(elsewhere, 2, &["it has no recipe.toml"]);
     }
     let bad = one.with("f.json", |p| edit(p, lock, |text| text.replacen("path = \"pool/", "path = \"../pool/", 1)));
     let ran = rebuild(&stranger(), &bad);
@@ -332,4 +335,40 @@ fn a_tree_beside_the_recipe_is_taken_from_the_store_or_from_where_the_user_says_
     let report = kiln.run(words.into_iter().chain([attested.made.path().as_os_str()])).exits(4).json();
     let missing = report["rebuild"]["missing"].as_array().unwrap();
     assert!(missing.iter().all(|one| !one["what"].as_str().unwrap().starts_with("inputs.")), "{missing:#?}");
+}
+
+#[test]
+fn a_derivation_that_was_attested_is_built_again_where_its_sources_are() {
+    let name = "a_derivation_that_was_attested_is_built_again_where_its_sources_are";
+    let Some(kiln) = derivation::with_builder(name) else { return };
+    let made = derivation::Made::default();
+    let first = made.closed("first", &[], "echo one >\"$out\"");
+    let second = made.closed("second", &[(&first, &["out"])], &format!("cat {} >\"$out\"", out(&first)));
+    let file = made.file(&second.path);
+    kiln.build_one(&file);
+    let place = ground::directory(Ground::Tmpfs);
+    let at = |name: &str| place.path().join(name).display().to_string();
+    kiln.run(["key", "generate", "--output", &at("key")]).succeeded();
+    let drv = file.display().to_string();
+    let (key, output) = (at("key"), at("att"));
+    let words =
+        ["attest", "--json", &drv, "--key", &key, "--builder-id", "https://rb1.example.org/k", "--output", &output];
+    let told = kiln.run(words).succeeded().json();
+    let attestation = PathBuf::from(told["statements"][0]["file"].as_str().unwrap());
+    drop(made);
+
+    let other = derivation::with_builder(name).expect("it was there a moment ago");
+    let report = rebuild(&other, &attestation).succeeded().json();
+    conforms(&report);
+    assert_eq!(report["verdict"], "reproduced");
+    let report = rebuild(&stranger(), &attestation).exits(4).json();
+    let missing = report["rebuild"]["missing"].as_array().unwrap();
+    assert!(missing[0]["what"].as_str().unwrap().contains(derivation::BUILDER), "{missing:?}");
+    // What a capsule of it would need has no lock.
+    let capsule = ["capsule", "create", attestation.to_str().unwrap(), "-o", &at("x.capsule")];
+    other.run(capsule).exits(2).says(&["is no recipe"]);
+}
+
+fn out(closed: &kiln_model::derivation::Closed) -> String {
+    closed.derivation.outputs.values().next().unwrap().path().unwrap().to_string()
 }

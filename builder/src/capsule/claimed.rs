@@ -16,6 +16,7 @@ use kiln_model::outcome::{Outcome, Status};
 use kiln_model::report::{About, EnvironmentKind, Explained, Rebuilt, Report};
 use kiln_model::statement::provenance::BUILD_TYPE;
 use kiln_model::statement::{Descriptor, Predicate, Provenance, Statement};
+use kiln_model::store_path::StorePath;
 use kiln_model::variation::Conditions;
 use kiln_model::verdict::{self, Identity, Reference, Seen, Subject, Verdict};
 
@@ -42,6 +43,8 @@ pub(super) struct Claim {
     builder: String,
     /// Recipes and locks that it carries, by their places below `recipes`.
     pub(super) texts: BTreeMap<String, Vec<u8>>,
+    /// Derivations that it carries.
+    pub(super) derivations: BTreeMap<StorePath, Vec<u8>>,
     /// Digests of every input that it names.
     pub(super) inputs: BTreeSet<Digest>,
     /// As it was read.
@@ -58,7 +61,10 @@ impl Claim {
         let definition = &provenance.build_definition;
         if definition.build_type != BUILD_TYPE {
             let found: String = definition.build_type.chars().take(120).collect();
-            return Err(lacks(from, format!("its buildType is {found:?}: expected {BUILD_TYPE:?}, which kiln can run again")));
+            return Err(lacks(
+                from,
+                format!("its buildType is {found:?}: expected {BUILD_TYPE:?}, which kiln can run again"),
+            ));
         }
         let derivation = definition.internal_parameters.get("derivation").and_then(|value| value.as_str());
         let derivation = derivation.ok_or_else(|| {
@@ -66,11 +72,13 @@ impl Claim {
         })?;
         let subjects =
             statement.subject.iter().map(|one| subject(one, from)).collect::<Result<BTreeMap<_, _>, CapsuleError>>()?;
+        let (texts, derivations) = texts(provenance, from)?;
         Ok(Self {
             derivation: derivation.into(),
             subjects,
             builder: provenance.run_details.builder.id.chars().filter(|c| !c.is_control()).take(200).collect(),
-            texts: texts(provenance, from)?,
+            texts,
+            derivations,
             inputs: definition.resolved_dependencies.iter().filter_map(|one| one.digest.sha256()).collect(),
             bytes: bytes.to_vec(),
         })
@@ -148,28 +156,37 @@ fn subject(one: &Descriptor, from: &Path) -> Result<(Subject, Digest), CapsuleEr
     Ok((subject, digest))
 }
 
-/// The recipes and locks that a statement carries among its byproducts.
-fn texts(provenance: &Provenance, from: &Path) -> Result<BTreeMap<String, Vec<u8>>, CapsuleError> {
-    let mut texts = BTreeMap::new();
+/// Recipes and locks by their places, and derivations.
+type Carried = (BTreeMap<String, Vec<u8>>, BTreeMap<StorePath, Vec<u8>>);
+
+/// What a statement carries among its byproducts.
+fn texts(provenance: &Provenance, from: &Path) -> Result<Carried, CapsuleError> {
+    let (mut texts, mut derivations) = (BTreeMap::new(), BTreeMap::new());
     for one in &provenance.run_details.byproducts {
         let (Some(name), Some(content)) = (&one.name, &one.content) else { continue };
-        let Ok(Place::Recipe(place)) = name.parse::<Place>() else { continue };
-        let malformed = |violation: String| CapsuleError::Malformed { path: from.into(), violation };
+        let Ok(place @ (Place::Recipe(_) | Place::Derivation(_))) = name.parse::<Place>() else { continue };
+        let malformed = |why: String| CapsuleError::NoStatement { path: from.into(), why };
         let bytes =
             BASE64.decode(content.as_bytes()).map_err(|error| malformed(format!("content of {name}: {error}")))?;
         let found = Digest::of(&bytes);
         match one.digest.sha256() {
             Some(expected) if expected == found => {}
             Some(expected) => {
-                return Err(CapsuleError::Digest { path: from.into(), member: name.clone(), expected, found });
+                let what = format!("content of {name} has the sha256 {found}, and its digest says {expected}");
+                return Err(CapsuleError::Contradiction { path: from.into(), what });
             }
             None => return Err(malformed(format!("{name} has no sha256"))),
         }
-        if texts.insert(place, bytes).is_some() {
+        let before = match place {
+            Place::Recipe(place) => texts.insert(place, bytes),
+            Place::Derivation(path) => derivations.insert(path, bytes),
+            Place::Outcome | Place::Statement | Place::File(_) | Place::Tree(_) => None,
+        };
+        if before.is_some() {
             return Err(malformed(format!("{name} is there twice")));
         }
     }
-    Ok(texts)
+    Ok((texts, derivations))
 }
 
 /// Builds the node, a second time if the first build does not agree with a claim, and reports for each claim.
@@ -198,13 +215,16 @@ pub(super) fn hold(
     };
     // Nothing is said against anybody on the word of one build.
     if outcomes[0].status == Status::Built && claims.iter().any(disagrees) {
-        event::say(builder.events, Level::Note, format!("building {} again: it is not what was attested", node.title()));
+        event::say(
+            builder.events,
+            Level::Note,
+            format!("building {} again: it is not what was attested", node.title()),
+        );
         outcomes.push(once()?);
     }
     let found = differences(builder, &outcomes)?;
     let report = |claim: &Claim| {
-        let mut report =
-            Report::of(claim.about(node.title()), outcomes.clone(), &claim.reference(), found.clone());
+        let mut report = Report::of(claim.about(node.title()), outcomes.clone(), &claim.reference(), found.clone());
         let explained = match report.verdict {
             Verdict::UpstreamDiffers | Verdict::Diverged if !report.causes.is_empty() => Explained::Suspected,
             _ => Explained::No,

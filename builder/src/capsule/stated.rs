@@ -14,13 +14,14 @@ use kiln_model::digest::Digest;
 use kiln_model::format::bundle;
 use kiln_model::lock::LockedInput;
 use kiln_model::report::{Differences, Missing, Rebuilt, Report};
+use kiln_model::store_path::StorePath;
 use kiln_model::verdict::Reference;
 
 use super::claimed::{self, Claim};
 use super::create::{Created, Said, create};
 use super::error::{CapsuleError, io};
 use super::texts;
-use crate::build::graph::{Graph, Locked};
+use crate::build::graph::{Graph, Locked, Node, Origin};
 use crate::build::{BuildError, Builder, provide};
 use crate::event::{self, Level};
 use crate::fetch::Wanted;
@@ -80,15 +81,7 @@ impl Stated {
         let recipes = store.private_dir()?;
         let (targets, from) = match recipe {
             Some(directory) => (vec![directory.to_path_buf()], From::User),
-            None => match claims.iter().find(|claim| !claim.texts.is_empty()) {
-                Some(carrying) => {
-                    (texts::write_all(recipes.path(), &carrying.texts, path)?, From::Statement)
-                }
-                None => {
-                    let what = "no recipe and lock among its byproducts: name their directory with --recipe".into();
-                    return Err(CapsuleError::Lacks { path: path.into(), what });
-                }
-            },
+            None => (carried(&claims, recipes.path(), path, store)?, From::Statement),
         };
         let graph = Graph::load(&targets, store)?;
         let found = graph.nodes.iter().position(|node| node.path.to_string() == claim.derivation);
@@ -108,7 +101,8 @@ impl Stated {
 
     /// Every file of the lock is an input that each statement names.
     fn check_inputs(&self) -> Result<(), CapsuleError> {
-        let locked = texts::locked(&self.graph.nodes[self.index])?;
+        // What a derivation needs it names by path: the digests are held against each other when they are known.
+        let Origin::Recipe(locked) = &self.graph.nodes[self.index].origin else { return Ok(()) };
         let packages = locked.lock.environment.packages.iter().map(|one| (one.path.clone(), one.sha256));
         let sources = locked.lock.inputs.values().flat_map(provide::files).map(|(one, name)| (name, one.sha256));
         for (what, digest) in packages.chain(sources) {
@@ -126,7 +120,11 @@ impl Stated {
         let (mut here, mut wanted, mut missing) = (0, Vec::new(), Vec::new());
         let mut trees = Vec::new();
         for one in texts::closure(&self.graph, self.index) {
-            let locked = texts::locked(&self.graph.nodes[one])?;
+            let node = &self.graph.nodes[one];
+            let Origin::Recipe(locked) = &node.origin else {
+                here += self.sources(builder, node, &mut missing)?;
+                continue;
+            };
             let environment = &locked.lock.environment;
             match builder.store.environment(&environment.nar_hash, Trust::Fingerprint)? {
                 Some(_) => here += 1 + environment.packages.len(),
@@ -144,7 +142,9 @@ impl Stated {
                     }
                     LockedInput::Git { git, rev, .. } => missing.push(Missing {
                         what: format!("inputs.{variable}: commit {rev} of {git}"),
-                        tries: vec!["not asked: a statement may name web addresses only; give the recipe with --recipe".into()],
+                        tries: vec![
+                            "not asked: a statement may name web addresses only; give the recipe with --recipe".into(),
+                        ],
                     }),
                     LockedInput::Path { path, nar_hash } => missing.push(Missing {
                         what: format!("inputs.{variable}: the tree {nar_hash} at {path:?} beside the recipe"),
@@ -192,11 +192,32 @@ impl Stated {
         Ok(found)
     }
 
+    /// Sources of a derivation that was given: how many the store has, each as the statements say, and what it has not.
+    fn sources(&self, builder: &Builder<'_>, node: &Node, missing: &mut Vec<Missing>) -> Result<usize, CapsuleError> {
+        let mut here = 0;
+        for path in &node.derivation.input_sources {
+            let Some(info) = builder.store.path_info(path)? else {
+                let tries = vec!["not in the store; `kiln store import` or `kiln store substitute` brings it".into()];
+                missing.push(Missing { what: format!("source {path}"), tries });
+                continue;
+            };
+            let named = |claim: &Claim| claim.inputs.contains(&info.nar_hash.digest());
+            if node.path.to_string() == self.derivation() && !self.claims.iter().all(named) {
+                let what = format!("resolvedDependencies does not name {path} as it is here ({})", info.nar_hash);
+                return Err(CapsuleError::Contradiction { path: self.path.clone(), what });
+            }
+            here += 1;
+        }
+        Ok(here)
+    }
+
     /// Whether an input that is a tree may be taken from where the lock says.
     fn may_bring(&self, input: &LockedInput) -> bool {
         match (self.from, input) {
             (From::User, _) => true,
-            (From::Statement, LockedInput::Git { git, .. }) => git.starts_with("https://") || git.starts_with("http://"),
+            (From::Statement, LockedInput::Git { git, .. }) => {
+                git.starts_with("https://") || git.starts_with("http://")
+            }
             (From::Statement, _) => false,
         }
     }
@@ -248,6 +269,29 @@ impl Stated {
             }
         }
         Ok(())
+    }
+}
+
+/// What to load the graph from: recipes that a statement carries, the derivation that it carries, or the store's.
+fn carried(claims: &[Claim], into: &Path, from: &Path, store: &Store) -> Result<Vec<PathBuf>, CapsuleError> {
+    if let Some(claim) = claims.iter().find(|claim| !claim.texts.is_empty()) {
+        return texts::write_all(into, &claim.texts, from).map_err(|error| match error {
+            CapsuleError::Malformed { path, violation } => CapsuleError::Lacks { path, what: violation },
+            error => error,
+        });
+    }
+    let wanted = &claims[0].derivation;
+    for claim in claims.iter().filter(|claim| !claim.derivations.is_empty()) {
+        if let Some(file) = texts::write_derivations(into, &claim.derivations, wanted)? {
+            return Ok(vec![file]);
+        }
+    }
+    match wanted.parse::<StorePath>() {
+        Ok(path) if store.path_info(&path)?.is_some() => Ok(vec![PathBuf::from(wanted)]),
+        _ => {
+            let what = "no recipe and lock, and no derivation, among its byproducts: name the recipe's directory with --recipe";
+            Err(CapsuleError::Lacks { path: from.into(), what: what.into() })
+        }
     }
 }
 

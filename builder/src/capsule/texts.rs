@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use kiln_model::format::capsule::{self as format, Place};
 use kiln_model::recipe::{Input, Recipe};
+use kiln_model::store_path::StorePath;
 
 use super::error::{CapsuleError, io};
 use crate::build::graph::{Graph, Locked, Node, Origin};
@@ -19,14 +20,14 @@ use crate::build::graph::{Graph, Locked, Node, Origin};
 #[derive(Debug)]
 pub(crate) struct Texts {
     /// Directory of the recipe that is built, below `recipes`.
-    pub(crate) recipe: String,
+    pub(super) recipe: String,
     /// All of them.
-    pub(crate) members: BTreeMap<Place, Vec<u8>>,
+    pub(super) members: BTreeMap<Place, Vec<u8>>,
 }
 
 impl Texts {
     /// Those of node `index` of `graph`.
-    pub(crate) fn of(graph: &Graph, index: usize) -> Result<Self, CapsuleError> {
+    pub(super) fn of(graph: &Graph, index: usize) -> Result<Self, CapsuleError> {
         let nodes: Vec<&Locked> =
             closure(graph, index).into_iter().map(|one| locked(&graph.nodes[one])).collect::<Result<_, _>>()?;
         let top = common(nodes.iter().map(|locked| locked.recipe.dir.as_path()));
@@ -44,9 +45,21 @@ impl Texts {
         Ok(Self { recipe, members })
     }
 
-    /// Bytes of all.
-    pub(crate) fn size(&self) -> usize {
-        self.members.values().map(Vec::len).sum()
+    /// The derivation itself and those that it needs, where it was given as it is.
+    fn of_derivations(graph: &Graph, index: usize) -> BTreeMap<Place, Vec<u8>> {
+        let text = |one: usize| {
+            let node = &graph.nodes[one];
+            (Place::Derivation(node.path.clone()), node.derivation.print())
+        };
+        closure(graph, index).into_iter().map(text).collect()
+    }
+
+    /// What a statement about node `index` carries, if it can be carried.
+    pub(crate) fn carried(graph: &Graph, index: usize) -> Option<BTreeMap<Place, Vec<u8>>> {
+        match &graph.nodes[index].origin {
+            Origin::Recipe(_) => Self::of(graph, index).ok().map(|texts| texts.members),
+            Origin::Derivation => Some(Self::of_derivations(graph, index)),
+        }
     }
 }
 
@@ -120,7 +133,11 @@ fn check_neighbours(locked: &Locked) -> Result<(), CapsuleError> {
 
 /// Writes a stranger's texts below `into`, an empty private directory, once each names no other than those that are written.
 /// Returns the directories of the recipes, below `into`. `from` is what errors name.
-pub(super) fn write_all(into: &Path, texts: &BTreeMap<String, Vec<u8>>, from: &Path) -> Result<Vec<PathBuf>, CapsuleError> {
+pub(super) fn write_all(
+    into: &Path,
+    texts: &BTreeMap<String, Vec<u8>>,
+    from: &Path,
+) -> Result<Vec<PathBuf>, CapsuleError> {
     let malformed = |violation: String| CapsuleError::Malformed { path: from.into(), violation };
     let mut directories = Vec::new();
     for (place, bytes) in texts {
@@ -139,6 +156,9 @@ pub(super) fn write_all(into: &Path, texts: &BTreeMap<String, Vec<u8>>, from: &P
         }
         directories.push(into.join(directory));
     }
+    if directories.is_empty() {
+        return Err(malformed("it has no recipe.toml".into()));
+    }
     for (place, bytes) in texts {
         // Its components are plain (`Place`), and nothing here makes a link: it stays below `into`.
         let path = into.join(place);
@@ -148,6 +168,24 @@ pub(super) fn write_all(into: &Path, texts: &BTreeMap<String, Vec<u8>>, from: &P
         file.write_all(bytes).map_err(io("writing", &path))?;
     }
     Ok(directories)
+}
+
+/// Writes a stranger's derivations into `into`, an empty private directory, under their own names: each is held against its path
+/// when it is read. Returns the file of the one at `wanted`, if it is among them.
+pub(super) fn write_derivations(
+    into: &Path,
+    derivations: &BTreeMap<StorePath, Vec<u8>>,
+    wanted: &str,
+) -> Result<Option<PathBuf>, CapsuleError> {
+    let mut found = None;
+    for (path, bytes) in derivations {
+        let file = into.join(path.base_name());
+        fs::write(&file, bytes).map_err(io("writing", &file))?;
+        if path.to_string() == wanted {
+            found = Some(file);
+        }
+    }
+    Ok(found)
 }
 
 /// The recipe.toml that `named` is, seen from `directory`, if that stays below where both are counted from.
@@ -204,12 +242,10 @@ mod tests {
         for (other, there) in [("../dep", true), ("../../dep", false), ("../missing", false), ("/etc", false)] {
             let into = place.path().join(other.replace('/', "_"));
             fs::create_dir(&into).unwrap();
-            let texts: BTreeMap<String, Vec<u8>> = [
-                ("top/recipe.toml", recipe(other)),
-                ("dep/recipe.toml", recipe("../top")),
-            ]
-            .map(|(place, text)| (place.to_owned(), text.into_bytes()))
-            .into();
+            let texts: BTreeMap<String, Vec<u8>> =
+                [("top/recipe.toml", recipe(other)), ("dep/recipe.toml", recipe("../top"))]
+                    .map(|(place, text)| (place.to_owned(), text.into_bytes()))
+                    .into();
             let written = write_all(&into, &texts, Path::new("x"));
             assert_eq!(written.is_ok(), there, "{other}: {written:?}");
             assert_eq!(fs::read_dir(&into).unwrap().count(), if there { 2 } else { 0 });

@@ -55,14 +55,15 @@ impl Signer<'_> {
         self.sign(subject, Predicate::Provenance(Box::new(provenance)), format!("{name}.provenance"))
     }
 
-    /// Recipe and lock, and those of what it needs, as they are: whoever reads the statement can build again. What is too long
+    /// Recipe and lock (or the derivation that was given), and those of what it needs, as they are: whoever reads the statement can build again. What is too long
     /// to be carried, or does not lie so that others could take it up, is named by its digest alone.
     fn texts(&self, of: Built<'_>) -> Vec<Descriptor> {
         let texts = match self.texts {
-            Texts::Carried => capsule::texts::Texts::of(of.graph, of.index).ok(),
+            Texts::Carried => capsule::texts::Texts::carried(of.graph, of.index),
             Texts::LeftOut => None,
         };
-        let carried = texts.filter(|texts| texts.size() <= MOST_CARRIED).map(|texts| texts.members).unwrap_or_default();
+        let size = |texts: &BTreeMap<Place, Vec<u8>>| texts.values().map(Vec::len).sum::<usize>();
+        let carried = texts.filter(|texts| size(texts) <= MOST_CARRIED).unwrap_or_default();
         let descriptor = |(place, text): (Place, Vec<u8>)| {
             let one = Descriptor::of(DigestSet::of(Digest::of(&text))).named_as(place.to_string());
             Descriptor { content: Some(BASE64.encode(&text)), ..one.being("text/plain") }
