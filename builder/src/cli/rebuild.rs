@@ -186,8 +186,7 @@ impl Rebuild {
         if self.many.asked() {
             if let Some(Asked::Capsule(path) | Asked::Attestation(path)) = given.first() {
                 let path = path.display();
-                let error =
-                    anyhow!("{path} is a build, and a campaign rebuilds what was published: rebuild it alone");
+                let error = anyhow!("{path} is a build, and a campaign rebuilds what was published: rebuild it alone");
                 return Err(Failure::new(Kind::BadInput, error));
             }
             // What cannot be read is said before anything is started.

@@ -47,7 +47,9 @@ impl Rules {
             true => Ok(Self {}),
             false => Err(Failure::new(
                 Kind::BadInput,
-                anyhow!("rego.modules: this kiln was built without Rego; leave the modules out, or build kiln with --features rego"),
+                anyhow!(
+                    "rego.modules: this kiln was built without Rego; leave the modules out, or build kiln with --features rego"
+                ),
             )),
         }
     }

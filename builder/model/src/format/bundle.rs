@@ -368,9 +368,9 @@ fn certificate(svid: Option<&Svid>) -> Option<RawBytes<'static>> {
 fn chain(svid: Option<&Svid>) -> Option<Chain<'static>> {
     match svid?.chain() {
         [_] => None,
-        all => {
-            Some(Chain { certificates: all.iter().map(|der| RawBytes { raw_bytes: BASE64.encode(der).into() }).collect() })
-        }
+        all => Some(Chain {
+            certificates: all.iter().map(|der| RawBytes { raw_bytes: BASE64.encode(der).into() }).collect(),
+        }),
     }
 }
 

@@ -51,7 +51,9 @@ pub struct TrustBundle(Vec<Vec<u8>>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SvidError {
     /// Not `spiffe://TRUST-DOMAIN/PATH`.
-    #[error("{found:?} is no SPIFFE id of a workload: expected spiffe://TRUST-DOMAIN/PATH, in the characters that SPIFFE allows")]
+    #[error(
+        "{found:?} is no SPIFFE id of a workload: expected spiffe://TRUST-DOMAIN/PATH, in the characters that SPIFFE allows"
+    )]
     Id {
         /// As given.
         found: String,
@@ -234,7 +236,9 @@ impl TrustBundle {
         let text = std::str::from_utf8(bytes).map_err(|_| wrong.clone())?;
         let found = if text.trim_start().starts_with('{') { jwk_set(bytes)? } else { certificates(text)? };
         if !(1..=MOST_ANCHORS).contains(&found.len()) {
-            return Err(SvidError::Form { expected: "a trust bundle of at least one X.509 authority, and at most 256" });
+            return Err(SvidError::Form {
+                expected: "a trust bundle of at least one X.509 authority, and at most 256",
+            });
         }
         for der in &found {
             let one = certificate(der)?;
@@ -261,8 +265,7 @@ fn jwk_set(bytes: &[u8]) -> Result<Vec<Vec<u8>>, SvidError> {
         x5c: Vec<String>,
     }
     let wrong = SvidError::Form { expected: "a JWK set as SPIFFE has it: use x509-svid, and one certificate in x5c" };
-    let set: Set =
-        canonical::parse(bytes, Limits { bytes: LARGEST_BUNDLE, depth: 8 }).map_err(|_| wrong.clone())?;
+    let set: Set = canonical::parse(bytes, Limits { bytes: LARGEST_BUNDLE, depth: 8 }).map_err(|_| wrong.clone())?;
     let mut found = Vec::new();
     // An entry of another use, or without one, is not ours to judge.
     for entry in set.keys.iter().filter(|entry| entry.used_for == "x509-svid") {
@@ -406,11 +409,19 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_is_refused() {
-        for text in ["", "x", "-----BEGIN CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        for text in
+            ["", "x", "-----BEGIN CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+        {
             assert!(Svid::from_pem(text).is_err(), "{text:?}");
             assert!(TrustBundle::parse(text.as_bytes()).is_err(), "{text:?}");
         }
-        for set in ["{}", "{\"keys\":[]}", "{\"keys\":[{\"use\":\"x509-svid\"}]}", "{\"keys\":[{\"use\":\"x509-svid\",\"x5c\":[\"AAAA\"]}]}", "{\"keys\":[{\"use\":\"jwt-svid\",\"x5c\":[\"AAAA\"]}]}"] {
+        for set in [
+            "{}",
+            "{\"keys\":[]}",
+            "{\"keys\":[{\"use\":\"x509-svid\"}]}",
+            "{\"keys\":[{\"use\":\"x509-svid\",\"x5c\":[\"AAAA\"]}]}",
+            "{\"keys\":[{\"use\":\"jwt-svid\",\"x5c\":[\"AAAA\"]}]}",
+        ] {
             assert!(TrustBundle::parse(set.as_bytes()).is_err(), "{set}");
         }
     }

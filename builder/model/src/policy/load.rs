@@ -9,8 +9,8 @@ use super::document::{self, Document};
 use super::licence::{self, Licences};
 use super::{
     Artifact, BreakGlass, Equivalents, Field, Flaky, HIGHEST_BUILD_LEVEL, Inclusion, Independence, Inputs, Log, Needed,
-    OnDissent, Pattern, Policy, PolicyError, Provenance, Rebuilder, SvidTrust, Runtime, RuntimeEvent, SCHEMA, Sbom, SbomProfile,
-    Threshold, Unknown, Validity, Verifier, Vulns,
+    OnDissent, Pattern, Policy, PolicyError, Provenance, Rebuilder, Runtime, RuntimeEvent, SCHEMA, Sbom, SbomProfile,
+    SvidTrust, Threshold, Unknown, Validity, Verifier, Vulns,
 };
 use crate::digest::Digest;
 use crate::key::{KeyId, SpiffeId};

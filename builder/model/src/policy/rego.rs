@@ -89,7 +89,8 @@ impl Rego {
         if !modules.keys().any(has) {
             return Err(RegoError::NoRule { modules: all() });
         }
-        let together = |error: &dyn std::fmt::Display| RegoError::Module { module: all().join(", "), says: words(error) };
+        let together =
+            |error: &dyn std::fmt::Display| RegoError::Module { module: all().join(", "), says: words(error) };
         surroundings(&mut engine, now).map_err(|error| together(&error))?;
         Ok(Self { engine })
     }
@@ -124,7 +125,11 @@ impl Rego {
 fn surroundings(engine: &mut Engine, now: Moment) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let nanoseconds = now.unix().saturating_mul(1_000_000_000);
     engine.add_extension("time.now_ns".into(), 0, Box::new(move |_: Vec<Value>| Ok(Value::from(nanoseconds))))?;
-    engine.add_extension("rand.intn".into(), 2, Box::new(|_: Vec<Value>| refused("rand.intn: there is no chance here")))?;
+    engine.add_extension(
+        "rand.intn".into(),
+        2,
+        Box::new(|_: Vec<Value>| refused("rand.intn: there is no chance here")),
+    )?;
     let range = |ends: Vec<Value>| {
         let (Ok(from), Ok(to)) = (ends[0].as_i64(), ends[1].as_i64()) else {
             return refused("numbers.range: expected integers");
@@ -183,7 +188,9 @@ mod tests {
     fn a_module_that_cannot_be_read_is_named_with_its_line() {
         let error = rego("package kiln\nimport rego.v1\ndeny contains if {\n").unwrap_err().to_string();
         assert!(error.contains("rules.rego") && error.contains("rules.rego:3"), "{error}");
-        for (text, says) in [("package other\nx := 1\n", "data.kiln.deny"), ("package kiln\nallow := true\n", "data.kiln.deny")] {
+        for (text, says) in
+            [("package other\nx := 1\n", "data.kiln.deny"), ("package kiln\nallow := true\n", "data.kiln.deny")]
+        {
             let error = rego(text).unwrap_err();
             assert!(matches!(error, RegoError::NoRule { .. }) && error.to_string().contains(says), "{error}");
         }
@@ -191,7 +198,14 @@ mod tests {
 
     #[test]
     fn another_answer_than_a_set_of_texts_is_no_consent() {
-        for body in ["deny := true", "deny := {1}", "deny := [\"a\"]", "deny := \"a\"", "deny := {\"a\"} if { false }", "deny contains 1"] {
+        for body in [
+            "deny := true",
+            "deny := {1}",
+            "deny := [\"a\"]",
+            "deny := \"a\"",
+            "deny := {\"a\"} if { false }",
+            "deny contains 1",
+        ] {
             let answer = asked(body);
             assert!(matches!(answer, Err(RegoError::NoReasons { .. })), "{body}: {answer:?}");
         }
@@ -202,7 +216,10 @@ mod tests {
         for (body, says) in [
             ("deny contains \"x\" if { to_number(\"x\") > 1 }", "rules.rego:3"),
             ("deny contains \"x\" if { 1 / 0 > 1 }", "rules.rego:3"),
-            ("deny contains \"x\" if { http.send({\"method\": \"GET\", \"url\": \"http://127.0.0.1/\"}) }", "http.send"),
+            (
+                "deny contains \"x\" if { http.send({\"method\": \"GET\", \"url\": \"http://127.0.0.1/\"}) }",
+                "http.send",
+            ),
             ("deny contains \"x\" if { rand.intn(\"a\", 5) > 9 }", "rand.intn"),
             ("deny contains \"x\" if { count(numbers.range(1, 100000000000)) == 0 }", "numbers.range"),
         ] {

@@ -78,7 +78,9 @@ impl Verifier<'_> {
                 match envelope.verified_as(key, || found) {
                     Ok(verified) => (verified, key, Speaker::Rebuilder(number)),
                     // Whoever copied the certificate could have written this: it is tampering only if it is not junk.
-                    Err(_) if self.svid(svid, number, None).is_some() => return ignored("junk under a certificate".into()),
+                    Err(_) if self.svid(svid, number, None).is_some() => {
+                        return ignored("junk under a certificate".into());
+                    }
                     Err(_) => return Admission::Refused(tampered(key.id()).about(found, source.to_string())),
                 }
             }
