@@ -25,6 +25,7 @@ mod policy;
 mod progress;
 mod publish;
 mod rebuild;
+mod rules;
 mod sandbox;
 mod sbom;
 mod serve;

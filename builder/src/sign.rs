@@ -12,6 +12,7 @@ mod digests;
 pub mod key_file;
 mod provenance;
 mod recorded;
+pub mod svid;
 mod written;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kiln_model::digest::Digest;
+use kiln_model::format::bundle::BundleError;
 use kiln_model::format::purl::PurlError;
-use kiln_model::key::{KeyError, SecretKey};
+use kiln_model::key::{KeyError, SecretKey, SvidError};
 use kiln_model::outcome::{Moment, Outcome, Status};
 use kiln_model::report::Report;
 use kiln_model::statement::provenance::Signer as Where;
@@ -31,6 +33,7 @@ use crate::exit::Kind;
 use crate::nix::DumpError;
 use crate::store::{Store, StoreError};
 
+pub(crate) use digests::NAR;
 pub use written::{Written, separation, write};
 
 /// Who signs, and what is said in every statement.
@@ -49,6 +52,17 @@ pub struct Signer<'a> {
     pub now: Moment,
     /// Where the recipe is published.
     pub published: Published,
+    /// Whether provenance carries recipe and lock.
+    pub texts: Texts,
+}
+
+/// Whether provenance carries recipe and lock, so that it alone says how to build again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Texts {
+    /// It does.
+    Carried,
+    /// It names them by digest.
+    LeftOut,
 }
 
 /// Where a recipe is published, as far as whoever signs says.
@@ -72,6 +86,38 @@ pub enum SignError {
         path: PathBuf,
         /// What is wrong.
         source: KeyError,
+    },
+    /// Certificates that are no SVID.
+    #[error("reading the certificates {}", path.display())]
+    Svid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SvidError,
+    },
+    /// A key that the certificate is not about.
+    #[error("{} is not the key of the certificate {}: give the two that were issued together", path.display(), certificate.display())]
+    OtherKey {
+        /// The key.
+        path: PathBuf,
+        /// The certificate.
+        certificate: PathBuf,
+    },
+    /// A certificate whose time has not come, or is over.
+    #[error("the certificate {} is not valid at {now}: have a new one issued", path.display())]
+    NotValid {
+        /// The file.
+        path: PathBuf,
+        /// When.
+        now: Moment,
+    },
+    /// A statement that makes no bundle.
+    #[error("the bundle of {name}")]
+    Bundle {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        source: Box<BundleError>,
     },
     /// A key that others can read.
     #[error("others than its owner can read {}: it is no secret; run `chmod 600 {}`, or make a new key", path.display(), path.display())]
@@ -168,6 +214,10 @@ impl SignError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Key { .. }
+            | Self::Svid { .. }
+            | Self::OtherKey { .. }
+            | Self::NotValid { .. }
+            | Self::Bundle { .. }
             | Self::Open { .. }
             | Self::Gone { .. }
             | Self::NoOutcome { .. }

@@ -12,10 +12,12 @@ pub mod public;
 pub mod secret;
 pub mod signify;
 pub mod ssh;
+pub mod svid;
 
 pub use id::KeyId;
 pub use public::{BadSignature, PublicKey};
 pub use secret::{Passphrase, SecretKey};
+pub use svid::{SpiffeId, Svid, SvidError, TrustBundle};
 
 /// Which of the two kinds of key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,6 +10,8 @@ mod licence;
 mod load;
 mod pattern;
 mod rebuilder;
+#[cfg(feature = "rego")]
+pub mod rego;
 mod starter;
 #[cfg(test)]
 mod tests;
@@ -17,12 +19,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::Digest;
-use crate::key::KeyId;
+use crate::key::{KeyId, TrustBundle};
 
 pub use error::{Field, PolicyError};
 pub use licence::{LicenceError, Licences, Unknown};
 pub use pattern::{Pattern, PatternError};
-pub use rebuilder::{Form, Rebuilder, Validity, Verifier};
+pub use rebuilder::{Form, Rebuilder, SvidTrust, Validity, Verifier};
 pub use starter::{Logged, Observed, starter};
 
 /// The only schema there is.
@@ -257,6 +259,14 @@ impl Policy {
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let document = toml::from_str(text).map_err(|error| PolicyError::syntax(text, &error))?;
         load::policy(document, Digest::of(text))
+    }
+
+    /// Reads the trust bundles that the policy names, each by `read`.
+    pub fn trust<E>(&mut self, mut read: impl FnMut(&str) -> Result<TrustBundle, E>) -> Result<(), E> {
+        for trust in self.rebuilders.iter_mut().filter_map(|rebuilder| rebuilder.svid.as_mut()) {
+            trust.bundle = Some(read(&trust.file)?);
+        }
+        Ok(())
     }
 
     /// Distinct operators whose rebuilds could count.

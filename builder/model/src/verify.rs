@@ -18,6 +18,8 @@ mod issue;
 mod observe;
 mod oss_rebuild;
 mod provenance;
+#[cfg(feature = "rego")]
+mod rego;
 mod sbom;
 mod supplement;
 #[cfg(test)]
@@ -32,7 +34,7 @@ use crate::envelope::EnvelopeId;
 use crate::key::{KeyId, PublicKey};
 use crate::log::LogPolicy;
 use crate::outcome::Moment;
-use crate::policy::{Inclusion, Policy};
+use crate::policy::{Inclusion, Policy, Rebuilder};
 
 pub use admit::Admission;
 pub use candidate::{Candidate, Source};
@@ -139,13 +141,14 @@ impl<'a> Verifier<'a> {
             .iter()
             .filter_map(|key| speakers.get(&key.id()).map(|speaker| (key.id(), (key.clone(), *speaker))))
             .collect();
-        if keys.is_empty() && policy.rebuilders.iter().all(|rebuilder| rebuilder.openpgp.is_empty()) {
+        let vouched = |rebuilder: &Rebuilder| rebuilder.svid.as_ref().is_some_and(|svid| svid.bundle.is_some());
+        // Whether the certificate of an OpenPGP key is there, its reader knows.
+        let apart = |rebuilder: &Rebuilder| vouched(rebuilder) || !rebuilder.openpgp.is_empty();
+        if keys.is_empty() && !policy.rebuilders.iter().any(apart) {
             return Err(VerifierError::NoKeys { named });
         }
-        // Whether the certificate of an OpenPGP key is there, its reader knows.
-        let able = policy.rebuilders.iter().filter(|rebuilder| {
-            !rebuilder.openpgp.is_empty() || rebuilder.keys.iter().any(|key| keys.contains_key(key))
-        });
+        let able = policy.rebuilders.iter();
+        let able = able.filter(|one| apart(one) || one.keys.iter().any(|key| keys.contains_key(key)));
         let there = able.map(|rebuilder| rebuilder.operator.as_str()).collect::<std::collections::BTreeSet<_>>().len();
         let wanted = policy.threshold.identical;
         if there < wanted as usize {

@@ -148,7 +148,7 @@ impl Builder<'_> {
     }
 
     /// Fetches one input and adds it to the store.
-    fn bring(
+    pub(crate) fn bring(
         &self,
         recipe_dir: &RecipeDir,
         variable: &Variable,

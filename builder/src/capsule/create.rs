@@ -6,17 +6,17 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Cursor, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kiln_model::digest::Digest;
 use kiln_model::format::capsule::{self as format, Member, Place, Table};
 use kiln_model::lock::LockedInput;
 use kiln_model::outcome::Outcome;
-use kiln_model::recipe::Input;
 use sha2::{Digest as _, Sha256};
 
 use super::error::{CapsuleError, io};
-use crate::build::graph::{Graph, Locked, Node, Origin};
+use super::texts::{self, Texts};
+use crate::build::graph::Graph;
 use crate::build::{Builder, provide};
 use crate::nix;
 
@@ -42,33 +42,45 @@ enum Bytes {
     File(PathBuf),
 }
 
-/// Writes the capsule of node `index` of `graph`, which had `outcome`, to `out`. Files that the store no longer has are fetched.
+/// What a capsule says came out: what whoever rebuilds from it holds the own result against.
+#[derive(Debug, Clone, Copy)]
+pub enum Said<'a> {
+    /// What this machine saw.
+    Outcome(&'a Outcome),
+    /// What somebody signed, as it was read.
+    Statement(&'a [u8]),
+}
+
+impl Said<'_> {
+    fn member(self) -> (Place, Bytes) {
+        match self {
+            Self::Outcome(outcome) => {
+                // What is cached is said by the run that looks, not by the build.
+                let outcome = Outcome { cached: false, ..outcome.clone() };
+                let json = serde_json::to_vec(&outcome).expect("an outcome has string keys only");
+                (Place::Outcome, Bytes::Text(json))
+            }
+            Self::Statement(bytes) => (Place::Statement, Bytes::Text(bytes.to_vec())),
+        }
+    }
+}
+
+/// Writes the capsule of node `index` of `graph`, of which `said` tells what came out, to `out`. Files that the store no longer
+/// has are fetched.
 pub fn create(
     builder: &Builder<'_>,
     graph: &Graph,
     index: usize,
-    outcome: &Outcome,
+    said: Said<'_>,
     out: &mut File,
 ) -> Result<Created, CapsuleError> {
     let wanted = &graph.nodes[index];
-    let locked: Vec<(&Node, &Locked)> =
-        graph.nodes.iter().map(|node| Ok((node, locked(node)?))).collect::<Result<_, CapsuleError>>()?;
-    let top = common(locked.iter().map(|(_, locked)| locked.recipe.dir.as_path()));
-    let mut members: BTreeMap<Place, Bytes> = BTreeMap::new();
-    // What is cached is said by the run that looks, not by the build.
-    let outcome = Outcome { cached: false, ..outcome.clone() };
-    let json = serde_json::to_vec(&outcome).expect("an outcome has string keys only");
-    members.insert(Place::Outcome, Bytes::Text(json));
+    let texts = Texts::of(graph, index)?;
+    let mut members: BTreeMap<Place, Bytes> = BTreeMap::from([said.member()]);
     let private = builder.store.private_dir()?;
-    for (node, locked) in &locked {
+    for index in texts::closure(graph, index) {
+        let (node, locked) = (&graph.nodes[index], texts::locked(&graph.nodes[index])?);
         members.insert(Place::Derivation(node.path.clone()), Bytes::Text(node.derivation.print()));
-        let directory = place_of(&locked.recipe.dir, &top)?;
-        check_neighbours(locked)?;
-        for file in ["recipe.toml", "recipe.lock"] {
-            let path = locked.recipe.dir.join(file);
-            let text = std::fs::read(&path).map_err(io("reading", &path))?;
-            members.insert(recipe_place(&directory, file, &locked.recipe.dir)?, Bytes::Text(text));
-        }
         let packages = locked.lock.environment.packages.iter().map(provide::package);
         let sources = locked.lock.inputs.values().flat_map(provide::files).map(|(wanted, _)| wanted);
         let files: Vec<_> = packages.chain(sources).collect();
@@ -86,76 +98,16 @@ pub fn create(
             members.insert(Place::Tree(*nar_hash), Bytes::File(archive));
         }
     }
+    members.extend(texts.members.into_iter().map(|(place, text)| (place, Bytes::Text(text))));
     let table = Table {
         schema: format::SCHEMA.into(),
-        recipe: place_of(&wanted_dir(wanted)?, &top)?,
+        recipe: texts.recipe,
         derivation: wanted.path.clone(),
         members: members.iter().map(|(place, bytes)| bytes.member(place)).collect::<Result<_, _>>()?,
     };
     let shown = PathBuf::from(format::TABLE);
     let text = table.print().map_err(|source| CapsuleError::Table { path: shown.clone(), source })?;
     write(&text, &table, &members, out)
-}
-
-fn locked(node: &Node) -> Result<&Locked, CapsuleError> {
-    match &node.origin {
-        Origin::Recipe(locked) => Ok(locked),
-        Origin::Derivation => Err(CapsuleError::NoRecipe { target: node.shown.display().to_string() }),
-    }
-}
-
-fn wanted_dir(node: &Node) -> Result<PathBuf, CapsuleError> {
-    Ok(locked(node)?.recipe.dir.clone())
-}
-
-/// The deepest directory that all lie in; of one, that itself.
-fn common<'p>(mut paths: impl Iterator<Item = &'p Path>) -> PathBuf {
-    let mut top = paths.next().unwrap_or(Path::new("/"));
-    for path in paths {
-        while !path.starts_with(top) {
-            top = top.parent().unwrap_or(Path::new("/"));
-        }
-    }
-    top.to_path_buf()
-}
-
-/// Where a recipe lies below the directory that all lie in.
-fn place_of(directory: &Path, top: &Path) -> Result<String, CapsuleError> {
-    let below = directory.strip_prefix(top).ok().and_then(Path::to_str);
-    let unreadable = || CapsuleError::Place { recipe: directory.into(), why: "its path is not UTF-8" };
-    below.map(String::from).ok_or_else(unreadable)
-}
-
-fn recipe_place(directory: &str, file: &str, shown: &Path) -> Result<Place, CapsuleError> {
-    let place = format!("recipes/{}", format::recipe_file(directory, file));
-    let refused =
-        |_| CapsuleError::Place { recipe: shown.into(), why: "its path is too deep or has unusual characters" };
-    place.parse().map_err(refused)
-}
-
-/// Recipes that this one names must lie where the name leads without links: a capsule has none.
-fn check_neighbours(locked: &Locked) -> Result<(), CapsuleError> {
-    let here = &locked.recipe.dir;
-    for input in locked.recipe.recipe.inputs.values() {
-        let Input::Recipe { recipe, .. } = input else { continue };
-        let path = here.join(recipe);
-        let real = std::fs::canonicalize(&path).map_err(io("locating", &path))?;
-        let mut plain = PathBuf::new();
-        for part in path.components() {
-            match part {
-                std::path::Component::ParentDir => drop(plain.pop()),
-                std::path::Component::CurDir => {}
-                other => plain.push(other),
-            }
-        }
-        let file = plain.file_name().is_some_and(|name| name == "recipe.toml");
-        let plain = if file { plain.parent().unwrap_or(&plain).to_path_buf() } else { plain };
-        let real = if file { real.parent().unwrap_or(&real).to_path_buf() } else { real };
-        if plain != real {
-            return Err(CapsuleError::Place { recipe: plain, why: "a link leads there" });
-        }
-    }
-    Ok(())
 }
 
 impl Bytes {
@@ -269,18 +221,5 @@ impl Write for Both<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn recipes_lie_to_each_other_as_on_disk() {
-        let top = common([Path::new("/a/b/c"), Path::new("/a/b/d/e")].into_iter());
-        assert_eq!(top, Path::new("/a/b"));
-        assert_eq!(place_of(Path::new("/a/b/d/e"), &top).unwrap(), "d/e");
-        assert_eq!(place_of(&top, &common([Path::new("/a/b")].into_iter())).unwrap(), "");
     }
 }

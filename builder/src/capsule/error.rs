@@ -10,6 +10,7 @@ use crate::build::BuildError;
 use crate::build::graph::GraphError;
 use crate::exit::Kind;
 use crate::nix::DumpError;
+use crate::rebuild::CheckError;
 use crate::store::StoreError;
 
 /// Why a capsule was not made, or not taken.
@@ -81,9 +82,36 @@ pub enum CapsuleError {
         /// What.
         missing: Vec<String>,
     },
+    /// Not a signed statement.
+    #[error("{} is no attestation: {why}; expected an envelope (DSSE), a Sigstore bundle, or lines of them", path.display())]
+    NoStatement {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A fact that it takes to build again.
+    #[error("nothing can be rebuilt from {}: {what}", path.display())]
+    Lacks {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        what: String,
+    },
+    /// A statement that says two things.
+    #[error("{} contradicts itself: {what}", path.display())]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// In what.
+        what: String,
+    },
+    /// What was built could not be compared.
+    #[error(transparent)]
+    Compared(Box<CheckError>),
     /// Not a recipe.
     #[error(
-        "{target} is no recipe: a capsule needs the lock that says what its inputs are; `kiln publish --nix-cache` packs derivations"
+        "{target} is no recipe: this needs the lock that says what its inputs are; `kiln publish --nix-cache` packs derivations"
     )]
     NoRecipe {
         /// The derivation.
@@ -125,12 +153,16 @@ impl CapsuleError {
             | Self::Malformed { .. }
             | Self::Table { source: capsule::CapsuleError::Json(_), .. }
             | Self::Bomb { .. }
+            | Self::NoStatement { .. }
+            | Self::Lacks { .. }
             | Self::NoRecipe { .. }
             | Self::NotBuilt { .. }
             | Self::Place { .. } => Kind::BadInput,
             Self::Table { source: capsule::CapsuleError::Digest { .. }, .. }
             | Self::Digest { .. }
+            | Self::Contradiction { .. }
             | Self::Derivation { .. } => Kind::Tampered,
+            Self::Compared(error) => error.kind(),
             Self::Table { .. } => Kind::BadInput,
             Self::Incomplete { .. } => Kind::Inconclusive,
             Self::Io { .. } | Self::Dump(_) => Kind::Host,

@@ -1,7 +1,7 @@
 //! Capsule → build: a stranger's file, read once from front to back.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -16,8 +16,10 @@ use kiln_model::variation::Conditions;
 use kiln_model::verdict::Reference;
 use sha2::{Digest as _, Sha256};
 
+use super::claimed::{self, Claim};
 use super::create::LARGEST_WINDOW;
 use super::error::{CapsuleError, io};
+use super::texts;
 use crate::build::Builder;
 use crate::build::graph::{Graph, Origin};
 use crate::exit::Kind;
@@ -38,11 +40,28 @@ pub struct Opened {
     /// The file.
     path: PathBuf,
     table: Table,
-    /// What the machine that made it saw.
-    recorded: Outcome,
+    recorded: Recorded,
     graph: Graph,
     /// Holds the recipes.
     _recipes: PrivateDir,
+}
+
+/// What is said to have come out.
+#[derive(Debug)]
+enum Recorded {
+    /// What the machine that made the capsule saw.
+    Outcome(Box<Outcome>),
+    /// What somebody signed.
+    Claim(Claim),
+}
+
+impl Recorded {
+    fn derivation(&self) -> &str {
+        match self {
+            Self::Outcome(outcome) => &outcome.derivation,
+            Self::Claim(claim) => &claim.derivation,
+        }
+    }
 }
 
 type Archive<'a> = tar::Archive<zstd::Decoder<'static, BufReader<&'a File>>>;
@@ -87,6 +106,7 @@ impl Opened {
 
         let recipes = store.private_dir()?;
         let (mut recorded, mut derivations, mut large) = (None, Vec::new(), Vec::new());
+        let mut texts = BTreeMap::new();
         for member in &table.members {
             if matches!(member.place, Place::File(_) | Place::Tree(_)) {
                 large.push(member);
@@ -99,14 +119,17 @@ impl Opened {
             match &member.place {
                 Place::Outcome => {
                     let parsed = serde_json::from_slice::<Outcome>(&bytes);
-                    recorded = Some(parsed.map_err(|error| malformed(format!("outcome.json: {error}")))?);
+                    let outcome = parsed.map_err(|error| malformed(format!("outcome.json: {error}")))?;
+                    recorded = Some(Recorded::Outcome(Box::new(outcome)));
                 }
+                Place::Statement => recorded = Some(Recorded::Claim(Claim::read(&bytes, path)?)),
                 Place::Derivation(derivation) => derivations.push((derivation, bytes)),
-                Place::Recipe(place) => write_recipe(recipes.path(), place, &bytes)?,
+                Place::Recipe(place) => drop(texts.insert(place.clone(), bytes)),
                 Place::File(_) | Place::Tree(_) => {}
             }
         }
         let recorded = recorded.ok_or_else(|| malformed("it has no outcome".into()))?;
+        texts::write_all(recipes.path(), &texts, path)?;
         let graph = Graph::load(&[recipes.path().join(&table.recipe)], store)?;
         let opened = Self { path: path.into(), table: table.clone(), recorded, graph, _recipes: recipes };
         opened.check_derivations(&derivations)?;
@@ -140,11 +163,19 @@ impl Opened {
     /// Builds what it is of, whatever the store has already, and holds that against what it says came out.
     pub fn rebuild(&self, builder: &Builder<'_>) -> Result<Report, CheckError> {
         let index = self.graph.wanted[0];
+        let recorded = match &self.recorded {
+            Recorded::Outcome(recorded) => recorded,
+            Recorded::Claim(claim) => {
+                let target = self.path.display().to_string();
+                return claimed::hold(builder, (&self.graph, index), std::slice::from_ref(claim), &target)
+                    .map(|mut reports| reports.remove(0));
+            }
+        };
         let node = &self.graph.nodes[index];
         builder.needs(&self.graph, index)?;
         let provided = builder.provide(&self.graph, index)?;
         let run = builder.run(node, &provided, &Conditions::control(builder.settings.cores), &|| ())?;
-        let outcomes = vec![self.recorded.clone(), run.outcome];
+        let outcomes = vec![(**recorded).clone(), run.outcome];
         let differences = differences(builder, &outcomes)?;
         let about = About { title: node.title(), recipe: None, derivation: Some(node.path.to_string()), origin: None };
         Ok(Report::of(about, outcomes, &Reference::None, differences))
@@ -160,8 +191,8 @@ impl Opened {
         if *wanted != self.table.derivation {
             return refuse(&named, &wanted.to_string());
         }
-        if self.recorded.derivation != named {
-            return refuse(&self.recorded.derivation, &named);
+        if self.recorded.derivation() != named {
+            return refuse(self.recorded.derivation(), &named);
         }
         for (path, text) in said {
             let node = self.graph.nodes.iter().find(|node| node.path == **path);
@@ -240,7 +271,7 @@ impl Opened {
                 held(&self.path, member, Digest::from_bytes(hashing.hasher.finalize().into()))
             }
             Place::Tree(nar_hash) => self.restore(store, nar_hash, member, bytes),
-            Place::Outcome | Place::Derivation(_) | Place::Recipe(_) => Ok(()),
+            Place::Outcome | Place::Statement | Place::Derivation(_) | Place::Recipe(_) => Ok(()),
         }
     }
 
@@ -302,15 +333,6 @@ fn held(path: &Path, member: &Member, found: Digest) -> Result<(), CapsuleError>
             Err(CapsuleError::Digest { path: path.into(), member, expected, found })
         }
     }
-}
-
-/// `place` has plain components only ([`Place`]), and nothing here makes a link: it stays below `recipes`.
-fn write_recipe(recipes: &Path, place: &str, bytes: &[u8]) -> Result<(), CapsuleError> {
-    let path = recipes.join(place);
-    let parent = path.parent().unwrap_or(recipes);
-    fs::create_dir_all(parent).map_err(io("creating", parent))?;
-    let mut file = File::options().write(true).create_new(true).open(&path).map_err(io("creating", &path))?;
-    io::Write::write_all(&mut file, bytes).map_err(io("writing", &path))
 }
 
 /// Digests what is read.

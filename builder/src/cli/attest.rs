@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use kiln_model::digest::Digest;
+use kiln_model::key::{SecretKey, Svid};
 use kiln_model::outcome::{Builds, Moment, Outcome};
 use kiln_model::report::{Report, Reports};
 use kiln_model::statement::{Descriptor, Predicate};
@@ -14,7 +15,7 @@ use super::{Failure, Session};
 use crate::build::graph::Graph;
 use crate::exit::{self, Kind};
 use crate::sign::also::Format;
-use crate::sign::{self, Built, Published, SignError, Signer, Written, key_file};
+use crate::sign::{self, Built, Published, SignError, Signer, Texts, Written, key_file, svid};
 
 /// The largest document that is read.
 const LARGEST: u64 = 512 << 20;
@@ -29,14 +30,20 @@ pub(super) struct Attest {
     #[arg(required = true, value_name = "RECIPE|DRV|FILE.json")]
     what: Vec<PathBuf>,
     /// File with the secret key: `kiln key generate --output FILE`
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "svid")]
+    key: Option<PathBuf>,
+    /// File with an X.509-SVID in PEM, the workload's certificate first, in place of a key that policies name
+    #[arg(long, value_name = "FILE", requires = "svid_key", conflicts_with = "key")]
+    svid: Option<PathBuf>,
+    /// File with the key of that certificate, PKCS#8 in PEM
+    #[arg(long, value_name = "FILE", requires = "svid")]
+    svid_key: Option<PathBuf>,
     /// File whose first line is the key's passphrase
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
-    /// URI of this rebuilder, one for each mode of trust; policies name it together with the key
-    #[arg(long, value_name = "URI")]
-    builder_id: String,
+    /// URI of this rebuilder, one for each mode of trust; policies name it together with the key [default: the SVID's SPIFFE id]
+    #[arg(long, value_name = "URI", required_unless_present = "svid")]
+    builder_id: Option<String>,
     /// Directory for the statements: NAME.json each, and ARTIFACT.intoto.jsonl
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
@@ -49,6 +56,9 @@ pub(super) struct Attest {
     /// The recipe that a document is about, if it does not say
     #[arg(long, value_name = "DIR")]
     recipe: Option<PathBuf>,
+    /// Name recipe and lock by their digests only: `kiln rebuild` then needs them from elsewhere
+    #[arg(long)]
+    without_recipe: bool,
     /// The same facts in another format, too
     #[arg(long, value_enum, value_name = "FORMAT")]
     also: Vec<Other>,
@@ -91,6 +101,17 @@ struct About {
     sha256: Option<Digest>,
 }
 
+/// Whose word statements are.
+struct Identity<'a> {
+    key: SecretKey,
+    /// The builder's id.
+    builder: String,
+    /// The key's file.
+    file: &'a Path,
+    /// What vouches for the key, if policies are not to name it.
+    svid: Option<Svid>,
+}
+
 /// What one of kiln's documents is.
 enum Document {
     Outcomes(Vec<Outcome>),
@@ -99,8 +120,8 @@ enum Document {
 
 impl Attest {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
-        let words = self.passphrase_file.as_deref().map(key_file::passphrase).transpose()?;
-        let key = key_file::secret(&self.key, words.as_deref())?;
+        let now = Moment::from_unix(u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default());
+        let identity = self.identity(now)?;
         let store = session.store()?;
         if let Some(commit) = &self.recipe_commit
             && !(matches!(commit.len(), 40 | 64)
@@ -108,19 +129,19 @@ impl Attest {
         {
             return Err(bad(anyhow!("--recipe-commit {commit}: expected a whole commit id in lower-case hex")));
         }
-        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
         let signer = Signer {
             store,
-            key: &key,
-            builder: self.builder_id.clone(),
+            key: &identity.key,
+            builder: identity.builder,
             kiln: Signer::this_program()?,
-            separation: sign::separation(store, &self.key)?,
-            now: Moment::from_unix(now),
+            separation: sign::separation(store, identity.file)?,
+            now,
             published: Published {
                 uri: self.recipe_uri.clone(),
                 commit: self.recipe_commit.clone(),
                 ..Published::default()
             },
+            texts: if self.without_recipe { Texts::LeftOut } else { Texts::Carried },
         };
         let mut written = Vec::new();
         let mut links = Vec::new();
@@ -147,13 +168,32 @@ impl Attest {
             )));
         }
         apart(&mut written);
-        let mut files = sign::write(&self.output, &written)?;
+        let mut files = sign::write(&self.output, &written, identity.svid.as_ref())?;
         for (name, envelope) in links {
             let path = self.output.join(name);
             session.write_file(&path, &envelope.canonical())?;
             files.push(path);
         }
         self.tell(session, &signer, &written, &files)
+    }
+
+    /// Whose word it is: a key's and the id that was given, or an SVID's.
+    fn identity(&self, now: Moment) -> Result<Identity<'_>, Failure> {
+        if let (Some(certificates), Some(file)) = (&self.svid, &self.svid_key) {
+            let (svid, key) = svid::read(certificates, file, now)?;
+            let builder = svid.id().to_string();
+            return match &self.builder_id {
+                Some(other) if *other != builder => Err(bad(anyhow!(
+                    "--builder-id {other}: the certificate is {builder}'s, and that is the builder's id; leave it out"
+                ))),
+                _ => Ok(Identity { key, builder, file, svid: Some(svid) }),
+            };
+        }
+        let missing = |option: &str| bad(anyhow!("{option} is needed where there is no --svid"));
+        let file = self.key.as_ref().ok_or_else(|| missing("--key"))?;
+        let builder = self.builder_id.clone().ok_or_else(|| missing("--builder-id"))?;
+        let words = self.passphrase_file.as_deref().map(key_file::passphrase).transpose()?;
+        Ok(Identity { key: key_file::secret(file, words.as_deref())?, builder, file, svid: None })
     }
 
     fn tell(

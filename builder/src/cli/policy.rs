@@ -9,6 +9,7 @@ use kiln_model::policy::{self, Inclusion, Logged, Observed};
 use kiln_model::verify;
 use serde::Serialize;
 
+use super::rules::Rules;
 use super::verify::{clock, load};
 use super::{Failure, Session};
 use crate::evidence::{self, Limits, Shelf};
@@ -82,6 +83,8 @@ impl PolicyCommand {
 
 fn check(session: &Session, file: &std::path::Path) -> Result<u8, Failure> {
     let (policy, log) = load(file)?;
+    let beside = |name: &str| file.parent().unwrap_or(std::path::Path::new("")).join(name);
+    Rules::load(&policy, &beside, clock()?)?;
     let bad = |text: String| Failure::new(Kind::BadInput, anyhow!(text));
     if policy.log.inclusion == Inclusion::Required && log.is_none() {
         let name = policy.log.policy_file.as_deref().unwrap_or_default();

@@ -11,11 +11,12 @@ use kiln_model::report::Report;
 use kiln_model::wheel::times::Epoch;
 
 use super::campaign::{Many, Shared};
+use super::capsule::is_attestation;
 use super::judged::{self, Accepted};
 use super::keyring::Keyrings;
 use super::{Failure, Session};
 use crate::build::KeepFailed;
-use crate::capsule::Opened;
+use crate::capsule::{Opened, Stated};
 use crate::exit::Kind;
 use crate::fetch::Network;
 use crate::pin::debian::Freshness;
@@ -29,9 +30,12 @@ use crate::render;
 #[command(group(ArgGroup::new("what").required(true).multiple(true).args(["targets", "from", "installed"])))]
 pub(super) struct Rebuild {
     /// debian:NAME[=VERSION], pypi:NAME==VERSION, FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl, FILE.capsule (needs no network),
-    /// or the directory of an earlier rebuild
+    /// an attestation (FILE.json, FILE.jsonl), or the directory of an earlier rebuild
     #[arg(value_name = "TARGET")]
     targets: Vec<Asked>,
+    /// Take recipe and lock of attestations from this directory, not from the statement
+    #[arg(long, value_name = "DIR")]
+    recipe: Option<PathBuf>,
     /// Leave the package's own tests out; the report says so
     #[arg(long)]
     no_check: bool,
@@ -104,6 +108,8 @@ enum Told {
 enum Asked {
     /// A build with everything that it needs.
     Capsule(PathBuf),
+    /// What somebody signed of a build.
+    Attestation(PathBuf),
     /// What a distributor published.
     Published(Target),
 }
@@ -114,6 +120,7 @@ impl std::str::FromStr for Asked {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.strip_suffix(".capsule") {
             Some(_) => Ok(Self::Capsule(text.into())),
+            None if is_attestation(text.as_ref()) => Ok(Self::Attestation(text.into())),
             None => text.parse().map(Self::Published),
         }
     }
@@ -166,26 +173,39 @@ impl Rebuild {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
         let keep = if self.keep_failed { KeepFailed::Yes } else { KeepFailed::No };
         let mut targets = Vec::new();
-        let mut capsules = Vec::new();
+        let mut given = Vec::new();
         for asked in &self.targets {
             match asked {
                 Asked::Published(target) => targets.push(target.clone()),
-                Asked::Capsule(path) => capsules.push(path),
+                Asked::Capsule(_) | Asked::Attestation(_) => given.push(asked),
             }
         }
+        if let (Some(directory), false) =
+            (&self.recipe, given.iter().any(|asked| matches!(asked, Asked::Attestation(_))))
+        {
+            let error = anyhow!("--recipe {}: expected an attestation to be rebuilt with it", directory.display());
+            return Err(Failure::new(Kind::BadInput, error));
+        }
         if self.many.asked() {
-            if let Some(capsule) = capsules.first() {
-                let path = capsule.display();
-                let error =
-                    anyhow!("{path} is a capsule, and a campaign rebuilds what was published: rebuild it alone");
+            if let Some(Asked::Capsule(path) | Asked::Attestation(path)) = given.first() {
+                let path = path.display();
+                let error = anyhow!("{path} is a build, and a campaign rebuilds what was published: rebuild it alone");
                 return Err(Failure::new(Kind::BadInput, error));
             }
             // What cannot be read is said before anything is started.
             self.many.requests(&targets, &self.settings())?;
         }
         let mut reports: Vec<Report> = Vec::new();
-        for path in capsules {
-            reports.push(self.capsule(session, path, keep)?);
+        for asked in given {
+            match asked {
+                Asked::Capsule(path) => reports.push(self.capsule(session, path, keep)?),
+                Asked::Attestation(path) => {
+                    let stated = Stated::read(session.store()?, path, self.recipe.as_deref())?;
+                    let told = session.with_settings(self.jobs, keep, None, |builder| Ok(stated.rebuild(builder)?))?;
+                    reports.extend(told);
+                }
+                Asked::Published(_) => {}
+            }
         }
         if targets.is_empty() && !self.many.asked() {
             session.keep_within_budget()?;

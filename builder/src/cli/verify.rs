@@ -6,6 +6,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use kiln_model::envelope::{Envelope, EnvelopeId};
 use kiln_model::format::osv::Advisory;
+use kiln_model::key::TrustBundle;
 use kiln_model::log::LogPolicy;
 use kiln_model::outcome::Moment;
 use kiln_model::policy::{BreakGlass, Policy};
@@ -13,6 +14,7 @@ use kiln_model::verify::{self, Answer, Artifact, Check, Decision, Evidence, Feed
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::rules::Rules;
 use super::{Failure, Session};
 use crate::evidence::{self, Limits, Pins, Shelf};
 use crate::exit::{self, Kind};
@@ -117,8 +119,10 @@ impl Verify {
         let (policy, log) = load(&self.policy)?;
         self.refuse_usage(&policy)?;
         let beside = |name: &str| self.policy.parent().unwrap_or(Path::new("")).join(name);
-        let directory = self.keys.clone().unwrap_or_else(|| beside("keys"));
-        let keys = evidence::keys(&directory)?;
+        // Where authorities vouch for all keys there need be none.
+        let needs_keys = !policy.keys().is_empty() || policy.rebuilders.iter().any(|one| !one.openpgp.is_empty());
+        let directory = self.keys.clone().or_else(|| needs_keys.then(|| beside("keys")));
+        let keys = directory.as_deref().map(evidence::keys).transpose()?.unwrap_or_default();
         let pins = policy.log.pinned_checkpoint.as_deref().map(|name| Pins::open(&beside(name))).transpose()?;
         let now = match self.now {
             Some(now) => now,
@@ -126,9 +130,12 @@ impl Verify {
         };
         let feed = self.osv.as_deref().map(feed).transpose()?;
         let artifacts = self.hashed()?;
-        let certificates = evidence::Certificates::read(&directory, now)
-            .with_context(|| format!("OpenPGP certificates in {}", directory.display()))
-            .map_err(|error| Failure { kind: Kind::BadInput, error })?;
+        let certificates = match &directory {
+            Some(directory) => evidence::Certificates::read(directory, now)
+                .with_context(|| format!("OpenPGP certificates in {}", directory.display()))
+                .map_err(|error| Failure { kind: Kind::BadInput, error })?,
+            None => evidence::Certificates::none(now),
+        };
         let shelf = Shelf::open(&self.evidence, Limits::default())?.trusting(certificates);
         let none = std::collections::BTreeMap::new();
         let given = Given {
@@ -145,8 +152,13 @@ impl Verify {
             .with_context(|| format!("policy {}", self.policy.display()))
             .map_err(|error| Failure { kind: Kind::BadInput, error })?;
         let evidence = shelf.read(&verifier)?;
-        let decisions: Vec<Decision> =
-            artifacts.par_iter().map(|artifact| verifier.decide(artifact, &evidence)).collect();
+        let rules = Rules::load(&policy, &beside, now)?;
+        let decide = |artifact: &Artifact| {
+            let mut decision = verifier.decide(artifact, &evidence);
+            rules.judge(&verifier, &mut decision, &evidence);
+            decision
+        };
+        let decisions: Vec<Decision> = artifacts.par_iter().map(decide).collect();
         let worst = decisions.iter().map(|decision| decision.answer).max_by_key(|answer| answer.weight());
         let code = worst.map_or(exit::YES, Answer::exit_code);
 
@@ -192,9 +204,6 @@ impl Verify {
         }
         if self.purl.is_some() && (self.artifacts.len() != 1 || self.sums.is_some()) {
             return refused("--purl names one artifact: give one".into());
-        }
-        if !policy.rego_modules.is_empty() {
-            return refused("rego.modules: this kiln was built without Rego; leave the modules out".into());
         }
         Ok(())
     }
@@ -304,7 +313,13 @@ pub(super) fn load(path: &Path) -> Result<(Policy, Option<LogPolicy>), Failure> 
     let bad = |error| Failure { kind: Kind::BadInput, error };
     let named = |path: &Path| format!("policy {}", path.display());
     let text = std::fs::read_to_string(path).with_context(|| named(path)).map_err(bad)?;
-    let policy = Policy::parse(&text).with_context(|| named(path)).map_err(bad)?;
+    let mut policy = Policy::parse(&text).with_context(|| named(path)).map_err(bad)?;
+    policy.trust(|name| {
+        let file = path.parent().unwrap_or(Path::new("")).join(name);
+        let reading = || format!("trust bundle {}", file.display());
+        let bytes = std::fs::read(&file).with_context(reading).map_err(bad)?;
+        TrustBundle::parse(&bytes).with_context(reading).map_err(bad)
+    })?;
     let log = match &policy.log.policy_file {
         None => None,
         Some(name) => {

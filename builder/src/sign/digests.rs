@@ -17,7 +17,7 @@ use crate::nix;
 use crate::store::Store;
 
 /// Media type of a tree's archive.
-pub(super) const NAR: &str = "application/x-nix-nar";
+pub(crate) const NAR: &str = "application/x-nix-nar";
 
 /// Both digests of what is written to it.
 #[derive(Default)]

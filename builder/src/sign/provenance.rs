@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::BASE64;
 use kiln_model::digest::Digest;
+use kiln_model::format::capsule::Place;
 use kiln_model::outcome::{Moment, Outcome};
 use kiln_model::statement::provenance::{
     BUILD_TYPE, BuildDefinition, Builder, External, Metadata, Provenance, RunDetails, build,
@@ -10,8 +12,12 @@ use kiln_model::statement::provenance::{
 use kiln_model::statement::{Descriptor, DigestSet, Predicate};
 use serde_json::{Map, Value, json};
 
-use super::{Built, Recorded, SignError, Signer, Written, dependencies, digests};
+use super::{Built, Recorded, SignError, Signer, Texts, Written, dependencies, digests};
 use crate::build::graph::Node;
+use crate::capsule;
+
+/// Bytes of recipes and locks in one statement: in base64 twice, a quarter of what an envelope may have.
+const MOST_CARRIED: usize = 512 << 10;
 
 impl Signer<'_> {
     pub(super) fn provenance(&self, of: Built<'_>, recorded: &Recorded, name: &str) -> Result<Written, SignError> {
@@ -43,10 +49,26 @@ impl Signer<'_> {
                     started_on: Some(outcome.started),
                     finished_on: Some(finished(outcome)),
                 },
-                byproducts: byproducts(node, outcome),
+                byproducts: byproducts(node, outcome).into_iter().chain(self.texts(of)).collect(),
             },
         };
         self.sign(subject, Predicate::Provenance(Box::new(provenance)), format!("{name}.provenance"))
+    }
+
+    /// Recipe and lock (or the derivation that was given), and those of what it needs, as they are: whoever reads the statement can build again. What is too long
+    /// to be carried, or does not lie so that others could take it up, is named by its digest alone.
+    fn texts(&self, of: Built<'_>) -> Vec<Descriptor> {
+        let texts = match self.texts {
+            Texts::Carried => capsule::texts::Texts::carried(of.graph, of.index),
+            Texts::LeftOut => None,
+        };
+        let size = |texts: &BTreeMap<Place, Vec<u8>>| texts.values().map(Vec::len).sum::<usize>();
+        let carried = texts.filter(|texts| size(texts) <= MOST_CARRIED).unwrap_or_default();
+        let descriptor = |(place, text): (Place, Vec<u8>)| {
+            let one = Descriptor::of(DigestSet::of(Digest::of(&text))).named_as(place.to_string());
+            Descriptor { content: Some(BASE64.encode(&text)), ..one.being("text/plain") }
+        };
+        carried.into_iter().map(descriptor).collect()
     }
 
     /// The program that signs, which says of which version the building one was.

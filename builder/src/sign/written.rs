@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use kiln_model::envelope::Envelope;
+use kiln_model::format::bundle::Bundle;
+use kiln_model::key::Svid;
 use kiln_model::statement::Statement;
 use kiln_model::statement::provenance::Signer as Where;
 
@@ -28,15 +30,22 @@ pub struct Written {
 /// The largest collection that is added to.
 const LARGEST: u64 = 256 << 20;
 
-/// Writes each envelope as `NAME.json` below `directory`, and adds it to `ARTIFACT.intoto.jsonl` of each of its subjects. Lines
+/// Writes each envelope as `NAME.json` below `directory`, or with `svid` as the bundle `NAME.sigstore.json`, and adds it to `ARTIFACT.intoto.jsonl` of each of its subjects. Lines
 /// that are there stay; each is there once. Returns the files.
-pub fn write(directory: &Path, written: &[Written]) -> Result<Vec<PathBuf>, SignError> {
+pub fn write(directory: &Path, written: &[Written], svid: Option<&Svid>) -> Result<Vec<PathBuf>, SignError> {
     fs::create_dir_all(directory).map_err(failed("creating", directory))?;
     let mut files = Vec::new();
     let mut lines: BTreeMap<PathBuf, BTreeSet<Vec<u8>>> = BTreeMap::new();
     for one in written {
-        let path = directory.join(format!("{}.json", file_name(&one.name)));
-        let bytes = one.envelope.canonical();
+        let (ending, bytes) = match svid {
+            None => ("json", one.envelope.canonical()),
+            Some(svid) => {
+                let wrong = |source| SignError::Bundle { name: one.name.clone(), source: Box::new(source) };
+                let bundle = Bundle::with_svid(one.envelope.clone(), svid.clone(), Vec::new()).map_err(wrong)?;
+                ("sigstore.json", bundle.print())
+            }
+        };
+        let path = directory.join(format!("{}.{ending}", file_name(&one.name)));
         put(&path, &bytes)?;
         files.push(path);
         for subject in &one.statement.subject {

@@ -1,8 +1,8 @@
 //! Sigstore's bundle, version 0.3: an envelope, a hint to its key, and proofs that it was logged, in one file.
 //!
 //! Written as the strictest of its readers wants it: numbers as texts, no time stamps, exactly one signature whose keyid is the
-//! hint, and at least one inclusion proof. Read no less strictly; certificates, messages without an envelope and entries of other
-//! kinds are refused by name. What it carries of the log is compared with what envelope and key give, and never believed.
+//! hint, and at least one inclusion proof. Read no less strictly; messages without an envelope and entries of other
+//! kinds are refused by name. A certificate in place of the hint is an X.509-SVID; such a bundle may come before any log. What it carries of the log is compared with what envelope and key give, and never believed.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::{self, CanonicalError, Limits};
 use crate::digest::Digest;
 use crate::envelope::{Envelope, EnvelopeError};
-use crate::key::{KeyId, PublicKey};
+use crate::key::{KeyId, PublicKey, Svid, SvidError};
 use crate::log::{Checkpoint, Entry, KIND, LogError, Proof, SignedNote};
 
 /// Its media type.
@@ -30,6 +30,8 @@ pub struct Bundle {
     pub envelope: Envelope,
     /// Which key is said to have signed it.
     pub hint: KeyId,
+    /// The certificates that are said to vouch for that key, if a policy is not to name it.
+    pub svid: Option<Svid>,
     /// Where it is said to be logged, at least once.
     pub entries: Vec<Logged>,
 }
@@ -50,7 +52,7 @@ pub struct Logged {
 pub enum BundleError {
     /// Not strict JSON, or of another form.
     #[error(
-        "reading a Sigstore bundle (an envelope with a public key's hint and log entries is expected; certificates and message signatures are not read)"
+        "reading a Sigstore bundle (an envelope with a public key's hint and log entries is expected; message signatures are not read)"
     )]
     Json {
         /// What is wrong.
@@ -77,6 +79,13 @@ pub enum BundleError {
         /// What is wrong.
         #[source]
         source: EnvelopeError,
+    },
+    /// Certificates that are no SVID.
+    #[error("verificationMaterial of a bundle")]
+    Svid {
+        /// What is wrong.
+        #[source]
+        source: SvidError,
     },
     /// A checkpoint or proof that is none.
     #[error("inclusionProof of a bundle")]
@@ -116,9 +125,13 @@ struct Spelled<'a> {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Material<'a> {
-    #[serde(borrow)]
-    public_key: Hint<'a>,
-    #[serde(borrow)]
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    public_key: Option<Hint<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<RawBytes<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    x509_certificate_chain: Option<Chain<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     tlog_entries: Vec<SpelledEntry<'a>>,
 }
 
@@ -127,6 +140,20 @@ struct Material<'a> {
 struct Hint<'a> {
     #[serde(borrow)]
     hint: Cow<'a, str>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawBytes<'a> {
+    #[serde(borrow)]
+    raw_bytes: Cow<'a, str>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Chain<'a> {
+    #[serde(borrow)]
+    certificates: Vec<RawBytes<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -145,7 +172,8 @@ struct Dsse<'a> {
 struct DsseSignature<'a> {
     #[serde(borrow)]
     sig: Cow<'a, str>,
-    #[serde(borrow)]
+    /// Bundles with certificates have none.
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
     keyid: Cow<'a, str>,
 }
 
@@ -220,10 +248,22 @@ impl Bundle {
         }
         match envelope.signatures() {
             [one] if one.keyid.as_ref().is_none_or(|keyid| *keyid == hint.to_string()) => {
-                Ok(Self { envelope, hint, entries })
+                Ok(Self { envelope, hint, svid: None, entries })
             }
             [_] => Err(BundleError::Disagree { field: "hint", other: "keyid" }),
             _ => Err(refused("signatures", "exactly one")),
+        }
+    }
+
+    /// A bundle of an envelope that the key of `svid` signed. Its entries may come later.
+    pub fn with_svid(envelope: Envelope, svid: Svid, entries: Vec<Logged>) -> Result<Self, BundleError> {
+        let hint = svid.key().id();
+        match envelope.signatures() {
+            [one] if one.keyid.as_ref().is_none_or(|keyid| *keyid == hint.to_string()) => {
+                Ok(Self { envelope, hint, svid: Some(svid), entries })
+            }
+            [_] => Err(BundleError::Disagree { field: "certificate", other: "keyid" }),
+            _ => Err(BundleError::Field { field: "signatures", expected: "exactly one" }),
         }
     }
 
@@ -240,19 +280,29 @@ impl Bundle {
         let [signature] = &spelled.dsse_envelope.signatures[..] else {
             return Err(refused("signatures", "exactly one"));
         };
-        let hint = &spelled.verification_material.public_key.hint;
-        if signature.keyid != *hint {
-            return Err(BundleError::Disagree { field: "hint", other: "keyid" });
-        }
-        let hint = KeyId::from_hint(hint).ok_or(refused("hint", "the SHA-256 of the key's SPKI in base64"))?;
+        let material = &spelled.verification_material;
+        let (hint, svid) = match (&material.public_key, &material.certificate, &material.x509_certificate_chain) {
+            (Some(Hint { hint }), None, None) => {
+                if signature.keyid != *hint {
+                    return Err(BundleError::Disagree { field: "hint", other: "keyid" });
+                }
+                (KeyId::from_hint(hint).ok_or(refused("hint", "the SHA-256 of the key's SPKI in base64"))?, None)
+            }
+            (None, Some(one), None) => svid(std::slice::from_ref(one), &signature.keyid)?,
+            (None, None, Some(chain)) => svid(&chain.certificates, &signature.keyid)?,
+            _ => {
+                let expected = "one of publicKey, certificate and x509CertificateChain";
+                return Err(refused("verificationMaterial", expected));
+            }
+        };
         let envelope = serde_json::to_vec(&spelled.dsse_envelope).expect("texts are JSON");
         let envelope = Envelope::parse(&envelope).map_err(|source| BundleError::Envelope { source })?;
         let entries = spelled.verification_material.tlog_entries;
-        if !(1..=MOST_ENTRIES).contains(&entries.len()) {
+        if entries.len() > MOST_ENTRIES || (entries.is_empty() && svid.is_none()) {
             return Err(refused("tlogEntries", "one to eight"));
         }
         let entries = entries.into_iter().map(Logged::of).collect::<Result<_, _>>()?;
-        Ok(Self { envelope, hint, entries })
+        Ok(Self { envelope, hint, svid, entries })
     }
 
     /// As a file: canonical JSON.
@@ -262,7 +312,9 @@ impl Bundle {
         let spelled = Spelled {
             media_type: MEDIA_TYPE.into(),
             verification_material: Material {
-                public_key: Hint { hint: hint.as_str().into() },
+                public_key: self.svid.is_none().then(|| Hint { hint: hint.as_str().into() }),
+                certificate: certificate(self.svid.as_ref()),
+                x509_certificate_chain: chain(self.svid.as_ref()),
                 tlog_entries: self.entries.iter().map(Logged::spelled).collect(),
             },
             dsse_envelope: Dsse {
@@ -270,7 +322,7 @@ impl Bundle {
                 payload_type: self.envelope.payload_type().into(),
                 signatures: vec![DsseSignature {
                     sig: BASE64.encode(&signature.sig).into(),
-                    keyid: hint.as_str().into(),
+                    keyid: if self.svid.is_none() { hint.as_str().into() } else { "".into() },
                 }],
             },
         };
@@ -288,6 +340,37 @@ impl Bundle {
             true => Ok(entry),
             false => Err(BundleError::Disagree { field: "canonicalizedBody", other: "the envelope" }),
         }
+    }
+}
+
+/// The key and the SVID that certificates make; a keyid, if there is one, is that key's.
+fn svid(certificates: &[RawBytes<'_>], keyid: &str) -> Result<(KeyId, Option<Svid>), BundleError> {
+    let wrong = BundleError::Field { field: "rawBytes", expected: "a certificate in base64" };
+    let der = certificates.iter().map(|one| BASE64.decode(one.raw_bytes.as_bytes()));
+    let der = der.collect::<Result<Vec<_>, _>>().map_err(|_| wrong)?;
+    let svid = Svid::parse(der).map_err(|source| BundleError::Svid { source })?;
+    let id = svid.key().id();
+    if !keyid.is_empty() && KeyId::from_hint(keyid) != Some(id) && keyid != id.to_string() {
+        return Err(BundleError::Disagree { field: "certificate", other: "keyid" });
+    }
+    Ok((id, Some(svid)))
+}
+
+/// A leaf alone.
+fn certificate(svid: Option<&Svid>) -> Option<RawBytes<'static>> {
+    match svid?.chain() {
+        [leaf] => Some(RawBytes { raw_bytes: BASE64.encode(leaf).into() }),
+        _ => None,
+    }
+}
+
+/// A leaf with authorities between it and those that are trusted.
+fn chain(svid: Option<&Svid>) -> Option<Chain<'static>> {
+    match svid?.chain() {
+        [_] => None,
+        all => Some(Chain {
+            certificates: all.iter().map(|der| RawBytes { raw_bytes: BASE64.encode(der).into() }).collect(),
+        }),
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Member {
 pub enum Place {
     /// `outcome.json`: what the machine saw that made the capsule.
     Outcome,
+    /// `statement.json`: what somebody signed that came out, in place of that. An envelope or a bundle.
+    Statement,
     /// `derivations/HASH-NAME.drv`.
     Derivation(StorePath),
     /// `recipes/…/recipe.toml` or `recipes/…/recipe.lock`: a file of a recipe, where recipes lie to each other.
@@ -71,7 +73,7 @@ pub enum Place {
 /// Why a text is no name of a member.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{found:?} is no member of a capsule: expected outcome.json, derivations/HASH-NAME.drv, recipes/…/recipe.toml, \
+    "{found:?} is no member of a capsule: expected outcome.json, statement.json, derivations/HASH-NAME.drv, recipes/…/recipe.toml, \
      recipes/…/recipe.lock, files/SHA256 or trees/SHA256.nar"
 )]
 pub struct PlaceError {
@@ -105,6 +107,9 @@ pub enum CapsuleError {
         /// Which member.
         member: String,
     },
+    /// Two things that are said to have come out.
+    #[error("capsule.json: it has both outcome.json and statement.json: one of them says what came out")]
+    Both,
     /// A member whose name and digest disagree.
     #[error("capsule.json: {member} is said to have the digest {digest}, which is not its name")]
     Digest {
@@ -149,10 +154,16 @@ impl Table {
         }
         let needed = ["recipe.toml", "recipe.lock"].map(|file| recipe_file(&self.recipe, file));
         let needed = needed.into_iter().map(Place::Recipe);
-        for place in [Place::Outcome, Place::Derivation(self.derivation.clone())].into_iter().chain(needed) {
-            if !self.members.iter().any(|member| member.place == place) {
+        let has = |place: &Place| self.members.iter().any(|member| member.place == *place);
+        for place in [Place::Derivation(self.derivation.clone())].into_iter().chain(needed) {
+            if !has(&place) {
                 return Err(CapsuleError::Missing { member: place.to_string() });
             }
+        }
+        match (has(&Place::Outcome), has(&Place::Statement)) {
+            (true, false) | (false, true) => {}
+            (false, false) => return Err(CapsuleError::Missing { member: Place::Outcome.to_string() }),
+            (true, true) => return Err(CapsuleError::Both),
         }
         self.members.iter().try_for_each(Member::check)
     }
@@ -163,7 +174,7 @@ impl Member {
         let member = || self.place.to_string();
         let (named, most) = match &self.place {
             Place::Outcome => (None, MOST_OUTCOME),
-            Place::Derivation(_) | Place::Recipe(_) => (None, MOST_TEXT),
+            Place::Statement | Place::Derivation(_) | Place::Recipe(_) => (None, MOST_TEXT),
             Place::File(digest) => (Some(*digest), u64::MAX),
             Place::Tree(nar_hash) => (Some(nar_hash.digest()), u64::MAX),
         };
@@ -186,6 +197,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Outcome => f.write_str("outcome.json"),
+            Self::Statement => f.write_str("statement.json"),
             Self::Derivation(path) => write!(f, "derivations/{}", path.base_name()),
             Self::Recipe(path) => write!(f, "recipes/{path}"),
             Self::File(digest) => write!(f, "files/{digest}"),
@@ -201,6 +213,7 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self, PlaceError> {
         let place = match text.split_once('/') {
             None if text == "outcome.json" => Some(Self::Outcome),
+            None if text == "statement.json" => Some(Self::Statement),
             Some(("derivations", base)) => {
                 let path = StorePath::from_base_name(base).ok().filter(|path| path.name().ends_with(".drv"));
                 path.map(Self::Derivation)
@@ -306,6 +319,13 @@ mod tests {
         assert!(refused(&|t| t.schema = "kiln/capsule/v2".into()).contains("schema"));
         assert!(refused(&|t| t.recipe = "other".into()).contains("missing"));
         assert!(refused(&|t| drop(t.members.remove(0))).contains("outcome.json is missing"));
+        assert!(
+            refused(&|t| {
+                let statement = Member { place: Place::Statement, ..t.members[0].clone() };
+                t.members.insert(1, statement);
+            })
+            .contains("both")
+        );
         assert!(refused(&|t| t.members[4].sha256 = Digest::of("other")).contains("not its name"));
         assert!(refused(&|t| t.members[2].size = u64::from(u32::MAX)).contains("at most"));
     }

@@ -104,7 +104,10 @@ pub(super) struct Independence {
 pub(super) struct Rebuilder {
     pub(super) id: String,
     pub(super) operator: String,
+    #[serde(default)]
     pub(super) keys: Vec<String>,
+    #[serde(default)]
+    pub(super) svid_bundle: String,
     #[serde(default)]
     pub(super) max_slsa_level: u8,
     pub(super) valid: Vec<String>,

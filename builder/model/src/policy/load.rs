@@ -10,10 +10,10 @@ use super::licence::{self, Licences};
 use super::{
     Artifact, BreakGlass, Equivalents, Field, Flaky, Form, HIGHEST_BUILD_LEVEL, Inclusion, Independence, Inputs, Log,
     Needed, OnDissent, Pattern, Policy, PolicyError, Provenance, Rebuilder, Runtime, RuntimeEvent, SCHEMA, Sbom,
-    SbomProfile, Threshold, Unknown, Validity, Verifier, Vulns,
+    SbomProfile, SvidTrust, Threshold, Unknown, Validity, Verifier, Vulns,
 };
 use crate::digest::Digest;
-use crate::key::KeyId;
+use crate::key::{KeyId, SpiffeId};
 use crate::outcome::Moment;
 
 type Loaded<T> = Result<T, PolicyError>;
@@ -167,12 +167,27 @@ fn rebuilders(documents: Vec<document::Rebuilder>, keys: &mut Keys) -> Loaded<Ve
                 way_out: "operators are what is counted; name who runs it",
             });
         }
-        let (keys, openpgp) = keys.of_rebuilder(&format!("{place}.keys"), &document.keys)?;
+        let svid = match document.svid_bundle.as_str() {
+            "" => None,
+            file if SpiffeId::parse(&id).is_ok() => Some(SvidTrust { file: file.to_owned(), bundle: None }),
+            _ => {
+                return Err(PolicyError::Value {
+                    field: field(&format!("{place}.id")),
+                    found: id,
+                    expected: "spiffe://TRUST-DOMAIN/PATH, whom the authorities in svid_bundle vouch for",
+                });
+            }
+        };
+        let (named, openpgp) = match (&svid, document.keys.is_empty()) {
+            (Some(_), true) => Default::default(),
+            _ => keys.of_rebuilder(&format!("{place}.keys"), &document.keys)?,
+        };
         Ok(Rebuilder {
             id,
             operator: document.operator.trim().to_owned(),
-            keys,
+            keys: named,
             openpgp,
+            svid,
             max_slsa_level: build_level(&format!("{place}.max_slsa_level"), document.max_slsa_level)?,
             validity: validity(&place, &document.valid, &document.revoked_after)?,
             accepts: forms(&format!("{place}.accepts"), document.accepts)?,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Pattern;
-use crate::key::KeyId;
+use crate::key::{KeyId, TrustBundle};
 use crate::outcome::Moment;
 
 /// A rebuilder: it counts as (key, id), for one operator.
@@ -17,6 +17,8 @@ pub struct Rebuilder {
     pub keys: BTreeSet<KeyId>,
     /// Fingerprints of its OpenPGP keys, in capitals: `.buildinfo` files that these signed are its word.
     pub openpgp: BTreeSet<String>,
+    /// Whose word for its keys is taken, too: authorities that issue X.509-SVIDs to its id.
+    pub svid: Option<SvidTrust>,
     /// The highest level of SLSA's build track that its provenance is given.
     pub max_slsa_level: u8,
     /// When its keys are believed.
@@ -56,6 +58,15 @@ impl Form {
     pub fn named(word: &str) -> Option<Self> {
         Self::NAMED.into_iter().find(|form| form.as_str() == word)
     }
+}
+
+/// Authorities that vouch for the keys of a SPIFFE id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SvidTrust {
+    /// The file with the trust bundle, relative to the policy.
+    pub file: String,
+    /// What is in it, once it was read: until then nobody is believed.
+    pub bundle: Option<TrustBundle>,
 }
 
 /// An issuer of summaries.

@@ -10,8 +10,9 @@ use super::inclusion::Shown;
 use super::time::{self, Times};
 use super::{Verifier, foreign, oss_rebuild, provenance};
 use crate::envelope::{Envelope, EnvelopeError, EnvelopeId, Signature, Verified};
-use crate::key::{KeyId, PublicKey};
+use crate::key::{KeyId, PublicKey, Svid};
 use crate::log::Proof;
+use crate::outcome::Moment;
 use crate::policy::{Form, Inclusion};
 use crate::statement::{Comparison, ComparisonResult, Descriptor, Payload, Predicate, StatementError, Summary};
 
@@ -46,7 +47,7 @@ impl Verifier<'_> {
     pub fn admit(&self, candidate: &Candidate<'_>) -> Admission {
         let source = &candidate.source;
         let ignored = |why: String| Admission::Ignored { source: source.clone(), why };
-        let Read { envelope, id: found, mut proofs } = match candidate::read(candidate.bytes) {
+        let Read { envelope, id: found, mut proofs, svid } = match candidate::read(candidate.bytes) {
             Ok(read) => read,
             Err(why) => return ignored(why),
         };
@@ -63,13 +64,29 @@ impl Verifier<'_> {
                 .found_in(source.to_string()),
             );
         }
-        let (verified, key) = match self.verified(&envelope, found) {
-            Ok(Some(pair)) => pair,
-            Ok(None) => return ignored("signed by no key of the policy".into()),
-            Err(key) => return Admission::Refused(tampered(key).about(found, source.to_string())),
+        let (verified, key, speaker) = match &svid {
+            None => match self.verified(&envelope, found) {
+                Ok(Some((verified, key))) => (verified, &self.keys[&key].0, self.keys[&key].1),
+                Ok(None) => return ignored("signed by no key of the policy".into()),
+                Err(key) => return Admission::Refused(tampered(key).about(found, source.to_string())),
+            },
+            Some(svid) => {
+                let (key, Some(number)) = (svid.key(), self.vouched(svid)) else {
+                    return ignored(format!("signed by {}, whom the policy does not name", svid.id()));
+                };
+                match envelope.verified_as(key, key.id(), || found) {
+                    Ok(verified) => (verified, key, Speaker::Rebuilder(number)),
+                    // Whoever copied the certificate could have written this: it is tampering only if it is not junk.
+                    Err(_) if self.svid(svid, number, None).is_some() => {
+                        return ignored("junk under a certificate".into());
+                    }
+                    Err(_) => return Admission::Refused(tampered(key.id()).about(found, source.to_string())),
+                }
+            }
         };
+        let (public, key) = (key, verified.key());
         // One statement by one key is one fact, in whatever spelling storage hands it out.
-        let id = own_id(&envelope, found, key, &self.keys[&key].0);
+        let id = own_id(&envelope, found, key, public);
         if self.policy.threshold.disregard.contains(&id.digest())
             || self.policy.threshold.disregard.contains(&found.digest())
         {
@@ -95,11 +112,16 @@ impl Verifier<'_> {
             }
         }
         let mut shown = match &self.logs {
-            Some(logs) => logs.judge(&envelope, &self.keys[&key].0, &proofs),
+            Some(logs) => logs.judge(&envelope, public, &proofs),
             None => Shown::default(),
         };
         if let Some(check) = shown.failures.iter().find(|check| check.status == Status::Tampered) {
             return refused(check.clone());
+        }
+        if let (Some(svid), Speaker::Rebuilder(number)) = (&svid, speaker)
+            && let Some(check) = self.svid(svid, number, shown.existed)
+        {
+            return refused(check);
         }
         shown.failures.extend(unread.iter().map(|error| {
             Check::new(
@@ -111,7 +133,6 @@ impl Verifier<'_> {
                 "fetch it again",
             )
         }));
-        let speaker = self.keys[&key].1;
         let times = Times { existed: shown.existed, fresh: shown.fresh, finished: None };
         let context = Context { source, id, key, speaker, times, shown };
         let fact = verified.read().map_err(|error| unreadable(&error)).and_then(|payload| self.fact(context, &payload));
@@ -146,6 +167,31 @@ impl Verifier<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// The rebuilder that a certificate is made out to, if the policy takes an authority's word for its keys.
+    fn vouched(&self, svid: &Svid) -> Option<usize> {
+        let rebuilders = self.policy.rebuilders.iter();
+        rebuilders.into_iter().position(|one| one.svid.is_some() && one.id == svid.id().as_str())
+    }
+
+    /// Why an authority's word is not taken: it is to hold when witnesses saw the statement, or else now.
+    fn svid(&self, svid: &Svid, rebuilder: usize, existed: Option<Moment>) -> Option<Check> {
+        let rebuilder = &self.policy.rebuilders[rebuilder];
+        let trust = rebuilder.svid.as_ref()?;
+        let at = existed.unwrap_or(self.now);
+        let got = match &trust.bundle {
+            Some(bundle) => candidate::chain(&svid.verify(bundle, at).err()?),
+            None => format!("{} was not read", trust.file),
+        };
+        Some(Check::new(
+            Code::Signature,
+            Status::NotCounted,
+            "certificate",
+            format!("a certificate of {} by an authority in {}, valid at {at}", rebuilder.id, trust.file),
+            got,
+            "have it logged while the certificate is valid, or renew the trust bundle",
+        ))
     }
 
     /// Which key of the policy a keyid names: by SPKI or as securesystemslib has it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::envelope::{Envelope, EnvelopeId};
 use crate::format::bundle::{self, Bundle};
+use crate::key::Svid;
 use crate::log::Proof;
 
 /// Where a candidate was found.
@@ -37,6 +38,8 @@ pub(super) struct Read {
     pub(super) id: EnvelopeId,
     /// Proofs with the leaf that came with them, if one did: it is compared, never trusted.
     pub(super) proofs: Vec<(Proof, Option<Vec<u8>>)>,
+    /// Certificates that are said to vouch for the key that signed it.
+    pub(super) svid: Option<Svid>,
 }
 
 /// The envelope and proofs in some bytes, or why there is none.
@@ -49,10 +52,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, String> {
     if memchr::memmem::find(bytes, b"\"dsseEnvelope\"").is_some() {
         let bundle = Bundle::parse(bytes).map_err(|error| chain(&error))?;
         let proofs = bundle.entries.into_iter().map(|logged| (logged.proof, Some(logged.canonicalized_body)));
-        return Ok(Read { id: bundle.envelope.id(), envelope: bundle.envelope, proofs: proofs.collect() });
+        return Ok(Read { id: bundle.envelope.id(), envelope: bundle.envelope, proofs: proofs.collect(), svid: bundle.svid });
     }
     let (envelope, id) = Envelope::named(bytes).map_err(|error| chain(&error))?;
-    Ok(Read { id: id.unwrap_or_else(|| envelope.id()), envelope, proofs: Vec::new() })
+    Ok(Read { id: id.unwrap_or_else(|| envelope.id()), envelope, proofs: Vec::new(), svid: None })
 }
 
 /// An error and its causes, one act per level.

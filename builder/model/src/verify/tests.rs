@@ -3,5 +3,7 @@
 mod foreign;
 mod lab;
 mod logged;
+#[cfg(feature = "rego")]
+mod rego;
 mod scenario;
 mod statements;
