@@ -14,7 +14,9 @@ mod derivation;
 mod doctor;
 mod evidence;
 mod exchange;
+mod installed;
 mod judged;
+mod judging;
 mod key;
 mod lock;
 mod log;
@@ -199,6 +201,7 @@ failures! {
     crate::evidence::KeysError,
     crate::evidence::PinsError,
     crate::fetch::FetchError,
+    crate::installed::InstalledError,
     crate::nix::CacheError,
     crate::nix::DerivationsError,
     crate::nix::ExchangeError,

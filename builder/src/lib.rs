@@ -35,6 +35,7 @@ pub mod publish;
 pub mod sign;
 
 pub mod evidence;
+pub mod installed;
 
 pub mod render;
 

@@ -32,5 +32,6 @@ pub mod signature;
 pub mod sources;
 pub mod spdx;
 pub mod spdx3;
+pub mod status;
 pub mod stream;
 pub mod zip;

@@ -13,7 +13,8 @@ use kiln_model::verify::{self, Answer, Artifact, Check, Decision, Evidence, Feed
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Failure, Session};
+use super::judging::Judging;
+use super::{Failure, Session, installed};
 use crate::evidence::{self, Limits, Pins, Shelf};
 use crate::exit::{self, Kind};
 use crate::render::decision::{self, Detail};
@@ -33,7 +34,7 @@ const TOLD: usize = 5;
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     /// Files; a directory is verified by its NAR
-    #[arg(required_unless_present = "sums")]
+    #[arg(required_unless_present_any = ["sums", "installed"])]
     artifacts: Vec<PathBuf>,
     /// What is required: see `kiln policy init`
     #[arg(long, value_name = "FILE")]
@@ -47,6 +48,13 @@ pub(super) struct Verify {
     /// Also verify what this list names, in the form of sha256sum; its digests are believed
     #[arg(long, value_name = "FILE")]
     sums: Option<PathBuf>,
+    /// Verify what this host's dpkg has installed: each package by its name and version, a line each
+    #[arg(long, conflicts_with_all = ["artifacts", "sums", "purl", "vsa_key", "break_glass"])]
+    installed: bool,
+    /// Root file system of the host that is meant by --installed
+    // `requires` would not do: clap takes it back where what is required conflicts with something given.
+    #[arg(long, value_name = "DIR", default_value = "/", conflicts_with_all = ["artifacts", "sums"])]
+    root: PathBuf,
     /// What the artifact is, as a package URL with a version
     #[arg(long, value_name = "PURL")]
     purl: Option<String>,
@@ -86,16 +94,18 @@ struct Document<'a> {
     evidence: EvidenceSaid<'a>,
 }
 
+/// What is said of a policy.
 #[derive(Serialize)]
-struct PolicySaid<'a> {
-    file: String,
-    sha256: kiln_model::digest::Digest,
-    missing_keys: Vec<String>,
-    operators: Vec<&'a str>,
+pub(super) struct PolicySaid<'a> {
+    pub(super) file: String,
+    pub(super) sha256: kiln_model::digest::Digest,
+    pub(super) missing_keys: Vec<String>,
+    pub(super) operators: Vec<&'a str>,
 }
 
+/// What is said of evidence.
 #[derive(Serialize)]
-struct EvidenceSaid<'a> {
+pub(super) struct EvidenceSaid<'a> {
     files: usize,
     statements: usize,
     ignored: usize,
@@ -114,6 +124,17 @@ struct Ignored {
 
 impl Verify {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
+        if self.installed {
+            let judging = Judging {
+                policy: &self.policy,
+                evidence: &self.evidence,
+                keys: self.keys.as_deref(),
+                now: self.now,
+                osv: self.osv.as_deref(),
+            };
+            let detail = if self.explain { Detail::Explain } else { Detail::Short };
+            return installed::run(session, &self.root, &judging, detail);
+        }
         let (policy, log) = load(&self.policy)?;
         self.refuse_usage(&policy)?;
         let beside = |name: &str| self.policy.parent().unwrap_or(Path::new("")).join(name);
@@ -327,7 +348,7 @@ pub(super) fn clock() -> Result<Moment, Failure> {
 }
 
 /// Advisories below a directory.
-fn feed(directory: &Path) -> Result<Feed, Failure> {
+pub(super) fn feed(directory: &Path) -> Result<Feed, Failure> {
     let bad = |error| Failure { kind: Kind::BadInput, error };
     let mut feed = Feed::default();
     let mut waiting = vec![directory.to_owned()];
@@ -348,7 +369,7 @@ fn feed(directory: &Path) -> Result<Feed, Failure> {
     Ok(feed)
 }
 
-fn said(evidence: &Evidence, files: usize) -> EvidenceSaid<'_> {
+pub(super) fn said(evidence: &Evidence, files: usize) -> EvidenceSaid<'_> {
     let ignored = evidence.ignored.iter();
     EvidenceSaid {
         files,
