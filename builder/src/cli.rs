@@ -14,6 +14,7 @@ mod derivation;
 mod doctor;
 mod evidence;
 mod exchange;
+mod gate;
 mod installed;
 mod judged;
 mod judging;
@@ -147,6 +148,7 @@ enum Command {
     Affected(affected::AffectedCommand),
     Capsule(capsule::CapsuleCommand),
     Verify(Box<verify::Verify>),
+    Gate(gate::GateCommand),
     /// Check policies of `kiln verify`, and write a first one
     Policy(policy::PolicyCommand),
     /// Answer others from the store
@@ -280,6 +282,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Affected(command) => command.run(&session),
         Command::Capsule(command) => command.run(&session),
         Command::Verify(command) => command.run(&session),
+        Command::Gate(command) => command.run(&session),
         Command::Policy(command) => command.run(&session),
         Command::Serve(command) => command.run(&session),
         Command::Derivation(command) => command.run(&session),

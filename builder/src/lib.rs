@@ -36,6 +36,7 @@ pub mod sign;
 
 pub mod evidence;
 pub mod installed;
+pub mod requirements;
 
 pub mod render;
 
