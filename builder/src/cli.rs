@@ -14,7 +14,10 @@ mod derivation;
 mod doctor;
 mod evidence;
 mod exchange;
+mod gate;
+mod installed;
 mod judged;
+mod judging;
 mod key;
 mod keyring;
 mod lock;
@@ -147,6 +150,7 @@ enum Command {
     Affected(affected::AffectedCommand),
     Capsule(capsule::CapsuleCommand),
     Verify(Box<verify::Verify>),
+    Gate(gate::GateCommand),
     /// Check policies of `kiln verify`, and write a first one
     Policy(policy::PolicyCommand),
     /// Answer others from the store
@@ -201,6 +205,7 @@ failures! {
     crate::evidence::KeysError,
     crate::evidence::PinsError,
     crate::fetch::FetchError,
+    crate::installed::InstalledError,
     crate::nix::CacheError,
     crate::nix::DerivationsError,
     crate::nix::ExchangeError,
@@ -279,6 +284,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Affected(command) => command.run(&session),
         Command::Capsule(command) => command.run(&session),
         Command::Verify(command) => command.run(&session),
+        Command::Gate(command) => command.run(&session),
         Command::Policy(command) => command.run(&session),
         Command::Serve(command) => command.run(&session),
         Command::Derivation(command) => command.run(&session),

@@ -31,6 +31,11 @@
 //! trusted-public-keys = ["cache.example-1:…"]
 //! narinfo-cache-positive-ttl = 2592000
 //! narinfo-cache-negative-ttl = 3600
+//!
+//! [gate]                          # what `kiln gate` goes by
+//! policy = "/etc/kiln/policy.toml"
+//! evidence = ["/var/lib/kiln/evidence"]
+//! keys = "/etc/kiln/keys"         # keys/ beside the policy if absent
 //! ```
 
 use std::collections::BTreeSet;
@@ -56,6 +61,8 @@ pub struct Config {
     pub build: Build,
     /// Nix's binary caches.
     pub caches: Caches,
+    /// What is let in.
+    pub gate: Gate,
     /// The file itself; relative directories are relative to where it is.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -97,6 +104,18 @@ pub struct Build {
     pub outcome_budget: Option<u64>,
     /// Bytes that all processes of one build may use together; refused where no control group can hold them to it.
     pub memory: Option<u64>,
+}
+
+/// What `kiln gate` goes by where its arguments do not say. Relative paths are relative to where the file is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Gate {
+    /// The policy's file.
+    pub policy: Option<PathBuf>,
+    /// Directories and files of evidence.
+    pub evidence: Vec<PathBuf>,
+    /// The directory of public keys.
+    pub keys: Option<PathBuf>,
 }
 
 /// Binary caches that paths are substituted from, and whose word is taken.

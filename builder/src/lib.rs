@@ -35,6 +35,8 @@ pub mod publish;
 pub mod sign;
 
 pub mod evidence;
+pub mod installed;
+pub mod requirements;
 
 pub mod render;
 

@@ -28,7 +28,7 @@ use kiln_model::format::purl::Purl;
 use kiln_model::format::pyproject::BuildSystem;
 use kiln_model::format::realisation::Realisation;
 use kiln_model::format::release::Release;
-use kiln_model::format::{dist_info, packages, record as wheel_record, sources};
+use kiln_model::format::{apt_hook, dist_info, packages, record as wheel_record, sources, status};
 use kiln_model::key::SecretKey;
 use kiln_model::lock::Lock;
 use kiln_model::log::tile::{self, Level, Tile};
@@ -213,11 +213,15 @@ pub fn export(bytes: &[u8]) {
     }
 }
 
-/// An index of packages, and one of sources.
+/// An index of packages, and one of sources; dpkg's own database, and what apt tells before it installs.
 pub fn index(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = packages::read::<packages::IndexError>(text, |_| Ok(()));
     let _ = sources::read::<packages::IndexError>(text, |_| true, |_| Ok(()));
+    let _ = status::read(text);
+    if let Ok(steps) = apt_hook::parse(text) {
+        assert!(steps.iter().all(|step| !step.package.is_empty()));
+    }
 }
 
 /// What kiln and its launcher say to each other. What was understood can be said again, and be shown.

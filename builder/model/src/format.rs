@@ -2,6 +2,7 @@
 //!
 //! Every parser is bounded, names the line or the offset in its errors, and borrows where it can.
 
+pub mod apt_hook;
 pub mod ar;
 pub mod aterm;
 pub mod buildinfo;
@@ -33,5 +34,6 @@ pub mod signature;
 pub mod sources;
 pub mod spdx;
 pub mod spdx3;
+pub mod status;
 pub mod stream;
 pub mod zip;

@@ -4,19 +4,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use kiln_model::envelope::{Envelope, EnvelopeId};
+use kiln_model::envelope::Envelope;
 use kiln_model::format::osv::Advisory;
 use kiln_model::key::TrustBundle;
 use kiln_model::log::LogPolicy;
 use kiln_model::outcome::Moment;
 use kiln_model::policy::{BreakGlass, Policy};
-use kiln_model::verify::{self, Answer, Artifact, Check, Decision, Evidence, Feed, Given, Issuer, Verifier};
-use rayon::prelude::*;
+use kiln_model::verify::{self, Answer, Artifact, Check, Decision, Evidence, Feed, Issuer};
 use serde::Serialize;
 
-use super::rules::Rules;
-use super::{Failure, Session};
-use crate::evidence::{self, Limits, Pins, Shelf};
+use super::judging::{self, Bench, Judging};
+use super::{Failure, Session, installed};
+use crate::evidence;
 use crate::exit::{self, Kind};
 use crate::render::decision::{self, Detail};
 use crate::sign::key_file;
@@ -35,7 +34,7 @@ const TOLD: usize = 5;
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     /// Files; a directory is verified by its NAR
-    #[arg(required_unless_present = "sums")]
+    #[arg(required_unless_present_any = ["sums", "installed"])]
     artifacts: Vec<PathBuf>,
     /// What is required: see `kiln policy init`
     #[arg(long, value_name = "FILE")]
@@ -49,6 +48,13 @@ pub(super) struct Verify {
     /// Also verify what this list names, in the form of sha256sum; its digests are believed
     #[arg(long, value_name = "FILE")]
     sums: Option<PathBuf>,
+    /// Verify what this host's dpkg has installed: each package by its name and version, a line each
+    #[arg(long, conflicts_with_all = ["artifacts", "sums", "purl", "vsa_key", "break_glass"])]
+    installed: bool,
+    /// Root file system of the host that is meant by --installed
+    // `requires` would not do: clap takes it back where what is required conflicts with something given.
+    #[arg(long, value_name = "DIR", default_value = "/", conflicts_with_all = ["artifacts", "sums"])]
+    root: PathBuf,
     /// What the artifact is, as a package URL with a version
     #[arg(long, value_name = "PURL")]
     purl: Option<String>,
@@ -88,16 +94,18 @@ struct Document<'a> {
     evidence: EvidenceSaid<'a>,
 }
 
+/// What is said of a policy.
 #[derive(Serialize)]
-struct PolicySaid<'a> {
-    file: String,
-    sha256: kiln_model::digest::Digest,
-    missing_keys: Vec<String>,
-    operators: Vec<&'a str>,
+pub(super) struct PolicySaid<'a> {
+    pub(super) file: String,
+    pub(super) sha256: kiln_model::digest::Digest,
+    pub(super) missing_keys: Vec<String>,
+    pub(super) operators: Vec<&'a str>,
 }
 
+/// What is said of evidence.
 #[derive(Serialize)]
-struct EvidenceSaid<'a> {
+pub(super) struct EvidenceSaid<'a> {
     files: usize,
     statements: usize,
     ignored: usize,
@@ -116,88 +124,58 @@ struct Ignored {
 
 impl Verify {
     pub(super) fn run(self, session: &Session) -> Result<u8, Failure> {
-        let (policy, log) = load(&self.policy)?;
-        self.refuse_usage(&policy)?;
-        let beside = |name: &str| self.policy.parent().unwrap_or(Path::new("")).join(name);
-        // Where authorities vouch for all keys there need be none.
-        let needs_keys = !policy.keys().is_empty() || policy.rebuilders.iter().any(|one| !one.openpgp.is_empty());
-        let directory = self.keys.clone().or_else(|| needs_keys.then(|| beside("keys")));
-        let keys = directory.as_deref().map(evidence::keys).transpose()?.unwrap_or_default();
-        let pins = policy.log.pinned_checkpoint.as_deref().map(|name| Pins::open(&beside(name))).transpose()?;
-        let now = match self.now {
-            Some(now) => now,
-            None => clock()?,
+        let judging = Judging {
+            policy: &self.policy,
+            evidence: &self.evidence,
+            keys: self.keys.as_deref(),
+            now: self.now,
+            osv: self.osv.as_deref(),
         };
-        let feed = self.osv.as_deref().map(feed).transpose()?;
+        if self.installed {
+            let detail = if self.explain { Detail::Explain } else { Detail::Short };
+            return installed::run(session, &self.root, &judging, detail);
+        }
+        self.refuse_usage()?;
         let artifacts = self.hashed()?;
-        let certificates = match &directory {
-            Some(directory) => evidence::Certificates::read(directory, now)
-                .with_context(|| format!("OpenPGP certificates in {}", directory.display()))
-                .map_err(|error| Failure { kind: Kind::BadInput, error })?,
-            None => evidence::Certificates::none(now),
-        };
-        let shelf = Shelf::open(&self.evidence, Limits::default())?.trusting(certificates);
-        let none = std::collections::BTreeMap::new();
-        let given = Given {
-            policy: &policy,
-            keys: &keys,
-            log: log.as_ref(),
-            pinned: pins.as_ref().map_or(&none, |pins| &pins.checkpoints),
-            growth: &|origin, old, new| shelf.growth(origin, old, new),
-            proofs: &|id: EnvelopeId| shelf.proofs(id),
-            feed: feed.as_ref(),
-            now,
-        };
-        let verifier = Verifier::new(&given)
-            .with_context(|| format!("policy {}", self.policy.display()))
-            .map_err(|error| Failure { kind: Kind::BadInput, error })?;
-        let evidence = shelf.read(&verifier)?;
-        let rules = Rules::load(&policy, &beside, now)?;
-        let decide = |artifact: &Artifact| {
-            let mut decision = verifier.decide(artifact, &evidence);
-            rules.judge(&verifier, &mut decision, &evidence);
-            decision
-        };
-        let decisions: Vec<Decision> = artifacts.par_iter().map(decide).collect();
-        let worst = decisions.iter().map(|decision| decision.answer).max_by_key(|answer| answer.weight());
-        let code = worst.map_or(exit::YES, Answer::exit_code);
-
-        self.summaries(session, &decisions, &policy, now)?;
-        if code == exit::YES
-            && let Some(pins) = &pins
-        {
-            pins.advance(&verifier.newest_checkpoints())?;
-        }
-        let overridden = self.break_glass.as_deref().filter(|_| code != exit::YES);
-        let code = if overridden.is_some() { exit::YES } else { code };
-        if session.json() {
-            session.print_json(&Document {
-                schema: "kiln/decisions/v1",
-                exit: code,
-                r#override: overridden,
-                policy: PolicySaid {
-                    file: self.policy.display().to_string(),
-                    sha256: policy.digest,
-                    missing_keys: verifier.missing_keys().iter().map(|key| format!("sha256:{key}")).collect(),
-                    operators: policy.operators().into_iter().collect(),
-                },
-                now,
-                decisions: &decisions,
-                evidence: said(&evidence, shelf.len()),
-            })?;
-        } else {
-            self.tell(session, &decisions, &evidence, overridden)?;
-        }
-        Ok(code)
+        let code = judging.judge(|bench| {
+            let decisions = bench.decide(&artifacts);
+            self.summaries(session, &decisions, bench)?;
+            let answer = judging::gravest(decisions.iter().map(|decision| decision.answer));
+            self.show(session, &decisions, answer, bench)?;
+            Ok(answer)
+        })?;
+        Ok(if self.break_glass.is_some() { exit::YES } else { code })
     }
 
-    fn refuse_usage(&self, policy: &Policy) -> Result<(), Failure> {
+    fn show(
+        &self,
+        session: &Session,
+        decisions: &[Decision],
+        answer: Answer,
+        bench: &Bench<'_>,
+    ) -> Result<(), Failure> {
+        let overridden = self.break_glass.as_deref().filter(|_| answer != Answer::Allowed);
+        if !session.json() {
+            return self.tell(session, decisions, bench.evidence, overridden);
+        }
+        session.print_json(&Document {
+            schema: "kiln/decisions/v1",
+            exit: if overridden.is_some() { exit::YES } else { answer.exit_code() },
+            r#override: overridden,
+            policy: bench.policy_said(),
+            now: bench.now,
+            decisions,
+            evidence: bench.evidence_said(),
+        })
+    }
+
+    fn refuse_usage(&self) -> Result<(), Failure> {
         let refused = |text: String| Err(Failure::new(Kind::BadInput, anyhow!(text)));
         if let Some(reason) = &self.break_glass {
             if reason.trim().is_empty() {
                 return refused("--break-glass needs a reason, which is shown".into());
             }
-            if policy.break_glass == BreakGlass::Forbidden {
+            if load(&self.policy)?.0.break_glass == BreakGlass::Forbidden {
                 let file = self.policy.display();
                 return refused(format!("--break-glass: {file} does not allow it (break_glass.allowed is false)"));
             }
@@ -221,13 +199,8 @@ impl Verify {
     }
 
     /// Signs what was decided, refusals too.
-    fn summaries(
-        &self,
-        session: &Session,
-        decisions: &[Decision],
-        policy: &Policy,
-        now: Moment,
-    ) -> Result<(), Failure> {
+    fn summaries(&self, session: &Session, decisions: &[Decision], bench: &Bench<'_>) -> Result<(), Failure> {
+        let (policy, now) = (bench.policy, bench.now);
         let (Some(key), Some(output), Some(verifier)) = (&self.vsa_key, &self.vsa_output, &self.verifier) else {
             return Ok(());
         };
@@ -346,7 +319,7 @@ pub(super) fn clock() -> Result<Moment, Failure> {
 }
 
 /// Advisories below a directory.
-fn feed(directory: &Path) -> Result<Feed, Failure> {
+pub(super) fn feed(directory: &Path) -> Result<Feed, Failure> {
     let bad = |error| Failure { kind: Kind::BadInput, error };
     let mut feed = Feed::default();
     let mut waiting = vec![directory.to_owned()];
@@ -367,7 +340,7 @@ fn feed(directory: &Path) -> Result<Feed, Failure> {
     Ok(feed)
 }
 
-fn said(evidence: &Evidence, files: usize) -> EvidenceSaid<'_> {
+pub(super) fn said(evidence: &Evidence, files: usize) -> EvidenceSaid<'_> {
     let ignored = evidence.ignored.iter();
     EvidenceSaid {
         files,

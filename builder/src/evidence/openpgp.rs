@@ -35,8 +35,13 @@ impl Certificates {
         }
         paths.sort_unstable();
         let keyring = if paths.is_empty() { None } else { Some(Keyring::read(&paths)?) };
+        Ok(Self { keyring, ..Self::none(now) })
+    }
+
+    /// No certificates.
+    pub fn none(now: Moment) -> Self {
         let seconds = i64::try_from(now.unix()).unwrap_or(i64::MAX);
-        Ok(Self { keyring, clock: Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX) })
+        Self { keyring: None, clock: Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX) }
     }
 
     /// What is to be thought of a file that may be clear-signed.

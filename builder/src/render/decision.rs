@@ -93,7 +93,7 @@ pub fn one(check: &Check) -> String {
 }
 
 /// Without what would steer a terminal: statements are written by strangers.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c }).collect()
 }
 

@@ -19,22 +19,42 @@ impl Root {
 
     /// The regular file at `path`, relative to the root; `None` if there is none.
     pub fn read(&self, path: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
-            Ok(file) => File::from(file),
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        if !file.metadata()?.is_file() {
-            return Ok(None);
-        }
+        let Some(file) = self.file(path)? else { return Ok(None) };
         let mut bytes = Vec::new();
         file.take(most + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > most {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {most} bytes")));
         }
         Ok(Some(bytes))
+    }
+
+    /// The same, to be read.
+    pub fn file(&self, path: &str) -> io::Result<Option<File>> {
+        let Some(file) = self.open_in(path, OFlags::NONBLOCK | OFlags::NOCTTY)? else { return Ok(None) };
+        Ok(file.metadata()?.is_file().then_some(file))
+    }
+
+    /// The names in the directory at `path`, sorted; none if there is no such directory.
+    pub fn names(&self, path: &str) -> io::Result<Vec<String>> {
+        let Some(directory) = self.open_in(path, OFlags::DIRECTORY)? else { return Ok(Vec::new()) };
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(directory)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn open_in(&self, path: &str, flags: OFlags) -> io::Result<Option<File>> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(&self.0, path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty(), resolve) {
+            Ok(file) => Ok(Some(File::from(file))),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -67,5 +87,8 @@ mod tests {
             assert_eq!(root.read(path, 100).unwrap(), None, "{path}");
         }
         assert!(root.read("doc/a/copyright", 3).is_err());
+        assert_eq!(root.names("doc").unwrap(), ["a", "b", "c", "d", "e"]);
+        assert_eq!(root.names("doc/b").unwrap(), ["copyright"]);
+        assert_eq!(root.names("none").unwrap(), [""; 0]);
     }
 }

@@ -19,6 +19,7 @@ pub(super) trait Sink<'t> {
     /// The innermost object or array ends.
     fn end(&mut self) {}
     /// A key, or a value.
+    #[expect(clippy::ptr_arg, reason = "a sink may keep what is borrowed for as long as the text lives")]
     fn text(&mut self, _text: &Cow<'t, str>) {}
     /// A number as it is spelled.
     fn number(&mut self, _spelled: &'t str) {}

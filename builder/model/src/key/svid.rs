@@ -283,7 +283,7 @@ fn certificates(text: &str) -> Result<Vec<Vec<u8>>, SvidError> {
     let mut rest = text;
     while let Some(from) = rest.find(begin) {
         let to = rest[from..].find(end).ok_or_else(|| wrong.clone())? + from + end.len();
-        match pem::decode_vec(rest[from..to].as_bytes()) {
+        match pem::decode_vec(&rest.as_bytes()[from..to]) {
             Ok((LABEL, der)) => found.push(der),
             Ok(_) | Err(_) => return Err(wrong),
         }

@@ -71,7 +71,7 @@ impl Verifier<'_> {
                 Err(key) => return Admission::Refused(tampered(key).about(found, source.to_string())),
             },
             Some(svid) => {
-                let (key, Some(number)) = (svid.key(), self.vouched(svid)) else {
+                let (key, Some(number)) = (svid.key(), self.named_by(svid)) else {
                     return ignored(format!("signed by {}, whom the policy does not name", svid.id()));
                 };
                 match envelope.verified_as(key, key.id(), || found) {
@@ -170,7 +170,7 @@ impl Verifier<'_> {
     }
 
     /// The rebuilder that a certificate is made out to, if the policy takes an authority's word for its keys.
-    fn vouched(&self, svid: &Svid) -> Option<usize> {
+    fn named_by(&self, svid: &Svid) -> Option<usize> {
         let rebuilders = self.policy.rebuilders.iter();
         rebuilders.into_iter().position(|one| one.svid.is_some() && one.id == svid.id().as_str())
     }

@@ -52,7 +52,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, String> {
     if memchr::memmem::find(bytes, b"\"dsseEnvelope\"").is_some() {
         let bundle = Bundle::parse(bytes).map_err(|error| chain(&error))?;
         let proofs = bundle.entries.into_iter().map(|logged| (logged.proof, Some(logged.canonicalized_body)));
-        return Ok(Read { id: bundle.envelope.id(), envelope: bundle.envelope, proofs: proofs.collect(), svid: bundle.svid });
+        return Ok(Read {
+            id: bundle.envelope.id(),
+            envelope: bundle.envelope,
+            proofs: proofs.collect(),
+            svid: bundle.svid,
+        });
     }
     let (envelope, id) = Envelope::named(bytes).map_err(|error| chain(&error))?;
     Ok(Read { id: id.unwrap_or_else(|| envelope.id()), envelope, proofs: Vec::new(), svid: None })
