@@ -2,7 +2,8 @@
 //!
 //! Written as the strictest of its readers wants it: numbers as texts, no time stamps, exactly one signature whose keyid is the
 //! hint, and at least one inclusion proof. Read no less strictly; messages without an envelope and entries of other
-//! kinds are refused by name. A certificate in place of the hint is an X.509-SVID; such a bundle may come before any log. What it carries of the log is compared with what envelope and key give, and never believed.
+//! kinds are refused by name. A certificate in place of the hint is an X.509-SVID; such a bundle may come before any log. What
+//! it carries of the log is compared with what envelope and key give, and never believed.
 
 use std::borrow::Cow;
 
@@ -283,6 +284,9 @@ impl Bundle {
         let material = &spelled.verification_material;
         let (hint, svid) = match (&material.public_key, &material.certificate, &material.x509_certificate_chain) {
             (Some(Hint { hint }), None, None) => {
+                if signature.keyid.is_empty() {
+                    return Err(refused("keyid", "the hint, for a key without a certificate"));
+                }
                 if signature.keyid != *hint {
                     return Err(BundleError::Disagree { field: "hint", other: "keyid" });
                 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use regorus::utils::limits::ExecutionTimerConfig;
@@ -29,7 +30,9 @@ const LONGEST_REASON: usize = 500;
 
 /// Modules that can be asked.
 pub struct Rego {
-    engine: Engine,
+    /// Copied for each question; the lock is because an engine must not be looked at by two threads.
+    engine: Mutex<Engine>,
+    modules: Vec<String>,
 }
 
 /// Why modules cannot be asked.
@@ -92,22 +95,21 @@ impl Rego {
         let together =
             |error: &dyn std::fmt::Display| RegoError::Module { module: all().join(", "), says: words(error) };
         surroundings(&mut engine, now).map_err(|error| together(&error))?;
-        Ok(Self { engine })
+        Ok(Self { engine: Mutex::new(engine), modules: all() })
     }
 
     /// Why `input` is to be denied; empty if nothing is said against it.
     pub fn reasons(&self, input: &serde_json::Value) -> Result<BTreeSet<String>, RegoError> {
-        let mut engine = self.engine.clone();
+        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
         engine.set_input(Value::from(input.clone()));
         let unanswered = |error: &dyn std::fmt::Display| RegoError::Unanswered { says: words(error) };
         let answer = engine.eval_rule(RULE.to_owned()).map_err(|error| unanswered(&error))?;
-        let modules = || self.engine.get_policies().unwrap_or_default().iter().map(|one| one.file().clone()).collect();
         let other = |value: &Value| {
             let found = match value {
                 Value::Undefined => "nothing".to_owned(),
                 value => value.to_string().chars().take(80).collect(),
             };
-            RegoError::NoReasons { modules: modules(), found }
+            RegoError::NoReasons { modules: self.modules.clone(), found }
         };
         let set = answer.as_set().map_err(|_| other(&answer))?;
         let mut reasons = BTreeSet::new();
