@@ -201,9 +201,10 @@ impl<'de: 't, 't> Deserialize<'de> for Annotations<'t> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut annotations = Annotations::default();
                 while let Some(key) = map.next_key::<Text<'de>>()? {
-                    match &*key {
-                        "license" => annotations.license = map.next_value::<TextOrOther<'de>>()?.0,
-                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    if &*key == "license" {
+                        annotations.license = map.next_value::<TextOrOther<'de>>()?.0;
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
                     }
                 }
                 Ok(annotations)
