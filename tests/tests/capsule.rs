@@ -216,7 +216,9 @@ fn what_a_statement_lacks_is_named_and_can_be_had_from_elsewhere() {
     }
     let bare = Attested::new(SAME, &["--without-recipe"]);
     let kiln = Kiln::warm();
-    rebuild(&kiln, &bare.file).exits(2).says(&["no derivation, among its byproducts", "--recipe"]);
+    rebuild(&stranger(), &bare.file).exits(2).says(&["no derivation, among its byproducts", "--recipe"]);
+    // Who built it has the derivation in the store.
+    assert_eq!(rebuild(&kiln, &bare.file).succeeded().json()["verdict"], "reproduced");
     let with = |recipe: &Path| {
         let words = ["rebuild".as_ref(), "--json".as_ref(), bare.file.as_os_str(), "--recipe".as_ref()];
         kiln.run(words.into_iter().chain([recipe.as_os_str()]))

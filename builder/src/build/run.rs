@@ -113,8 +113,10 @@ impl Builder<'_> {
         meanwhile: &dyn Fn() -> Result<(), BuildError>,
     ) -> Result<Attempt, BuildError> {
         if let Some(fetch) = provided.target(node).derivation.fetch_url().map_err(|source| refused(node, source))? {
+            // No sandbox runs, and what cannot be fetched leaves nothing.
+            let fetched = self.fetch_url(node, provided, &fetch)?;
             meanwhile()?;
-            return self.fetch_url(node, provided, &fetch);
+            return Ok(fetched);
         }
         // What no sandbox can do without is a better answer than that no identity can be leased.
         if let Some(refusal) = self.host.lacks.first() {

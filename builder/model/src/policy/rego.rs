@@ -17,6 +17,9 @@ use crate::outcome::Moment;
 
 /// The rule that is asked.
 const RULE: &str = "data.kiln.deny";
+/// The package that it stands in, and its head there.
+const PACKAGE: &str = "data.kiln";
+const HEAD: &str = "deny";
 /// How long one artifact's rules may take.
 const LONGEST: Duration = Duration::from_secs(2);
 /// Steps of the evaluation between two looks at that.
@@ -83,13 +86,14 @@ impl Rego {
         engine.set_strict_builtin_errors(true);
         engine.set_gather_prints(true);
         engine.set_execution_timer_config(ExecutionTimerConfig { limit: LONGEST, check_interval: STEPS });
+        let mut has_rule = false;
         for (name, text) in modules {
             let wrong = |error: &dyn std::fmt::Display| RegoError::Module { module: name.clone(), says: words(error) };
-            engine.add_policy(name.clone(), text.clone()).map_err(|error| wrong(&error))?;
+            let package = engine.add_policy(name.clone(), text.clone()).map_err(|error| wrong(&error))?;
+            has_rule |= package == PACKAGE && engine.has_declared_rule_rooted_at(name, HEAD).unwrap_or(false);
         }
         let all = || modules.keys().cloned().collect::<Vec<_>>();
-        let has = |name: &String| engine.has_declared_rule_rooted_at(name, RULE).unwrap_or(false);
-        if !modules.keys().any(has) {
+        if !has_rule {
             return Err(RegoError::NoRule { modules: all() });
         }
         let together =
