@@ -262,9 +262,9 @@ fn certificates_that_break_a_rule_or_lead_nowhere_are_nobodys_word() {
     // An authority between that nobody sent.
     office.workload("alone", "between", TWO, &[]);
     world.refuses(&office.bundle("alone", TWO).print(), 4, &["no chain leads to an authority"]);
-    // A workload is no authority.
+    // A workload is no authority: its id has a path.
     office.workload("child", "rb1", TWO, &["rb1", "between"]);
-    world.refuses(&office.bundle("child", TWO).print(), 4, &["basic constraints do not say CA"]);
+    world.refuses(&office.bundle("child", TWO).print(), 4, &["has an id of its own that is not this trust domain's"]);
     office.workload("third", "root", "spiffe://example.org/kiln/rb3", &[]);
     world.refuses(&office.bundle("third", TWO).print(), 4, &["whom the policy does not name"]);
     // Another trust domain's id by this one's authority.
