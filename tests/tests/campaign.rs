@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kiln_tests::archive::{Archive, SUITE};
-use kiln_tests::ground::{self, Ground};
+use kiln_tests::ground::Ground;
 use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::schema::fits;
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
@@ -198,11 +199,7 @@ fn one_source_is_built_once_and_what_is_over_a_budget_is_not_begun() {
     assert_eq!(answers(&output), 2);
 
     // The document is as its schema says, is left beside the page, and the page's links lead somewhere.
-    let schema = ground::repository().join("docs/campaign.schema.json");
-    let schema: Value = serde_json::from_slice(&fs::read(schema).unwrap()).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let wrong: Vec<String> = validator.iter_errors(&document).map(|error| error.to_string()).collect();
-    assert_eq!(wrong, [""; 0]);
+    fits("campaign", &document);
     let kept: Value = serde_json::from_slice(&fs::read(output.join("campaign.json")).unwrap()).unwrap();
     assert_eq!(kept, document);
     let page = fs::read_to_string(output.join("index.html")).unwrap();

@@ -13,6 +13,7 @@ use kiln_tests::derivation;
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::recipe::Made;
 use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::schema::fits;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -85,18 +86,6 @@ fn stranger() -> Kiln {
     kiln
 }
 
-fn conforms(report: &Value) {
-    let schema = std::fs::read(ground::repository().join("docs/report.schema.json")).unwrap();
-    let outcome = std::fs::read(ground::repository().join("docs/outcome.schema.json")).unwrap();
-    let (schema, outcome): (Value, Value) =
-        (serde_json::from_slice(&schema).unwrap(), serde_json::from_slice(&outcome).unwrap());
-    let id = outcome["$id"].as_str().unwrap().to_owned();
-    let registry = jsonschema::Registry::new().add(&id, &outcome).unwrap().prepare().unwrap();
-    let validator = jsonschema::options().with_registry(&registry).build(&schema).unwrap();
-    let errors: Vec<String> = validator.iter_errors(report).map(|error| error.to_string()).collect();
-    assert!(errors.is_empty(), "{errors:#?}\n{report:#}");
-}
-
 #[test]
 fn a_stranger_with_an_empty_store_builds_what_was_attested_and_says_whether_it_is_the_same() {
     let name = "a_stranger_with_an_empty_store_builds_what_was_attested_and_says_whether_it_is_the_same";
@@ -109,7 +98,7 @@ fn a_stranger_with_an_empty_store_builds_what_was_attested_and_says_whether_it_i
     let kiln = Kiln::fresh(Ground::Disk);
     let ran = rebuild(&kiln, &attested.file).succeeded().says(&["0 missing"]);
     let report = ran.json();
-    conforms(&report);
+    fits("report", &report);
     assert_eq!(report["verdict"], "reproduced");
     assert_eq!(report["outcomes"].as_array().unwrap().len(), 1);
     assert_eq!(report["subjects"][0]["reference"], report["subjects"][0]["digests"][0]);
@@ -119,7 +108,7 @@ fn a_stranger_with_an_empty_store_builds_what_was_attested_and_says_whether_it_i
         statement.subject[0].digest = DigestSet::of(Digest::of("what they would have us run"));
     });
     let report = rebuild(&kiln, &lie).exits(1).says(&["0 fetched, 0 missing", "not what was attested"]).json();
-    conforms(&report);
+    fits("report", &report);
     assert_eq!(report["verdict"], "upstream-differs");
     assert_eq!(report["outcomes"].as_array().unwrap().len(), 2);
 
@@ -150,7 +139,7 @@ fn inputs_that_are_nowhere_are_named_before_anything_is_built() {
     let attested = Attested::new(SAME, &[]);
     let missing = |kiln: &Kiln| -> Vec<String> {
         let report = rebuild(kiln, &attested.file).exits(4).json();
-        conforms(&report);
+        fits("report", &report);
         assert_eq!(report["verdict"], "inconclusive");
         assert_eq!(report["outcomes"], json!([]));
         let missing = report["rebuild"]["missing"].as_array().unwrap();
@@ -194,8 +183,7 @@ fn a_capsule_of_an_attestation_is_rebuilt_without_a_network_and_held_against_the
         let file = attested.place.path().join(name);
         let words = ["capsule".as_ref(), "create".as_ref(), "--json".as_ref(), from.as_os_str(), "--output".as_ref()];
         let told = Kiln::warm().run(words.into_iter().chain([file.as_os_str()])).succeeded().json();
-        let schema = std::fs::read(ground::repository().join("docs/capsule-created.schema.json")).unwrap();
-        assert!(jsonschema::is_valid(&serde_json::from_slice(&schema).unwrap(), &told), "{told:#}");
+        fits("capsule-created", &told);
         file
     };
     let (capsule, again, lying) =
@@ -203,7 +191,7 @@ fn a_capsule_of_an_attestation_is_rebuilt_without_a_network_and_held_against_the
     assert_eq!(std::fs::read(&capsule).unwrap(), std::fs::read(&again).unwrap());
     let kiln = stranger();
     let report = rebuild(&kiln, &capsule).succeeded().json();
-    conforms(&report);
+    fits("report", &report);
     assert_eq!(report["verdict"], "reproduced");
     assert_eq!(report["outcomes"].as_array().unwrap().len(), 1);
     assert_eq!(rebuild(&kiln, &lying).exits(1).json()["verdict"], "upstream-differs");
@@ -361,7 +349,7 @@ fn a_derivation_that_was_attested_is_built_again_where_its_sources_are() {
 
     let other = derivation::with_builder(name).expect("it was there a moment ago");
     let report = rebuild(&other, &attestation).succeeded().json();
-    conforms(&report);
+    fits("report", &report);
     assert_eq!(report["verdict"], "reproduced");
     let report = rebuild(&stranger(), &attestation).exits(4).json();
     let missing = report["rebuild"]["missing"].as_array().unwrap();

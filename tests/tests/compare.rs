@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::schema::fits;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -489,19 +490,10 @@ fn the_document_fits_its_schema_and_the_page_stands_alone() {
     let directory =
         made(&format!("{CHANGELOGS}\nprintf '<script>alert(1)</script>\\n' >x; printf '\\033[31m<b>\\n' >y"));
     let page = directory.path().join("page.html");
-    let schema = |name: &str| -> Value {
-        let path = ground::repository().join(format!("docs/{name}.schema.json"));
-        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-    };
-    let registry =
-        jsonschema::Registry::new().add("urn:kiln:schema:outcome:v1", schema("outcome")).unwrap().prepare().unwrap();
-    let validator = jsonschema::options().with_registry(&registry).build(&schema("report")).unwrap();
     for (a, b) in [("a.deb", "b.deb"), ("x", "y"), ("a.deb", "a.deb"), ("p", "p/usr")] {
         let (a, b) = (directory.path().join(a), directory.path().join(b));
         let report = compare(&a, &b, &["--json", "--html", page.to_str().unwrap()]).json();
-        let errors: Vec<String> =
-            validator.iter_errors(&report).map(|e| format!("{}: {e}", e.instance_path())).collect();
-        assert!(errors.is_empty(), "{}\n{report:#}", errors.join("\n"));
+        fits("report", &report);
         let html = fs::read_to_string(&page).unwrap();
         assert!(
             !html.contains("<script") && !html.contains('\x1b') && !html.contains("http:") && !html.contains("https:"),

@@ -2,15 +2,8 @@
 
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::run::Kiln;
+use kiln_tests::schema::fits;
 use serde_json::Value;
-
-fn valid(document: &Value) {
-    let path = ground::repository().join("docs/doctor.schema.json");
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
-    assert!(errors.is_empty(), "{}\n{document:#}", errors.join("\n"));
-}
 
 fn finding<'d>(document: &'d Value, feature: &str) -> &'d Value {
     let findings = document["findings"].as_array().unwrap();
@@ -36,7 +29,7 @@ fn where_namespaces_are_forbidden() -> Option<Kiln> {
 fn the_document_fits_its_schema_and_its_exit_code_says_whether_builds_run_here() {
     let ran = Kiln::fresh(Ground::Disk).run(["doctor", "--json"]);
     let document = ran.json();
-    valid(&document);
+    fits("doctor", &document);
     let expected = match (document["isolates"].as_bool().unwrap(), document["builds"].as_bool().unwrap()) {
         (true, true) => 0,
         (true, false) => 7,
@@ -91,7 +84,7 @@ fn where_user_namespaces_are_switched_off_it_exits_3_and_names_the_sysctl() {
     };
     let ran = kiln.run(["doctor", "--json"]).exits(3);
     let document = ran.json();
-    valid(&document);
+    fits("doctor", &document);
     assert_eq!(document["isolates"], false);
     let namespaces = finding(&document, "user-namespaces");
     assert_eq!(namespaces["state"], "missing");
@@ -112,7 +105,7 @@ fn in_a_container_with_a_masked_proc_it_exits_3_and_says_how_to_unmask_it() {
     }
     let kiln = Kiln::fresh(Ground::Disk).through(wrapper.into_iter().chain([masked, "sh"]));
     let document = kiln.run(["doctor", "--json"]).exits(3).json();
-    valid(&document);
+    fits("doctor", &document);
     if ground::is_root() {
         // Root of a namespace that has no further ids: that comes first, and is told.
         assert_eq!(finding(&document, "identity")["state"], "missing");
@@ -132,6 +125,6 @@ fn a_store_where_nothing_can_be_written_is_exit_7_and_a_bad_configuration_is_tol
     assert!(!isolates || document.code() == Some(7));
     kiln.configure("[mirrors]\ndebain = []\n");
     let document = kiln.run(["doctor", "--json"]).json();
-    valid(&document);
+    fits("doctor", &document);
     assert!(finding(&document, "configuration")["found"].as_str().unwrap().contains("did you mean \"debian\""));
 }

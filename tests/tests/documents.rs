@@ -6,13 +6,8 @@ use std::fs;
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::recipe::{self, Made};
 use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::schema::fits;
 use serde_json::Value;
-
-fn schema(name: &str) -> Value {
-    let path = ground::repository().join("docs").join(format!("{name}.schema.json"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_str(&text).unwrap()
-}
 
 /// Holds `document` against the schema that it names.
 #[track_caller]
@@ -28,12 +23,7 @@ fn valid(document: &Value) {
         "kiln/attested/v1" => "attested",
         other => panic!("{other} is described nowhere in docs/"),
     };
-    let registry =
-        jsonschema::Registry::new().add("urn:kiln:schema:outcome:v1", schema("outcome")).unwrap().prepare().unwrap();
-    let root = schema(file);
-    let validator = jsonschema::options().with_registry(&registry).build(&root).unwrap();
-    let errors: Vec<String> = validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
-    assert!(errors.is_empty(), "{named}:\n{}\n{document:#}", errors.join("\n"));
+    fits(file, document);
 }
 
 fn document(arguments: &[&str], made: &Made) -> Value {

@@ -8,8 +8,8 @@ use std::process::Command;
 use kiln_model::digest::Digest;
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::schema::fits;
 use kiln_tests::trust::{NOW, Trust};
-use serde_json::Value;
 use tempfile::TempDir;
 
 /// A block of docs/integrations.md.
@@ -17,20 +17,6 @@ fn documented(language: &str) -> String {
     let text = fs::read_to_string(ground::repository().join("docs/integrations.md")).unwrap();
     let (_, rest) = text.split_once(&format!("```{language}\n")).unwrap_or_else(|| panic!("no block of {language}"));
     rest.split_once("```").unwrap().0.to_owned()
-}
-
-#[track_caller]
-fn fits(document: &Value) {
-    let schema = |name: &str| -> Value {
-        let path = ground::repository().join("docs").join(format!("{name}.schema.json"));
-        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-    };
-    let registry = jsonschema::Registry::new();
-    let registry = registry.add("urn:kiln:schema:decisions:v1", schema("decisions")).unwrap().prepare().unwrap();
-    let root = schema("gate");
-    let validator = jsonschema::options().with_registry(&registry).build(&root).unwrap();
-    let errors: Vec<String> = validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
-    assert!(errors.is_empty(), "{}\n{document:#}", errors.join("\n"));
 }
 
 /// apt with a root of its own, and an archive in a directory.
@@ -228,13 +214,13 @@ fn what_apt_says_is_answered_as_a_document_too() {
         )
     };
     let document = ask(steps(trust.at("greet.deb")), 4).json();
-    fits(&document);
+    fits("gate", &document);
     assert_eq!(document["asked"][0]["what"], "greet 1.0-1 all");
     assert_eq!(document["asked"].as_array().unwrap().len(), 1);
     for operator in [1, 3] {
         trust.built(operator, "greet.deb", None, Digest::of("greet"));
     }
-    fits(&ask(steps(trust.at("greet.deb")), 0).json());
+    fits("gate", &ask(steps(trust.at("greet.deb")), 0).json());
     ask(steps(trust.at("nothing.deb")), 2).says(&["nothing.deb"]);
     ask("greet.deb\n".into(), 2).says(&["VERSION 3"]);
     // Without a policy in arguments or configuration nothing is let in.
@@ -358,7 +344,7 @@ fn a_release_without_evidence_is_named_and_nothing_is_pinned() {
     assert!(ran.stdout.contains("kiln: allowed: greet==1.0"), "{}", ran.stdout);
     assert!(!pip.at("pinned.txt").exists());
     let ran = pip.gate("greet==1.0\nabsent==2.0\n", &["--json"]).exits(4);
-    fits(&ran.json());
+    fits("gate", &ran.json());
     assert_eq!(ran.json()["asked"][1]["decisions"], serde_json::json!([]));
     pip.trust.differs(1, "greet-1.0-py3-none-any.whl", "pkg:pypi/greet@1.0", good);
     pip.gate("greet==1.0\n", &[]).exits(1);
@@ -374,7 +360,7 @@ fn of_several_wheels_only_those_let_in_are_pinned_and_given_hashes_narrow_them()
     let other = pip.wheel("greet-1.0-1-py3-none-any.whl", "other");
     pip.agreed("greet-1.0-py3-none-any.whl", good);
     let ran = pip.gate("greet==1.0\n", &["--json"]).succeeded();
-    fits(&ran.json());
+    fits("gate", &ran.json());
     let pinned = fs::read_to_string(pip.at("pinned.txt")).unwrap();
     assert!(pinned.contains(&good.to_string()) && !pinned.contains(&other.to_string()), "{pinned}");
     let told = pip.gate("greet==1.0\n", &[]).succeeded().stdout;

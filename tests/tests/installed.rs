@@ -7,6 +7,7 @@ use std::process::Command;
 use kiln_model::digest::Digest;
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::schema::fits;
 use kiln_tests::trust::Trust;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -70,7 +71,7 @@ impl Host {
     /// Runs it with `--json`; the exit code is `code` and the document fits its schema.
     fn document(&self, code: i32) -> Value {
         let document = self.verify(&["--json"]).exits(code).json();
-        fits(&document);
+        fits("installed", &document);
         document
     }
 }
@@ -81,20 +82,6 @@ fn verify(kiln: &Kiln, trust: &Trust, root: &Path, more: &[&str]) -> Ran {
     words.extend(trust.arguments());
     words.extend(more.iter().map(ToString::to_string));
     kiln.run(words)
-}
-
-#[track_caller]
-fn fits(document: &Value) {
-    let schema = |name: &str| -> Value {
-        let path = ground::repository().join("docs").join(format!("{name}.schema.json"));
-        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-    };
-    let registry = jsonschema::Registry::new();
-    let registry = registry.add("urn:kiln:schema:decisions:v1", schema("decisions")).unwrap().prepare().unwrap();
-    let root = schema("installed");
-    let validator = jsonschema::options().with_registry(&registry).build(&root).unwrap();
-    let errors: Vec<String> = validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
-    assert!(errors.is_empty(), "{}\n{document:#}", errors.join("\n"));
 }
 
 fn answers(document: &Value) -> Vec<(&str, &str)> {
@@ -223,7 +210,7 @@ fn this_host_is_told_package_by_package_as_its_own_dpkg_lists_them() {
     listed.sort_unstable();
     let trust = Trust::of("*");
     let document = verify(&Kiln::fresh(Ground::Disk), &trust, Path::new("/"), &["--json"]).exits(4).json();
-    fits(&document);
+    fits("installed", &document);
     let told = |one: &Value| ["name", "version", "architecture"].map(|field| one[field].as_str().unwrap()).join(" ");
     let mut found: Vec<String> = document["packages"].as_array().unwrap().iter().map(told).collect();
     found.sort_unstable();

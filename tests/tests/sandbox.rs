@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::recipe;
 use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::schema::fits;
 use serde_json::Value;
 
 /// Runs `kiln sandbox` with these words; None, noted, if this host cannot isolate.
@@ -22,14 +23,6 @@ fn sandbox(test: &str, words: &[&str]) -> Option<Ran> {
 fn shell(test: &str, options: &[&str], script: &str) -> Option<Ran> {
     let words: Vec<&str> = ["--host-root"].iter().chain(options).chain(&["--", "sh", "-c", script]).copied().collect();
     sandbox(test, &words)
-}
-
-fn valid(document: &Value) {
-    let path = ground::repository().join("docs/sandbox.schema.json");
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
-    assert!(errors.is_empty(), "{}\n{document:#}", errors.join("\n"));
 }
 
 /// A directory that the caller may give away.
@@ -233,7 +226,7 @@ fn what_cannot_be_is_told_before_anything_runs() {
         assert_eq!(ran.stdout, "", "{options:?}");
         if let Ok(document) = std::fs::read_to_string(&result) {
             let document: Value = serde_json::from_str(&document).unwrap();
-            valid(&document);
+            fits("sandbox", &document);
             assert_eq!((&document["started"], &document["exit"]), (&Value::Bool(false), &Value::from(code)));
             std::fs::remove_file(&result).unwrap();
         }
@@ -391,15 +384,15 @@ fn the_result_tells_kiln_s_exit_codes_from_the_command_s() {
     let Some(ran) = shell(name, &["--result", text(&result)], "echo out; exit 3") else { return };
     assert_eq!(ran.exits(3).stdout, "out\n");
     let document = read();
-    valid(&document);
+    fits("sandbox", &document);
     assert_eq!((document["started"].as_bool(), document["status"].as_u64()), (Some(true), Some(3)));
     shell(name, &["--result", text(&result), "--ro-bind", "/none", "/mnt"], "true").unwrap().exits(2);
-    valid(&read());
+    fits("sandbox", &read());
     assert_eq!(read()["started"], false);
     shell(name, &["--result", "/no/such/directory/x"], "echo ran").unwrap().exits(7);
     // The document on stdout, the command's words on stderr.
     let ran = shell(name, &["--json"], "echo out; kill -9 $$").unwrap().exits(137).says(&["out\n"]);
-    valid(&ran.json());
+    fits("sandbox", &ran.json());
     assert_eq!(ran.json()["signal"], 9);
 }
 

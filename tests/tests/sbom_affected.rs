@@ -5,16 +5,12 @@ use std::path::Path;
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::recipe::Made;
 use kiln_tests::run::Kiln;
+use kiln_tests::schema::fits;
 use serde_json::{Value, json};
 
 fn affected(kiln: &Kiln, what: &str, code: i32) -> Value {
     let document = kiln.run(["affected", "--json", what]).exits(code).json();
-    let schema: Value =
-        serde_json::from_slice(&std::fs::read(ground::repository().join("docs/affected.schema.json")).unwrap())
-            .unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = validator.iter_errors(&document).map(|e| format!("{}: {e}", e.instance_path())).collect();
-    assert!(errors.is_empty(), "{}\n{document:#}", errors.join("\n"));
+    fits("affected", &document);
     document
 }
 

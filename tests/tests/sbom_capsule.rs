@@ -10,6 +10,7 @@ use kiln_model::format::capsule::Table;
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::recipe::Made;
 use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::schema::fits;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -20,9 +21,7 @@ fn packed(script: &str) -> (Made, TempDir, PathBuf) {
     let file = place.path().join("made.capsule");
     Kiln::warm().build_one(made.path());
     let ran = create(&Kiln::warm(), made.path(), &file).succeeded();
-    let schema = std::fs::read(ground::repository().join("docs/capsule-created.schema.json")).unwrap();
-    let schema: Value = serde_json::from_slice(&schema).unwrap();
-    assert!(jsonschema::is_valid(&schema, &ran.json()), "{}", ran.stdout);
+    fits("capsule-created", &ran.json());
     (made, place, file)
 }
 

@@ -11,6 +11,7 @@ use kiln_model::log::{NoteKind, NoteSigner};
 use kiln_model::statement::{Descriptor, DigestSet, Predicate, Statement};
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::schema::fits;
 use kiln_tests::web::{Answer, Files, Server};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -418,30 +419,20 @@ fn two_publishers_at_once_log_everything_once() {
 #[test]
 fn what_these_commands_print_as_json_fits_its_schema() {
     let publisher = Publisher::new();
-    let valid = |name: &str, document: &Value| {
-        let schema = ground::repository().join("docs").join(format!("{name}.schema.json"));
-        let schema: Value = serde_json::from_slice(&fs::read(schema).unwrap()).unwrap();
-        let errors: Vec<String> = jsonschema::validator_for(&schema)
-            .unwrap()
-            .iter_errors(document)
-            .map(|error| format!("{}: {error}", error.instance_path()))
-            .collect();
-        assert!(errors.is_empty(), "{name}: {errors:?}\n{document:#}");
-    };
     let (tree, vkey) = (publisher.path("tree"), publisher.vkey());
-    valid("logged", &publisher.publish(&["--json", &publisher.evidence(0..3)]).succeeded().json());
+    fits("logged", &publisher.publish(&["--json", &publisher.evidence(0..3)]).succeeded().json());
     for arguments in [
         &["verify", &tree, "--log", &vkey][..],
         &["verify", &publisher.path("tree/checkpoint"), "--log", &vkey],
         &["monitor", &tree, "--log", &vkey],
         &["proof", &tree, "1"],
     ] {
-        valid("tlog", &publisher.tlog(&[arguments, &["--json"]].concat()).succeeded().json());
+        fits("tlog", &publisher.tlog(&[arguments, &["--json"]].concat()).succeeded().json());
     }
     let server = Server::of(Path::new(&tree));
     let online = Kiln::fresh(Ground::Tmpfs).online();
     let output = publisher.path("pulled");
-    valid(
+    fits(
         "pulled",
         &online.run(["evidence", "pull", server.address(), "--output", &output, "--json"]).succeeded().json(),
     );

@@ -12,6 +12,7 @@ use kiln_model::statement::Predicate;
 use kiln_model::statement::summary::VerificationResult;
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::schema::fits;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -131,14 +132,6 @@ fn verify(kiln: &Kiln, place: &Path, more: &[&str]) -> Ran {
     let mut arguments = vec!["verify", &artifact, "--policy", &policy, "--evidence", &evidence, "--now", NOW];
     arguments.extend(more);
     kiln.run(arguments)
-}
-
-fn fits(name: &str, document: &Value) {
-    let path = ground::repository().join(format!("docs/{name}.schema.json"));
-    let schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
-    assert!(errors.is_empty(), "{}\n{document:#}", errors.join("\n"));
 }
 
 #[test]
