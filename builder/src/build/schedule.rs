@@ -352,10 +352,11 @@ impl Builder<'_> {
     /// Makes the trees of an unvaried build, which are kept by their digests, the valid store paths, unless they are valid
     /// already.
     pub fn register(&self, node: &Node, provided: &Provided, run: &super::Run) -> Result<(), BuildError> {
+        self.add_derivations(node, provided)?;
         self.register_drafts(node, provided, run, BTreeMap::new())
     }
 
-    /// The same for trees of which those in `drafts` are not kept.
+    /// The same for trees of which those in `drafts` are not kept. The derivations are valid.
     fn register_drafts(
         &self,
         node: &Node,
@@ -375,7 +376,6 @@ impl Builder<'_> {
                 self.store.add_tree(&name, made, Digests::Nar)?;
             }
         }
-        self.add_derivations(node, provided)?;
         let target = provided.target(node);
         let made = run.placed.iter().filter_map(|(name, Placed { path, .. })| {
             let taken = run.taken.get(name)?;

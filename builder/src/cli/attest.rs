@@ -179,8 +179,9 @@ impl Attest {
 
     /// Whose word it is: a key's and the id that was given, or an SVID's.
     fn identity(&self, now: Moment) -> Result<Identity<'_>, Failure> {
+        let words = self.passphrase_file.as_deref().map(key_file::passphrase).transpose()?;
         if let (Some(certificates), Some(file)) = (&self.svid, &self.svid_key) {
-            let (svid, key) = svid::read(certificates, file, now)?;
+            let (svid, key) = svid::read(certificates, file, words.as_deref(), now)?;
             let builder = svid.id().to_string();
             return match &self.builder_id {
                 Some(other) if *other != builder => Err(bad(anyhow!(
@@ -192,7 +193,6 @@ impl Attest {
         let missing = |option: &str| bad(anyhow!("{option} is needed where there is no --svid"));
         let file = self.key.as_ref().ok_or_else(|| missing("--key"))?;
         let builder = self.builder_id.clone().ok_or_else(|| missing("--builder-id"))?;
-        let words = self.passphrase_file.as_deref().map(key_file::passphrase).transpose()?;
         Ok(Identity { key: key_file::secret(file, words.as_deref())?, builder, file, svid: None })
     }
 

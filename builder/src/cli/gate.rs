@@ -39,10 +39,10 @@ struct Trust {
     /// What is required: see `kiln policy init`
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Envelopes, bundles, lines of them, proofs, trees of logs; may be repeated
+    /// Evidence, as for `kiln verify`; may be repeated
     #[arg(long, value_name = "DIR|FILE")]
     evidence: Vec<PathBuf>,
-    /// Public keys in PEM [default: keys/ beside the policy]
+    /// Public keys and OpenPGP certificates [default: keys/ beside the policy]
     #[arg(long, value_name = "DIR")]
     keys: Option<PathBuf>,
     /// What time it is, in UTC, instead of this host's clock

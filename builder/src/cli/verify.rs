@@ -39,10 +39,12 @@ pub(super) struct Verify {
     /// What is required: see `kiln policy init`
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
-    /// Envelopes, bundles, lines of them, proofs, trees of logs; may be repeated
+    /// Envelopes, bundles, lines of them, proofs, trees of logs, and the forms of others that the policy accepts (.link, .narinfo,
+    /// .buildinfo); may be repeated
     #[arg(long, value_name = "DIR|FILE", required = true)]
     evidence: Vec<PathBuf>,
-    /// Public keys in PEM; those that the policy does not name count for nothing [default: keys/ beside the policy]
+    /// Public keys in PEM or Nix's form, OpenPGP certificates (.asc, .gpg, .pgp); those that the policy does not name count for nothing
+    /// [default: keys/ beside the policy]
     #[arg(long, value_name = "DIR")]
     keys: Option<PathBuf>,
     /// Also verify what this list names, in the form of sha256sum; its digests are believed

@@ -1,7 +1,9 @@
 //! The files of evidence: found first, then read and judged in parallel, each once.
 //!
 //! By their names: `.json` is an envelope or bundle, `.jsonl` many, `.link` an in-toto link, `.narinfo` what a cache of Nix's says,
-//! `.buildinfo` Debian's record of a build, `.tlog-proof` a proof of the envelope whose id or file it is named after; a single one may be compressed with zstd. A directory with tiles is a log. Whatever else lies there is nobody's evidence and is not opened.
+//! `.buildinfo` Debian's record of a build, `.tlog-proof` a proof of the envelope whose id or file it is named after; `.json` and
+//! `.link` may be compressed with zstd. A directory with tiles is a log. Whatever else lies there is nobody's evidence and is not
+//! opened.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

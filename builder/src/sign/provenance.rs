@@ -55,8 +55,9 @@ impl Signer<'_> {
         self.sign(subject, Predicate::Provenance(Box::new(provenance)), format!("{name}.provenance"))
     }
 
-    /// Recipe and lock (or the derivation that was given), and those of what it needs, as they are: whoever reads the statement can build again. What is too long
-    /// to be carried, or does not lie so that others could take it up, is named by its digest alone.
+    /// Recipe and lock (or the derivation that was given), and those of what it needs, as they are: whoever reads the
+    /// statement can build again. What is too long to be carried, or does not lie so that others could take it up, is named
+    /// by its digest alone.
     fn texts(&self, of: Built<'_>) -> Vec<Descriptor> {
         let texts = match self.texts {
             Texts::Carried => capsule::texts::Texts::carried(of.graph, of.index),

@@ -13,14 +13,19 @@ use super::{SignError, io, key_file};
 /// Bytes of a file of certificates.
 const LARGEST: u64 = 1 << 20;
 
-/// The SVID in the PEM file `certificates`, the leaf first, and its key, as of `now`.
-pub fn read(certificates: &Path, key: &Path, now: Moment) -> Result<(Svid, SecretKey), SignError> {
+/// The SVID in the PEM file `certificates`, the leaf first, and its key, which `passphrase` opens if it needs one, as of `now`.
+pub fn read(
+    certificates: &Path,
+    key: &Path,
+    passphrase: Option<&str>,
+    now: Moment,
+) -> Result<(Svid, SecretKey), SignError> {
     use std::io::Read as _;
     let mut text = String::new();
     let file = std::fs::File::open(certificates).map_err(io("reading", certificates))?;
     file.take(LARGEST).read_to_string(&mut text).map_err(io("reading", certificates))?;
     let svid = Svid::from_pem(&text).map_err(|source| SignError::Svid { path: certificates.into(), source })?;
-    let secret = key_file::secret(key, None)?;
+    let secret = key_file::secret(key, passphrase)?;
     if secret.public() != *svid.key() {
         return Err(SignError::OtherKey { path: key.into(), certificate: certificates.into() });
     }

@@ -30,8 +30,8 @@ pub struct Written {
 /// The largest collection that is added to.
 const LARGEST: u64 = 256 << 20;
 
-/// Writes each envelope as `NAME.json` below `directory`, or with `svid` as the bundle `NAME.sigstore.json`, and adds it to `ARTIFACT.intoto.jsonl` of each of its subjects. Lines
-/// that are there stay; each is there once. Returns the files.
+/// Writes each envelope as `NAME.json` below `directory`, or with `svid` as the bundle `NAME.sigstore.json`, and adds it to
+/// `ARTIFACT.intoto.jsonl` of each of its subjects. Lines that are there stay; each is there once. Returns the files.
 pub fn write(directory: &Path, written: &[Written], svid: Option<&Svid>) -> Result<Vec<PathBuf>, SignError> {
     fs::create_dir_all(directory).map_err(failed("creating", directory))?;
     let mut files = Vec::new();

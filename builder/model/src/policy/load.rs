@@ -91,7 +91,11 @@ pub(super) fn policy(document: Document, digest: Digest) -> Loaded<Policy> {
 
 /// Where each key was first seen.
 #[derive(Default)]
-struct Keys(BTreeMap<KeyId, Field>, BTreeMap<String, Field>);
+struct Keys {
+    ours: BTreeMap<KeyId, Field>,
+    /// By their fingerprints.
+    openpgp: BTreeMap<String, Field>,
+}
 
 impl Keys {
     /// Keys of a rebuilder: ours, and those of OpenPGP.
@@ -106,10 +110,10 @@ impl Keys {
             if !(matches!(hex.len(), 40 | 64) && hex.bytes().all(|b| b.is_ascii_hexdigit())) {
                 return Err(PolicyError::Value { field: here, found: text.clone(), expected });
             }
-            if let Some(first) = self.1.get(&hex) {
+            if let Some(first) = self.openpgp.get(&hex) {
                 return Err(PolicyError::KeyTwice { field: here, key: text.clone(), first: first.clone() });
             }
-            self.1.insert(hex.clone(), here);
+            self.openpgp.insert(hex.clone(), here);
             openpgp.insert(hex);
         }
         if ours.is_empty() && !openpgp.is_empty() {
@@ -139,10 +143,10 @@ impl Keys {
                 .filter(|hex| is_hex(hex, 64))
                 .and_then(|hex| hex.parse::<KeyId>().ok())
                 .ok_or_else(|| PolicyError::Value { field: here.clone(), found: text.clone(), expected })?;
-            if let Some(first) = self.0.get(&key) {
+            if let Some(first) = self.ours.get(&key) {
                 return Err(PolicyError::KeyTwice { field: here, key: text.clone(), first: first.clone() });
             }
-            self.0.insert(key, here);
+            self.ours.insert(key, here);
             keys.insert(key);
         }
         Ok(keys)

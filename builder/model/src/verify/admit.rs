@@ -64,43 +64,34 @@ impl Verifier<'_> {
                 .found_in(source.to_string()),
             );
         }
-        let (verified, key, speaker) = match &svid {
+        let (verified, public, speaker) = match &svid {
             None => match self.verified(&envelope, found) {
                 Ok(Some((verified, key))) => (verified, &self.keys[&key].0, self.keys[&key].1),
                 Ok(None) => return ignored("signed by no key of the policy".into()),
                 Err(key) => return Admission::Refused(tampered(key).about(found, source.to_string())),
             },
             Some(svid) => {
-                let (key, Some(number)) = (svid.key(), self.named_by(svid)) else {
+                let Some(number) = self.named_by(svid) else {
                     return ignored(format!("signed by {}, whom the policy does not name", svid.id()));
                 };
-                match envelope.verified_as(key, key.id(), || found) {
-                    Ok(verified) => (verified, key, Speaker::Rebuilder(number)),
+                let public = svid.key();
+                match envelope.verified_as(public, public.id(), || found) {
+                    Ok(verified) => (verified, public, Speaker::Rebuilder(number)),
                     // Whoever copied the certificate could have written this: it is tampering only if it is not junk.
                     Err(_) if self.svid(svid, number, None).is_some() => {
                         return ignored("junk under a certificate".into());
                     }
-                    Err(_) => return Admission::Refused(tampered(key.id()).about(found, source.to_string())),
+                    Err(_) => return Admission::Refused(tampered(public.id()).about(found, source.to_string())),
                 }
             }
         };
-        let (public, key) = (key, verified.key());
+        let key = verified.key();
         // One statement by one key is one fact, in whatever spelling storage hands it out.
         let id = own_id(&envelope, found, key, public);
         if self.policy.threshold.disregard.contains(&id.digest())
             || self.policy.threshold.disregard.contains(&found.digest())
         {
-            return Admission::Refused(
-                Check::new(
-                    Code::Disregarded,
-                    Status::Noted,
-                    "threshold.disregard",
-                    "not to be counted",
-                    "present, and counted for nothing",
-                    "",
-                )
-                .about(id, source.to_string()),
-            );
+            return Admission::Refused(disregarded().about(id, source.to_string()));
         }
         let refused = |check: Check| Admission::Refused(check.about(id, source.to_string()));
         let mut unread = Vec::new();
@@ -375,6 +366,18 @@ fn unreadable(error: &StatementError) -> Check {
         "an in-toto statement",
         candidate::chain(error),
         "ask its rebuilder for one that others can read",
+    )
+}
+
+/// What `threshold.disregard` names.
+pub(super) fn disregarded() -> Check {
+    Check::new(
+        Code::Disregarded,
+        Status::Noted,
+        "threshold.disregard",
+        "not to be counted",
+        "present, and counted for nothing",
+        "",
     )
 }
 

@@ -5,7 +5,7 @@
 //! The key alone says whose word it is. (OSS-Rebuild's statements come in envelopes: see `admit`.)
 
 use super::Verifier;
-use super::admit::{Admission, tampered};
+use super::admit::{Admission, disregarded, tampered};
 use super::candidate::{Candidate, Source, chain};
 use super::check::{Check, Code, Status};
 use super::fact::{Built, Claim, Fact, Speaker, Subject};
@@ -188,14 +188,7 @@ impl Verifier<'_> {
         let id = foreign_id(signed, key);
         let refused = |check: Check| Admission::Refused(check.about(id, source.to_string()));
         if self.policy.threshold.disregard.contains(&id.digest()) {
-            return refused(Check::new(
-                Code::Disregarded,
-                Status::Noted,
-                "threshold.disregard",
-                "not to be counted",
-                "present, and counted for nothing",
-                "",
-            ));
+            return refused(disregarded());
         }
         let times = Times::default();
         let mut failures = self.unsaid();
