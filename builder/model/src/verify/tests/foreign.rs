@@ -10,7 +10,7 @@ use crate::format::narinfo::{Compression, NarInfo};
 use crate::format::signature;
 use crate::policy::{Policy, PolicyError};
 use crate::verify::oss_rebuild::{EQUIVALENCE, REBUILD};
-use crate::verify::{Candidate, Clearsigned, Code, Decision, Evidence, Given, Source, Verifier};
+use crate::verify::{Clearsigned, Code, Decision, Evidence, Source, Verifier};
 
 /// A world in which the form is accepted from these rebuilders.
 fn accepting(form: &str, rebuilders: &[u8]) -> World {
@@ -33,29 +33,6 @@ fn link(n: u8, made: &str, after: impl FnOnce(&mut Value)) -> Vec<u8> {
     link.to_string().into_bytes()
 }
 
-/// Holds a world's verifier, and what became of all evidence, to `see`.
-fn judged(world: &World, see: impl FnOnce(&Verifier<'_>, Evidence) -> Decision, files: &[Vec<u8>]) -> Decision {
-    let policy = Policy::parse(&world.policy).unwrap();
-    let given = Given {
-        policy: &policy,
-        keys: &world.keys,
-        log: None,
-        pinned: &world.pinned,
-        growth: &|_, _, _| None,
-        proofs: &|_| Vec::new(),
-        feed: None,
-        now: world.now,
-    };
-    let verifier = Verifier::new(&given).unwrap();
-    let mut admissions = Vec::new();
-    for bytes in files {
-        verifier.judge(&Candidate { source: source(), bytes, named: None, proof: None }, &mut admissions);
-    }
-    let mut evidence = Evidence::default();
-    admissions.into_iter().for_each(|admission| evidence.add(admission));
-    see(&verifier, evidence)
-}
-
 fn source() -> Source {
     Source { file: "evidence/0".into(), line: None }
 }
@@ -66,7 +43,7 @@ fn not_taken(world: &World, files: &[Vec<u8>], code: Code) {
         assert!(evidence.refused.iter().any(|check| check.code == code), "{:#?}", evidence.refused);
         verifier.decide(&world.artifact, &evidence)
     };
-    refuses(&judged(world, see, files), 4, Code::Threshold);
+    refuses(&world.judged(files, see), 4, Code::Threshold);
 }
 
 fn levels(decision: &Decision) -> Vec<&str> {
@@ -286,7 +263,7 @@ fn with_buildinfo(policy: impl FnOnce(World) -> World, files: &[Clearsigned]) ->
         admissions.into_iter().for_each(|admission| evidence.add(admission));
         verifier.decide(&world.artifact, &evidence)
     };
-    judged(&world, see, &[identical(1)])
+    world.judged(&[identical(1)], see)
 }
 
 fn buildinfo(made: &str) -> String {

@@ -12,7 +12,9 @@ use crate::log::LogPolicy;
 use crate::outcome::Moment;
 use crate::policy::Policy;
 use crate::statement::DigestSet;
-use crate::verify::{Artifact, Candidate, Check, Code, Decision, Given, Pinned, Source, Status, verify};
+use crate::verify::{
+    Artifact, Candidate, Check, Code, Decision, Evidence, Given, Pinned, Source, Status, Verifier, verify,
+};
 
 pub(super) const NOW: &str = "2026-11-22T12:00:00Z";
 pub(super) const RECIPE: &str = "git+https://example.org/r@refs/tags/v1#recipes/hello/recipe.toml";
@@ -157,6 +159,7 @@ require_digest = true
 }
 
 /// Everything that a verifier is given.
+#[derive(Clone)]
 pub(super) struct World {
     pub(super) policy: String,
     pub(super) keys: Vec<PublicKey>,
@@ -195,7 +198,31 @@ impl World {
         self.decide_named(&named)
     }
 
-    /// The same, some files named after an id.
+    /// Holds the verifier without a log, and what became of all evidence, to `see`.
+    pub(super) fn judged(&self, files: &[Vec<u8>], see: impl FnOnce(&Verifier<'_>, Evidence) -> Decision) -> Decision {
+        let policy = Policy::parse(&self.policy).unwrap();
+        let given = Given {
+            policy: &policy,
+            keys: &self.keys,
+            log: None,
+            pinned: &self.pinned,
+            growth: &|_, _, _| None,
+            proofs: &|_| Vec::new(),
+            feed: None,
+            now: self.now,
+        };
+        let verifier = Verifier::new(&given).unwrap();
+        let mut admissions = Vec::new();
+        for bytes in files {
+            let source = Source { file: "evidence/0".into(), line: None };
+            verifier.judge(&Candidate { source, bytes, named: None, proof: None }, &mut admissions);
+        }
+        let mut evidence = Evidence::default();
+        admissions.into_iter().for_each(|admission| evidence.add(admission));
+        see(&verifier, evidence)
+    }
+
+    /// The same as [`Self::decide`], some files named after an id.
     pub(super) fn decide_named(&self, candidates: &[(Vec<u8>, Option<String>)]) -> Decision {
         let policy = Policy::parse(&self.policy).unwrap_or_else(|error| panic!("{error}\n{}", self.policy));
         let growth = |_: &str, _: u64, _: u64| self.growth.clone();

@@ -4,34 +4,19 @@ use std::collections::BTreeMap;
 
 use super::lab::{World, complaint, identical, passes, refuses};
 use crate::outcome::Moment;
-use crate::policy::Policy;
 use crate::policy::rego::Rego;
-use crate::verify::{Answer, Candidate, Code, Decision, Evidence, Given, Source, Verifier};
+use crate::verify::{Answer, Code, Decision};
 
 fn decided(world: &World, rules: &str, candidates: &[Vec<u8>]) -> Decision {
     let text = world.policy.replacen("[artifact]", "rego = { modules = [\"rules.rego\"] }\n[artifact]", 1);
-    let policy = Policy::parse(&text).unwrap();
-    let given = Given {
-        policy: &policy,
-        keys: &world.keys,
-        log: None,
-        pinned: &world.pinned,
-        growth: &|_, _, _| None,
-        proofs: &|_| Vec::new(),
-        feed: None,
-        now: world.now,
-    };
-    let verifier = Verifier::new(&given).unwrap();
-    let mut evidence = Evidence::default();
-    for bytes in candidates {
-        let source = Source { file: "evidence.json".into(), line: None };
-        evidence.add(verifier.admit(&Candidate { source, bytes, named: None, proof: None }));
-    }
     let module = format!("package kiln\nimport rego.v1\n{rules}\n");
     let rego = Rego::new(&BTreeMap::from([("rules.rego".to_owned(), module)]), world.now).unwrap();
-    let mut decision = verifier.decide(&world.artifact, &evidence);
-    verifier.further(&rego, &mut decision, &evidence);
-    decision
+    let ruled = World { policy: text, ..world.clone() };
+    ruled.judged(candidates, |verifier, evidence| {
+        let mut decision = verifier.decide(&world.artifact, &evidence);
+        verifier.further(&rego, &mut decision, &evidence);
+        decision
+    })
 }
 
 #[test]
