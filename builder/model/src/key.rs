@@ -8,6 +8,7 @@
 pub mod id;
 pub mod minisign;
 pub mod nix;
+pub mod prepared;
 pub mod public;
 pub mod secret;
 pub mod signify;
@@ -15,6 +16,7 @@ pub mod ssh;
 pub mod svid;
 
 pub use id::KeyId;
+pub use prepared::Prepared;
 pub use public::{BadSignature, PublicKey};
 pub use secret::{Passphrase, SecretKey};
 pub use svid::{SpiffeId, Svid, SvidError, TrustBundle};

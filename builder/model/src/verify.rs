@@ -31,7 +31,7 @@ mod vulnerability;
 use std::collections::BTreeMap;
 
 use crate::envelope::EnvelopeId;
-use crate::key::{KeyId, PublicKey};
+use crate::key::{KeyId, Prepared, PublicKey, prepared};
 use crate::log::LogPolicy;
 use crate::outcome::Moment;
 use crate::policy::{Inclusion, Policy, Rebuilder};
@@ -75,7 +75,7 @@ pub struct Given<'a> {
 /// A policy that is ready to judge.
 pub struct Verifier<'a> {
     policy: &'a Policy,
-    keys: BTreeMap<KeyId, (PublicKey, Speaker)>,
+    keys: BTreeMap<KeyId, (Prepared, Speaker)>,
     /// Other programs' ids of the same keys.
     other_ids: BTreeMap<KeyId, KeyId>,
     logs: Option<inclusion::Logs<'a>>,
@@ -136,11 +136,11 @@ impl<'a> Verifier<'a> {
         }
         speakers.extend(policy.vulns.vex_authors.iter().map(|key| (*key, Speaker::VexAuthor)));
         let named = speakers.len();
-        let keys: BTreeMap<KeyId, (PublicKey, Speaker)> = given
-            .keys
-            .iter()
-            .filter_map(|key| speakers.get(&key.id()).map(|speaker| (key.id(), (key.clone(), *speaker))))
-            .collect();
+        let known = given.keys.iter().filter_map(|key| speakers.get(&key.id()).map(|speaker| (key, *speaker)));
+        let prepared = known.enumerate().map(|(number, (key, speaker))| {
+            (key.id(), (Prepared::new(key.clone(), number < prepared::TABLES), speaker))
+        });
+        let keys: BTreeMap<KeyId, (Prepared, Speaker)> = prepared.collect();
         let vouched = |rebuilder: &Rebuilder| rebuilder.svid.as_ref().is_some_and(|svid| svid.bundle.is_some());
         // Whether the certificate of an OpenPGP key is there, its reader knows.
         let apart = |rebuilder: &Rebuilder| vouched(rebuilder) || !rebuilder.openpgp.is_empty();
@@ -164,8 +164,8 @@ impl<'a> Verifier<'a> {
             (Some(log), Some(hours)) if !log.has_quorum() => return Err(VerifierError::NoQuorum { hours }),
             (None | Some(_), _) => {}
         }
-        let other = |(id, (key, _)): (&KeyId, &(PublicKey, Speaker))| {
-            Some((key.securesystemslib_id().parse::<KeyId>().ok()?, *id))
+        let other = |(id, (key, _)): (&KeyId, &(Prepared, Speaker))| {
+            Some((key.key().securesystemslib_id().parse::<KeyId>().ok()?, *id))
         };
         Ok(Self {
             policy,

@@ -90,6 +90,8 @@ impl Judging<'_> {
             now,
         };
         let answer = ask(&bench)?;
+        // A million small pieces, and the process is about to end.
+        std::mem::forget(evidence);
         if answer == Answer::Allowed
             && let Some(pins) = &pins
         {

@@ -144,6 +144,7 @@ impl Verify {
             self.summaries(session, &decisions, bench)?;
             let answer = judging::gravest(decisions.iter().map(|decision| decision.answer));
             self.show(session, &decisions, answer, bench)?;
+            std::mem::forget(decisions);
             Ok(answer)
         })?;
         Ok(if self.break_glass.is_some() { exit::YES } else { code })

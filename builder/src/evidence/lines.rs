@@ -1,13 +1,20 @@
 //! Files of lines, in blocks of whole lines, so that many processors can share one file of any size.
 
 use std::io::Read;
+use std::sync::Mutex;
 
 /// Bytes of a block, unless a line is longer.
 const BLOCK: usize = 1 << 20;
 
+/// Buffers of blocks that were read: an allocator that is given back a megabyte at a time returns it to the kernel, and asks for
+/// it anew.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Mutex<Vec<Vec<u8>>>);
+
 /// Whole lines of a file, in turn.
-pub(super) struct Blocks<R> {
+pub(super) struct Blocks<'a, R> {
     input: R,
+    spare: &'a Spare,
     longest: usize,
     /// The begin of a line whose end was not read yet.
     rest: Vec<u8>,
@@ -18,23 +25,39 @@ pub(super) struct Blocks<R> {
 }
 
 /// Some lines.
-pub(super) struct Block {
+pub(super) struct Block<'a> {
     bytes: Vec<u8>,
+    spare: &'a Spare,
     first: u32,
     /// The last line was longer than lines may be.
     cut: bool,
 }
 
-impl<R: Read> Blocks<R> {
-    pub(super) fn of(input: R, longest: usize) -> Self {
-        Self { input, longest, rest: Vec::new(), line: 1, ended: false, skipping: false }
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        let spare = self.0.lock().expect("no thread panics with the lock").pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(2 * BLOCK))
     }
 
-    fn fill(&mut self) -> std::io::Result<Option<Block>> {
+    fn give(&self, mut bytes: Vec<u8>) {
+        // What had to grow for one line would be held for nothing.
+        if bytes.capacity() <= 2 * BLOCK {
+            bytes.clear();
+            self.0.lock().expect("no thread panics with the lock").push(bytes);
+        }
+    }
+}
+
+impl<'a, R: Read> Blocks<'a, R> {
+    pub(super) fn of(input: R, longest: usize, spare: &'a Spare) -> Self {
+        Self { input, spare, longest, rest: spare.take(), line: 1, ended: false, skipping: false }
+    }
+
+    fn fill(&mut self) -> std::io::Result<Option<Block<'a>>> {
         loop {
             let mut bytes = std::mem::take(&mut self.rest);
             let begin = bytes.len();
-            bytes.reserve_exact(BLOCK);
+            bytes.reserve(BLOCK);
             let read = self.input.by_ref().take(BLOCK as u64).read_to_end(&mut bytes)?;
             self.ended |= read == 0;
             if self.skipping {
@@ -53,36 +76,46 @@ impl<R: Read> Blocks<R> {
                 None if self.ended => bytes.len(),
                 None if bytes.len() > self.longest => {
                     self.skipping = true;
-                    return Ok(Some(Block { bytes: Vec::new(), first: self.line, cut: true }));
+                    return Ok(Some(Block { bytes: Vec::new(), spare: self.spare, first: self.line, cut: true }));
                 }
                 None => {
                     self.rest = bytes;
                     continue;
                 }
             };
-            self.rest = bytes.split_off(end);
+            self.rest = self.spare.take();
+            self.rest.extend_from_slice(&bytes[end..]);
+            bytes.truncate(end);
             if bytes.is_empty() && self.ended && self.rest.is_empty() {
                 return Ok(None);
             }
             let first = self.line;
             self.line += u32::try_from(memchr::memchr_iter(b'\n', &bytes).count()).unwrap_or(u32::MAX - first);
-            return Ok(Some(Block { bytes, first, cut: false }));
+            return Ok(Some(Block { bytes, spare: self.spare, first, cut: false }));
         }
     }
 }
 
-impl<R: Read> Iterator for Blocks<R> {
-    type Item = std::io::Result<Block>;
+impl<'a, R: Read> Iterator for Blocks<'a, R> {
+    type Item = std::io::Result<Block<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.fill().transpose()
     }
 }
 
-impl Block {
+impl Drop for Block<'_> {
+    fn drop(&mut self) {
+        self.spare.give(std::mem::take(&mut self.bytes));
+    }
+}
+
+impl Block<'_> {
     /// Lines that are not empty, with their numbers; none in place of one that was too long.
     pub(super) fn lines(&self) -> impl Iterator<Item = (Option<&[u8]>, u32)> {
-        let whole = self.bytes.split(|byte| *byte == b'\n').zip(self.first..);
+        let mut begin = 0;
+        let ends = memchr::memchr_iter(b'\n', &self.bytes).chain([self.bytes.len()]);
+        let whole = ends.map(move |end| &self.bytes[std::mem::replace(&mut begin, end + 1)..end]).zip(self.first..);
         let whole = whole.filter(|(line, _)| !line.trim_ascii().is_empty()).map(|(line, number)| (Some(line), number));
         whole.chain(self.cut.then_some((None, self.first)))
     }
@@ -93,8 +126,8 @@ mod tests {
     use super::*;
 
     fn read(text: &[u8], longest: usize) -> Vec<(Option<usize>, u32)> {
-        let mut lines = Vec::new();
-        for block in Blocks::of(text, longest) {
+        let (mut lines, spare) = (Vec::new(), Spare::default());
+        for block in Blocks::of(text, longest, &spare) {
             lines.extend(block.unwrap().lines().map(|(line, number)| (line.map(<[u8]>::len), number)));
         }
         lines

@@ -18,7 +18,7 @@ use kiln_model::log::{LogError, tile::Tile};
 use kiln_model::verify::{Admission, Candidate, Clearsigned, Evidence, Source, Verifier};
 use rayon::prelude::*;
 
-use super::lines::Blocks;
+use super::lines::{Blocks, Spare};
 use super::{Certificates, EvidenceError, Limits};
 
 /// Files that are judged before their facts are put together.
@@ -167,10 +167,11 @@ impl Shelf {
             add(admissions);
             Ok(())
         })?;
+        let spare = Spare::default();
         // One queue of blocks for all files of lines, so that no processor waits where a file ends.
         let blocks = self.lines.iter().flat_map(|path| {
             let name: Arc<str> = path.display().to_string().into();
-            let opened = File::open(path).map(|file| Blocks::of(file, self.limits.candidate));
+            let opened = File::open(path).map(|file| Blocks::of(file, self.limits.candidate, &spare));
             let (blocks, failed) = match opened {
                 Ok(blocks) => (Some(blocks), None),
                 Err(error) => (None, Some(Err(error))),
@@ -207,8 +208,9 @@ impl Shelf {
                 see(&bytes);
             }
         }
+        let spare = Spare::default();
         for path in &self.lines {
-            for block in Blocks::of(File::open(path).map_err(unreadable(path))?, self.limits.candidate) {
+            for block in Blocks::of(File::open(path).map_err(unreadable(path))?, self.limits.candidate, &spare) {
                 block.map_err(unreadable(path))?.lines().filter_map(|(line, _)| line).for_each(&mut see);
             }
         }

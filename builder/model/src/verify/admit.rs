@@ -66,7 +66,7 @@ impl Verifier<'_> {
         }
         let (verified, public, speaker) = match &svid {
             None => match self.verified(&envelope, found) {
-                Ok(Some((verified, key))) => (verified, &self.keys[&key].0, self.keys[&key].1),
+                Ok(Some((verified, key))) => (verified, self.keys[&key].0.key(), self.keys[&key].1),
                 Ok(None) => return ignored("signed by no key of the policy".into()),
                 Err(key) => return Admission::Refused(tampered(key).about(found, source.to_string())),
             },
@@ -75,7 +75,7 @@ impl Verifier<'_> {
                     return ignored(format!("signed by {}, whom the policy does not name", svid.id()));
                 };
                 let public = svid.key();
-                match envelope.verified_as(public, public.id(), || found) {
+                match envelope.verified_as(|message, sig| public.verify(message, sig), public.id(), || found) {
                     Ok(verified) => (verified, public, Speaker::Rebuilder(number)),
                     // Whoever copied the certificate could have written this: it is tampering only if it is not junk.
                     Err(_) if self.svid(svid, number, None).is_some() => {
@@ -140,7 +140,7 @@ impl Verifier<'_> {
         let mut found = None;
         for by in signatures.iter().filter_map(named) {
             let key = &self.keys[&by].0;
-            match envelope.verified_as(key, by, || id) {
+            match envelope.verified_as(|message, sig| key.verify(message, sig), by, || id) {
                 Ok(verified) => found = found.or(Some((verified, by))),
                 Err(_) => return Err(by),
             }
@@ -151,7 +151,7 @@ impl Verifier<'_> {
             return Ok(found);
         }
         for (by, (key, _)) in &self.keys {
-            match envelope.verified_as(key, *by, || id) {
+            match envelope.verified_as(|message, sig| key.verify(message, sig), *by, || id) {
                 Ok(verified) => return Ok(Some((verified, *by))),
                 Err(EnvelopeError::Tampered { key }) => return Err(key),
                 Err(_) => {}

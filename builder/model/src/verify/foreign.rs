@@ -15,7 +15,7 @@ use crate::envelope::EnvelopeId;
 use crate::format::buildinfo::Buildinfo;
 use crate::format::link::Link;
 use crate::format::narinfo::{self, NarInfo};
-use crate::key::KeyId;
+use crate::key::{KeyId, Prepared};
 use crate::policy::{Form, Inclusion};
 use crate::statement::DigestSet;
 
@@ -140,7 +140,7 @@ impl Verifier<'_> {
         let nar = DigestSet::of(info.nar_hash.digest());
         // The name before the colon is anybody's to choose: keys are tried, and only those that may sign such lines.
         let keys = self.keys.iter().filter(|(_, (_, speaker))| self.accepts(*speaker, Form::NarInfo));
-        let signs = |key: &crate::key::PublicKey, line: &String| {
+        let signs = |key: &Prepared, line: &String| {
             let sig = line.split_once(':').and_then(|(_, sig)| data_encoding::BASE64.decode(sig.as_bytes()).ok());
             sig.is_some_and(|sig| key.verify(&signed, &sig).is_ok())
         };
