@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::spec::Filter;
+use crate::spec::{Filter, Ids};
 
 mod assemble;
 
@@ -71,7 +71,7 @@ const REMOVEXATTRAT: u32 = 466;
 const URETPROBE: u32 = 335;
 const UPROBE: u32 = 336;
 
-fn rules(filter: Filter) -> Vec<Rule> {
+fn rules(filter: Filter, ids: Ids) -> Vec<Rule> {
     let mut rules = Vec::new();
     let mut rule = |call: i64, checks: &[Check]| {
         rules.push(Rule { call: call as u32, checks: checks.to_vec() });
@@ -200,6 +200,21 @@ fn rules(filter: Filter) -> Vec<Rule> {
     ] {
         rule(call, &[Check::Always(ENOTSUP)]);
     }
+    if let Ids::One { uid, gid } = ids {
+        // An id that is not mapped would be EINVAL, for which no program is prepared: where there are others, it is EPERM.
+        let user = |argument| Check::Foreign { argument, own: uid, answer: EPERM };
+        let group = |argument| Check::Foreign { argument, own: gid, answer: EPERM };
+        for call in [libc::SYS_chown, libc::SYS_lchown, libc::SYS_fchown] {
+            rule(call, &[user(1), group(2)]);
+        }
+        rule(libc::SYS_fchownat, &[user(2), group(3)]);
+        rule(libc::SYS_setuid, &[user(0)]);
+        rule(libc::SYS_setgid, &[group(0)]);
+        rule(libc::SYS_setreuid, &[user(0), user(1)]);
+        rule(libc::SYS_setregid, &[group(0), group(1)]);
+        rule(libc::SYS_setresuid, &[user(0), user(1), user(2)]);
+        rule(libc::SYS_setresgid, &[group(0), group(1), group(2)]);
+    }
     if filter == Filter::FakeRoot {
         for call in [
             libc::SYS_chown,
@@ -232,7 +247,7 @@ fn rules(filter: Filter) -> Vec<Rule> {
 }
 
 /// The assembled filter.
-pub(crate) fn program(filter: Filter) -> Vec<Instruction> {
+pub(crate) fn program(filter: Filter, ids: Ids) -> Vec<Instruction> {
     let mut program = vec![
         (LOAD, 0, 0, ARCH_AT),
         (JUMP_EQUAL, 1, 0, ARCH),
@@ -243,7 +258,7 @@ pub(crate) fn program(filter: Filter) -> Vec<Instruction> {
         (JUMP_AT_LEAST, 0, 1, BEYOND),
         answer(ENOSYS),
     ];
-    program.extend(search(&rules(filter)));
+    program.extend(search(&rules(filter, ids)));
     program
 }
 
@@ -270,12 +285,12 @@ pub(crate) fn watch(calls: &BTreeSet<u32>) -> Vec<Instruction> {
 }
 
 /// Name, length and FNV-1a checksum of a filter: enough to see that two runs had the same.
-pub(crate) fn fingerprint(filter: Filter, watched: &BTreeSet<u32>) -> String {
+pub(crate) fn fingerprint(filter: Filter, ids: Ids, watched: &BTreeSet<u32>) -> String {
     let name = match filter {
         Filter::Build => "build",
         Filter::FakeRoot => "fake-root",
     };
-    let first = checksum(name, &program(filter));
+    let first = checksum(name, &program(filter, ids));
     if watched.is_empty() { first } else { format!("{first}+{}", checksum("watch", &watch(watched))) }
 }
 
@@ -294,6 +309,10 @@ fn checksum(name: &str, program: &[Instruction]) -> String {
 mod tests {
     use super::assemble::{AND, ERRNO, JUMP, JUMP_BITS, NOTIFY};
     use super::*;
+
+    const ONE: Ids = Ids::One { uid: 1000, gid: 100 };
+    const ALL: [(Filter, Ids); 3] =
+        [(Filter::Build, ONE), (Filter::Build, Ids::Range), (Filter::FakeRoot, Ids::FakeRoot)];
 
     /// What the kernel would do, from the classic BPF subset that the assembler emits.
     fn verdict(program: &[Instruction], arch: u32, call: u32, arguments: [u64; 6]) -> u32 {
@@ -351,6 +370,7 @@ mod tests {
                 }
                 Check::Equal { argument, mask, value, answer } => (low(argument) & mask == value, answer),
                 Check::NoneOf { argument, values, answer } => (!values.contains(&low(argument)), answer),
+                Check::Foreign { argument, own, answer } => (![own, u32::MAX].contains(&low(argument)), answer),
             };
             if hit {
                 return ERRNO | u32::from(answer);
@@ -375,6 +395,8 @@ mod tests {
             0o4000,
             0o4755,
             0o755,
+            100,
+            1000,
             0o020_666,
             0o060_000,
             0o104_755,
@@ -391,8 +413,8 @@ mod tests {
             0x1_0000_0000,
             0x1_0000_5412,
         ];
-        for filter in [Filter::Build, Filter::FakeRoot] {
-            let (program, rules) = (program(filter), rules(filter));
+        for (filter, ids) in ALL {
+            let (program, rules) = (program(filter, ids), rules(filter, ids));
             for call in (0..700).chain([X32, X32 | 39, u32::MAX]) {
                 for first in words {
                     for second in words {
@@ -436,13 +458,13 @@ mod tests {
     fn another_architecture_kills_whatever_the_call() {
         let i386 = 0x4000_0003;
         for call in [0, 1, 20, 500] {
-            assert_eq!(verdict(&program(Filter::Build), i386, call, [0; 6]), KILL);
+            assert_eq!(verdict(&program(Filter::Build, ONE), i386, call, [0; 6]), KILL);
         }
     }
 
     #[test]
     fn a_fake_root_s_changes_of_owner_succeed_without_being_made() {
-        let (fake, build) = (program(Filter::FakeRoot), program(Filter::Build));
+        let (fake, build) = (program(Filter::FakeRoot, Ids::FakeRoot), program(Filter::Build, Ids::Range));
         let chown = libc::SYS_fchownat as u32;
         assert_eq!(verdict(&fake, ARCH, chown, [0; 6]), ERRNO);
         assert_eq!(verdict(&build, ARCH, chown, [0; 6]), ALLOW);
@@ -452,9 +474,33 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_alone_may_be_nobody_else_and_give_files_to_nobody_else() {
+        let program = program(Filter::Build, ONE);
+        let refused = ERRNO | u32::from(EPERM);
+        let same = u64::from(u32::MAX);
+        for (call, arguments, meant) in [
+            (libc::SYS_chown, [0, 1000, 100], ALLOW),
+            (libc::SYS_chown, [0, same, same], ALLOW),
+            (libc::SYS_chown, [0, 0, 100], refused),
+            (libc::SYS_lchown, [0, 1000, 1000], refused),
+            (libc::SYS_fchownat, [0, 0, 1000], refused),
+            (libc::SYS_setuid, [1000, 0, 0], ALLOW),
+            (libc::SYS_setuid, [0, 0, 0], refused),
+            (libc::SYS_setgid, [1000, 0, 0], refused),
+            (libc::SYS_setreuid, [same, 1000, 0], ALLOW),
+            (libc::SYS_setresuid, [same, 1000, 1], refused),
+            (libc::SYS_setresgid, [100, 100, same], ALLOW),
+        ] {
+            let [first, second, third] = arguments;
+            let got = verdict(&program, ARCH, call as u32, [first, second, third, 0, 0, 0]);
+            assert_eq!(got, meant, "{call} {arguments:?}");
+        }
+    }
+
+    #[test]
     fn the_program_fits_the_kernel_s_bound_of_4096_instructions() {
-        for filter in [Filter::Build, Filter::FakeRoot] {
-            assert!(program(filter).len() < 1024);
+        for (filter, ids) in ALL {
+            assert!(program(filter, ids).len() < 1024);
         }
     }
 }

@@ -172,7 +172,7 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, PlanError> {
             namespaces,
             rung,
             landlock_abi: 0,
-            filter: filter::fingerprint(spec.filter, &spec.watched),
+            filter: filter::fingerprint(spec.filter, spec.ids, &spec.watched),
             proc_mode: spec.proc_mode,
             kuid_nonzero: true,
             kernel: host.kernel.clone(),
@@ -316,7 +316,7 @@ fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), BadSpec> {
         steps.push(Step::Network);
     }
     steps.push(Step::Disarm { rights: rights(spec.ids) });
-    let filter = Step::Filter { program: filter::program(spec.filter) };
+    let filter = Step::Filter { program: filter::program(spec.filter, spec.ids) };
     // A fake root's limits count in its second user namespace, which it makes once the mounts are there to be locked;
     // and a filter that watches calls may stop any call after it.
     let needs_all = spec.ids == Ids::FakeRoot || !spec.watched.is_empty();

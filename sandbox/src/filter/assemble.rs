@@ -58,6 +58,12 @@ pub(super) enum Check {
         values: &'static [u32],
         answer: u16,
     },
+    /// An id that is neither this one nor the -1 that changes nothing.
+    Foreign {
+        argument: u32,
+        own: u32,
+        answer: u16,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -179,6 +185,9 @@ fn check(check: &Check) -> Vec<Instruction> {
             }
             code.push(answer(errno));
             code
+        }
+        Check::Foreign { argument, own, answer: errno } => {
+            vec![load(argument), (JUMP_EQUAL, 2, 0, own), (JUMP_EQUAL, 1, 0, u32::MAX), answer(errno)]
         }
     }
 }
