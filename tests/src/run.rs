@@ -117,6 +117,14 @@ impl Kiln {
         self
     }
 
+    /// Runs kiln in network namespaces of its own, where not even a loopback is up.
+    pub fn cut_off(self) -> Self {
+        match nix::unistd::geteuid().is_root() {
+            true => self.through(["unshare", "--net"]),
+            false => self.through(["unshare", "--user", "--map-current-user", "--net"]),
+        }
+    }
+
     /// The store.
     pub fn store(&self) -> &Path {
         &self.store

@@ -1,5 +1,5 @@
-//! Three rebuilders with stores, keys and logs of their own, and somebody who believes two of three: what each kind of
-//! misbehaviour comes to.
+//! Three rebuilders with stores, keys, logs and network namespaces of their own, and somebody who believes two of three: what
+//! each kind of misbehaviour comes to.
 
 use std::fs;
 use std::path::Path;
@@ -58,7 +58,7 @@ impl World {
         let derivation = made.file(&derivation).display().to_string();
         let mut rebuilders = Vec::new();
         for n in 1..=3 {
-            let kiln = with_builder(test)?;
+            let kiln = with_builder(test)?.cut_off();
             ground::write_secret(at(format!("statement-{n}")), statement_key(n).to_pem(None).as_bytes());
             ground::write_secret(at(format!("log-{n}")), log_key(n).to_pem(None).as_bytes());
             fs::write(at(format!("keys/{n}.pub")), statement_key(n).public().to_pem()).unwrap();
