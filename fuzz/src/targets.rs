@@ -20,6 +20,7 @@ use kiln_model::format::bundle::Bundle;
 use kiln_model::format::cache_info::CacheInfo;
 use kiln_model::format::capsule::Table;
 use kiln_model::format::export::{Extent, Trailer, another};
+use kiln_model::format::link::Link;
 use kiln_model::format::nar::{Limits, decode};
 use kiln_model::format::narinfo::NarInfo;
 use kiln_model::format::openvex::{Document, Known};
@@ -45,7 +46,7 @@ use kiln_model::wheel::{Backend, WheelName};
 pub type Target = fn(&[u8]);
 
 /// Every parser by the name of its target.
-pub const TARGETS: [(&str, Target); 27] = [
+pub const TARGETS: [(&str, Target); 28] = [
     ("bundle", bundle),
     ("capsule", capsule),
     ("checkpoint", checkpoint),
@@ -56,6 +57,7 @@ pub const TARGETS: [(&str, Target); 27] = [
     ("export", export),
     ("index", index),
     ("launcher", launcher),
+    ("link", link),
     ("listing", listing),
     ("lock", lock),
     ("manifest", manifest),
@@ -79,6 +81,17 @@ pub const TARGETS: [(&str, Target); 27] = [
 pub fn bundle(bytes: &[u8]) {
     if let Ok(bundle) = Bundle::parse(bytes) {
         assert_eq!(Bundle::parse(&bundle.print()).expect("it was printed"), bundle);
+    }
+}
+
+/// What is signed of an in-toto link is canonical: read again from that form, it is the same link.
+pub fn link(bytes: &[u8]) {
+    if let Ok(link) = Link::parse(bytes) {
+        assert!(Link::is_meant(bytes));
+        let canonical =
+            [&b"{\"signatures\":[{\"keyid\":\"\",\"sig\":\"\"}],\"signed\":"[..], &link.signed, b"}"].concat();
+        let again = Link::parse(&canonical).expect("it was printed");
+        assert_eq!((again.name, again.products, again.signed), (link.name, link.products, link.signed));
     }
 }
 

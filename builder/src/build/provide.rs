@@ -100,9 +100,14 @@ impl Builder<'_> {
         for path in derivation.input_sources.iter().chain(made) {
             let missing = || BuildError::NoInput { target: node.shown.display().to_string(), path: path.clone() };
             if environment.as_ref() == Some(path) {
-                let nar_hash = self.valid(path)?.ok_or_else(missing)?;
-                self.store.hold(&BTreeSet::from([path.clone()]))?;
-                provided.environment = Some(self.store.physical(path));
+                let (nar_hash, place) = match self.valid(path)? {
+                    Some(nar_hash) => {
+                        self.store.hold(&BTreeSet::from([path.clone()]))?;
+                        (nar_hash, self.store.physical(path))
+                    }
+                    None => self.store.environment_at(path, self.trust())?.ok_or_else(missing)?,
+                };
+                provided.environment = Some(place);
                 provided.digests.insert(path.clone(), nar_hash);
             } else {
                 self.add_closure(path, provided).map_err(|error| match error {

@@ -196,14 +196,18 @@ impl Stated {
     fn sources(&self, builder: &Builder<'_>, node: &Node, missing: &mut Vec<Missing>) -> Result<usize, CapsuleError> {
         let mut here = 0;
         for path in &node.derivation.input_sources {
-            let Some(info) = builder.store.path_info(path)? else {
+            let known = match builder.store.path_info(path)? {
+                Some(info) => Some(info.nar_hash),
+                None => builder.store.environment_at(path, Trust::Fingerprint)?.map(|(nar_hash, _)| nar_hash),
+            };
+            let Some(nar_hash) = known else {
                 let tries = vec!["not in the store; `kiln store import` or `kiln store substitute` brings it".into()];
                 missing.push(Missing { what: format!("source {path}"), tries });
                 continue;
             };
-            let named = |claim: &Claim| claim.inputs.contains(&info.nar_hash.digest());
+            let named = |claim: &Claim| claim.inputs.contains(&nar_hash.digest());
             if node.path.to_string() == self.derivation() && !self.claims.iter().all(named) {
-                let what = format!("resolvedDependencies does not name {path} as it is here ({})", info.nar_hash);
+                let what = format!("resolvedDependencies does not name {path} as it is here ({nar_hash})");
                 return Err(CapsuleError::Contradiction { path: self.path.clone(), what });
             }
             here += 1;

@@ -3,10 +3,13 @@
 //! What they look like (modes, times) is the business of whoever makes them; the store gives the place, sees to it that
 //! each is there whole or not at all, and removes those that nothing needs.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use kiln_model::digest::NarHash;
+use kiln_model::name::Name;
+use kiln_model::store_path::StorePath;
 
 use super::add::{fingerprint_of, split};
 use super::copy::{Origin, Source, TreeLimits};
@@ -15,7 +18,7 @@ use super::error::{StoreError, failed};
 use super::record::{self, EnvironmentRecord};
 use super::session::remove_tree;
 use super::verify::Trust;
-use super::{Store, durable};
+use super::{Store, durable, names_in, nar_hash_of};
 
 impl Store {
     /// Where packages are kept decoded, each as `DIGEST.deb` under the digest of the original. A cache: anything in it may go
@@ -48,6 +51,19 @@ impl Store {
             durable::write(&self.session, &place.with_extension("json"), &record::print(&record))?;
         }
         Ok(Some(place))
+    }
+
+    /// The materialised environment whose tree would be this path of the store, with its digest, as [`Store::environment`] has it:
+    /// whoever built from a recipe never needed it as a path.
+    pub fn environment_at(&self, path: &StorePath, trust: Trust) -> Result<Option<(NarHash, PathBuf)>, StoreError> {
+        let Ok(name) = path.name().parse::<Name>() else { return Ok(None) };
+        for file in names_in(&self.layout.environments())? {
+            let Some(nar_hash) = nar_hash_of(&file) else { continue };
+            if StorePath::source(&name, &nar_hash, &BTreeSet::new()) == *path {
+                return Ok(self.environment(&nar_hash, trust)?.map(|place| (nar_hash, place)));
+            }
+        }
+        Ok(None)
     }
 
     /// Moves the directory `made`, which lies in a [private directory](Store::private_dir), to the place of the environment
