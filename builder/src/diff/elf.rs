@@ -326,11 +326,13 @@ fn symbols(place: &str, first: &[Symbol<'_>], second: &[Symbol<'_>]) -> Detail {
         (0, 0) => {
             let differs = first.iter().zip(second).filter(|(x, y)| x != y).collect::<Vec<_>>();
             let order = first.iter().zip(second).any(|(x, y)| x.name != y.name);
-            if order {
-                "the same symbols in another order".into()
-            } else {
-                let name = differs.first().map_or("".into(), |(x, _)| String::from_utf8_lossy(x.name).into_owned());
-                format!("values of {} of {} symbols, the first {name:?}", differs.len(), first.len())
+            match differs.first() {
+                _ if order => "the same symbols in another order".into(),
+                Some((one, _)) => {
+                    let name = String::from_utf8_lossy(one.name);
+                    format!("values of {} of {} symbols, the first {name:?}", differs.len(), first.len())
+                }
+                None => "the same symbols; their names stand elsewhere in the table of texts".into(),
             }
         }
         (n, 0) => format!("{n} symbols only in the first: {}", examples(&mine)),
@@ -342,4 +344,20 @@ fn symbols(place: &str, first: &[Symbol<'_>], second: &[Symbol<'_>]) -> Detail {
         ),
     };
     Detail::new(place, Aspect::Symbol, says)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_symbols_say_what_differs_in_them_and_never_of_none() {
+        let symbol = |name: &'static [u8], value| Symbol { name, info: 0, section: 1, value, size: 8 };
+        let table = [symbol(b"main", 1), symbol(b"usage", 2)];
+        let says = |other: &[Symbol<'_>]| symbols(".dynsym", &table, other).says;
+        assert_eq!(says(&[symbol(b"usage", 2), symbol(b"main", 1)]), "the same symbols in another order");
+        assert_eq!(says(&[symbol(b"main", 1), symbol(b"usage", 3)]), "values of 1 of 2 symbols, the first \"usage\"");
+        assert_eq!(says(&table), "the same symbols; their names stand elsewhere in the table of texts");
+        assert_eq!(says(&table[..1]), "1 symbols only in the first: usage");
+    }
 }

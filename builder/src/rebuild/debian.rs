@@ -54,14 +54,6 @@ pub enum DebianError {
     /// No suites were named, and this host does not say which it is of.
     #[error("this host names no Debian suite: say --suite NAME, once for each")]
     NoSuite,
-    /// Several versions are published.
-    #[error("{name} is published in several versions: say debian:{name}=VERSION with one of {}", versions.join(", "))]
-    Ambiguous {
-        /// As given.
-        name: String,
-        /// The versions.
-        versions: Vec<String>,
-    },
     /// The files of a source cannot be read.
     #[error("reading the source of {title}")]
     Source {
@@ -96,7 +88,7 @@ impl DebianError {
     /// What sort of error it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NoSuite | Self::Ambiguous { .. } | Self::Conflict { .. } => Kind::BadInput,
+            Self::NoSuite | Self::Conflict { .. } => Kind::BadInput,
             Self::Source { .. } | Self::Deb(DebError::Read { .. }) => Kind::Host,
             // What is read was published, and has the digest that was signed or given.
             Self::Deb(_) | Self::NoEntry { .. } => Kind::BadInput,
@@ -127,10 +119,10 @@ pub(crate) fn canonical(
             continue;
         };
         let version = match choose::choose(&name, published, version.as_deref()) {
-            Ok(Chosen::Source(version)) => version,
-            Ok(Chosen::BinaryOnly(source, _)) => version.unwrap_or(source),
+            Chosen::Source(version) => version,
+            Chosen::BinaryOnly(source, _) => version.unwrap_or(source),
             // Said when it is its turn.
-            Ok(Chosen::Nothing(_)) | Err(_) => continue,
+            Chosen::Nothing(_) => continue,
         };
         let package = (name != published.name).then_some(name);
         let target_of = Target::Debian { name: published.name.clone(), version: Some(version) };
@@ -241,15 +233,17 @@ impl Planning<'_, '_, '_> {
         };
         let published = indices.published(name).map_err(|e| self.pin_error(e.into()))?;
         let asked = self.rebuilding.settings.changelog;
-        let (version, changelog, number) =
-            match choose::choose(name, &published, version).map_err(RebuildError::from)? {
-                Chosen::Source(version) => (version, asked, None),
-                Chosen::BinaryOnly(version, number) => (version, Changelog::Binnmu, Some(number)),
-                Chosen::Nothing(missing) => {
-                    let title = format!("{name} {}", version.unwrap_or_default());
-                    return Ok(self.inconclusive(title.trim_end().into(), missing));
-                }
-            };
+        let others = choose::versions(&published).skip(1);
+        let older: Vec<String> =
+            others.filter(|_| version.is_none()).map(|older| format!("debian:{name}={older}")).collect();
+        let (version, changelog, number) = match choose::choose(name, &published, version) {
+            Chosen::Source(version) => (version, asked, None),
+            Chosen::BinaryOnly(version, number) => (version, Changelog::Binnmu, Some(number)),
+            Chosen::Nothing(missing) => {
+                let title = format!("{name} {}", version.unwrap_or_default());
+                return Ok(self.inconclusive(title.trim_end().into(), missing));
+            }
+        };
         let title = format!("{} {version}", published.name);
         let Some(source) = published.sources.iter().find(|source| source.version == version) else {
             let what = format!("source {title} is in no index of {}", indices.suites().join(", "));
@@ -257,7 +251,10 @@ impl Planning<'_, '_, '_> {
         };
         let of_version: Vec<&Binary> = published.binaries.iter().filter(|b| b.source_version == version).collect();
         let target = format!("debian:{}={version}", published.name);
-        let wish = Wish::new(target, &published.name, &version, SourceFrom::Archive(source));
+        let mut wish = Wish::new(target, &published.name, &version, SourceFrom::Archive(source));
+        if !older.is_empty() {
+            wish.notes.push(format!("the newest of the versions that are published; there is {}", older.join(", ")));
+        }
         match self.with_references(wish, &of_version, changelog, number)? {
             Ok(wish) => self.plan_of(&indices, wish),
             Err(missing) => {

@@ -228,7 +228,7 @@ fn causes(report: &Report) -> Markup {
                             div {
                                 p { (plain(&cause.evidence)) }
                                 @if let Some(setting) = &cause.setting {
-                                    p { "A build with " code { (plain(&setting.to_string())) } " " (words::shows(cause.confidence)) "." }
+                                    p { "A build with " code { (plain(&setting.to_string())) } " " (words::shows(cause, setting, report)) "." }
                                 }
                                 @if !report.is_comparison() { p.where { "in " code { (place(&cause.output, &cause.path.to_string())) } } }
                             }

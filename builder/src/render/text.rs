@@ -233,7 +233,7 @@ impl Page {
                 self.line(&format!("  {indent}  in {}", path.trim_end_matches('/')));
             }
             if let Some(setting) = &cause.setting {
-                let (setting, shows) = (words::plain(&setting.to_string()), words::shows(cause.confidence));
+                let (setting, shows) = (words::plain(&setting.to_string()), words::shows(cause, setting, report));
                 self.line(&format!("  {indent}  a build with {setting} {shows}"));
             }
         }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use kiln_model::cause::Setting;
 use kiln_model::outcome::{Entry, Outcome, Status};
-use kiln_model::report::{Confidence, Difference, Kind, Report};
+use kiln_model::report::{Cause, Confidence, Difference, Kind, Report};
 use kiln_model::variation::Factor;
 use kiln_model::verdict::Verdict;
 
@@ -214,10 +215,22 @@ pub(super) fn confidence(confidence: Confidence) -> &'static str {
 }
 
 /// What a build with a cause's setting does: a cause is proven by such a build only.
-pub(super) fn shows(confidence: Confidence) -> &'static str {
-    match confidence {
-        Confidence::Proven => "has shown it",
-        Confidence::Likely | Confidence::Suspected => "would show it",
+pub(super) fn shows(cause: &Cause, setting: &Setting, report: &Report) -> &'static str {
+    if cause.confidence == Confidence::Proven {
+        return "has shown it";
+    }
+    // Of several settings that were tried together, pins and options stand behind one name.
+    let is_it = |one: &str| {
+        one.split_once('=').is_some_and(|(name, values)| {
+            name == setting.name.as_str() && values.split(',').any(|value| value == setting.value)
+        })
+    };
+    let tried = report.rebuild.iter().flat_map(|rebuilt| &rebuilt.tried);
+    let tried: Vec<_> = tried.filter(|one| one.setting.split(' ').any(is_it)).collect();
+    match (!tried.is_empty(), tried.iter().any(|one| one.error.is_none())) {
+        (false, _) => "would show it",
+        (true, true) => "was tried, and does not account for all of it",
+        (true, false) => "would show it, and could not be had",
     }
 }
 
@@ -251,4 +264,46 @@ fn spelled_out(text: &str, keep: impl Fn(char) -> bool) -> String {
 fn harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_model::cause::SettingName;
+    use kiln_model::report::{Rebuilt, Tried};
+    use kiln_model::variation::Label;
+
+    use super::*;
+    use crate::render::samples;
+
+    #[test]
+    fn a_setting_that_was_tried_is_not_said_to_show_what_it_did_not() {
+        let setting = Setting::new(SettingName::Pin, "libc6:2.33");
+        let cause = |confidence| Cause {
+            label: Label::DependencyVersion,
+            factor: None,
+            confidence,
+            output: "out".into(),
+            path: "x".into(),
+            evidence: String::new(),
+            setting: Some(setting.clone()),
+        };
+        let says = |tried: &[(&str, Option<&str>)], confidence| {
+            let tried = tried.iter().map(|(setting, error)| Tried {
+                setting: (*setting).into(),
+                verdict: Verdict::Diverged,
+                subjects: [].into(),
+                derivation: None,
+                error: error.map(Into::into),
+            });
+            let rebuilt = Rebuilt { tried: tried.collect(), ..Rebuilt::new("debian:x".into()) };
+            let report = Report { rebuild: Some(rebuilt), ..samples::upstream_differs() };
+            shows(&cause(confidence), &setting, &report)
+        };
+        let likely = Confidence::Likely;
+        assert_eq!(says(&[("pin=perl:5", None), ("changelog=binnmu", None)], likely), "would show it");
+        let tried = [("build-options=notrimdch pin=gcc:12,libc6:2.33", None)];
+        assert_eq!(says(&tried, likely), "was tried, and does not account for all of it");
+        assert_eq!(says(&[("pin=libc6:2.33", Some("gone"))], likely), "would show it, and could not be had");
+        assert_eq!(says(&tried, Confidence::Proven), "has shown it");
+    }
 }

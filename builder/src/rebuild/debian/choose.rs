@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use kiln_model::debian::build;
 use kiln_model::report::Missing;
 
-use super::DebianError;
 use crate::pin::debian::{Binary, Published};
 use crate::rebuild::setting::Changelog;
 
@@ -19,36 +18,38 @@ pub(super) enum Chosen {
     Nothing(Vec<Missing>),
 }
 
-/// The version of `published` that `version` means: the source's, or a package's own.
-pub(super) fn choose(name: &str, published: &Published, version: Option<&str>) -> Result<Chosen, DebianError> {
-    let built: BTreeSet<&str> = published.binaries.iter().map(|binary| binary.source_version.as_str()).collect();
+/// The version of `published` that `version` means: the source's, or a package's own; the newest, as apt would take it, if none
+/// is named.
+pub(super) fn choose(name: &str, published: &Published, version: Option<&str>) -> Chosen {
     let Some(version) = version else {
-        // Sources without a package of theirs are kept for others that were built with them.
-        let there = published.sources.iter().map(|source| source.version.as_str());
-        let mut there: Vec<&str> = there.filter(|version| built.contains(version)).collect();
-        return match there[..] {
-            [one] => Ok(Chosen::Source(one.into())),
-            [] => {
-                let highest = published.sources.first().map(|source| source.version.clone());
-                let highest = highest.or_else(|| built.first().map(|version| version.to_string()));
-                Ok(highest.map_or_else(|| Chosen::Nothing(vec![unknown(name, "", published)]), Chosen::Source))
-            }
-            [..] => {
-                there.sort_unstable();
-                let versions = there.into_iter().map(str::to_string).collect();
-                Err(DebianError::Ambiguous { name: name.into(), versions })
-            }
-        };
+        let built = published.binaries.iter().map(|binary| binary.source_version.as_str());
+        let known = versions(published).next().or_else(|| published.sources.first().map(|source| &*source.version));
+        let known = known.or_else(|| built.min());
+        return known
+            .map_or_else(|| Chosen::Nothing(vec![unknown(name, "", published)]), |v| Chosen::Source(v.to_owned()));
     };
-    if published.sources.iter().any(|source| source.version == version) || built.contains(version) {
-        return Ok(Chosen::Source(version.into()));
+    if published.sources.iter().any(|source| source.version == version) || is_built(published, version) {
+        return Chosen::Source(version.into());
     }
     let binary = published.binaries.iter().find(|binary| binary.version == version);
-    Ok(match binary.map(|binary| (binary, number(binary))) {
+    match binary.map(|binary| (binary, number(binary))) {
         Some((binary, Some(number))) => Chosen::BinaryOnly(binary.source_version.clone(), number),
         Some((binary, None)) => Chosen::Source(binary.source_version.clone()),
         None => Chosen::Nothing(vec![unknown(name, version, published)]),
-    })
+    }
+}
+
+/// Versions that there is a source and a package of, the newest first. Sources without a package of theirs are kept for others
+/// that were built with them.
+pub(super) fn versions(published: &Published) -> impl Iterator<Item = &str> {
+    let there = published.sources.iter().map(|source| source.version.as_str());
+    let mut there: Vec<&str> = there.filter(|version| is_built(published, version)).collect();
+    there.dedup();
+    there.into_iter()
+}
+
+fn is_built(published: &Published, version: &str) -> bool {
+    published.binaries.iter().any(|binary| binary.source_version == version)
 }
 
 fn unknown(name: &str, version: &str, published: &Published) -> Missing {
@@ -136,16 +137,16 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_the_sources_or_a_packages_and_two_are_not_chosen_between() {
+    fn the_version_is_the_sources_or_a_packages_and_of_several_the_newest() {
         let one = published(&["2", "1"], &[("2", "2")]);
-        assert!(matches!(choose("a", &one, None), Ok(Chosen::Source(v)) if v == "2"));
-        assert!(matches!(choose("a", &one, Some("1")), Ok(Chosen::Source(v)) if v == "1"));
-        assert!(matches!(choose("a", &one, Some("3")), Ok(Chosen::Nothing(_))));
-        let two = published(&["2", "1"], &[("2", "2"), ("1", "1")]);
-        let Err(DebianError::Ambiguous { versions, .. }) = choose("a", &two, None) else { panic!("ambiguous") };
-        assert_eq!(versions, ["1", "2"]);
+        assert!(matches!(choose("a", &one, None), Chosen::Source(v) if v == "2"));
+        assert!(matches!(choose("a", &one, Some("1")), Chosen::Source(v) if v == "1"));
+        assert!(matches!(choose("a", &one, Some("3")), Chosen::Nothing(_)));
+        let two = published(&["2", "1-10", "1-9"], &[("1-9", "1-9"), ("1-10", "1-10")]);
+        assert!(matches!(choose("a", &two, None), Chosen::Source(v) if v == "1-10"), "2 has no package");
+        assert_eq!(versions(&two).collect::<Vec<_>>(), ["1-10", "1-9"]);
         let rebuilt = published(&["2"], &[("2+b3", "2")]);
-        assert!(matches!(choose("a", &rebuilt, Some("2+b3")), Ok(Chosen::BinaryOnly(v, 3)) if v == "2"));
+        assert!(matches!(choose("a", &rebuilt, Some("2+b3")), Chosen::BinaryOnly(v, 3) if v == "2"));
     }
 
     #[test]
