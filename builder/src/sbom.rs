@@ -203,7 +203,7 @@ fn outputs(outcome: &Outcome, product: &Component) -> Vec<Component> {
 }
 
 fn build(node: &Node, environment: Option<kiln_model::digest::NarHash>) -> Build {
-    let script = lower::entered(&node.derivation).map(|(_, script)| String::from_utf8_lossy(script).into_owned());
+    let script = lower::entered(&node.derivation).map(|entered| String::from_utf8_lossy(entered.script).into_owned());
     let parameters = node.recipe().map(|recipe| recipe.build.env.clone()).unwrap_or_default();
     Build {
         derivation: node.path.to_string(),

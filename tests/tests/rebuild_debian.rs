@@ -16,6 +16,10 @@ const CONTROL: &str = "Source: proving-says\nSection: misc\nPriority: optional\n
     Build-Depends: debhelper-compat (= 13)\nStandards-Version: 4.6.2\nRules-Requires-Root: no\n\n\
     Package: proving-says\nArchitecture: all\nDepends: ${misc:Depends}\nDescription: says something\n It says it once.\n";
 
+/// Users and groups have the names that they have on every Debian: builds give files to them.
+const RULES: &str =
+    "#!/usr/bin/make -f\n%:\n\tdh $@\noverride_dh_auto_build:\n\tgetent group staff\n\tgetent passwd man\n";
+
 /// Entries of many years, of which debhelper keeps the recent ones.
 fn changelog() -> String {
     (0..12)
@@ -39,7 +43,7 @@ fn archive(test: &str) -> Option<Archive> {
         &[
             ("debian/control", CONTROL),
             ("debian/changelog", &changelog),
-            ("debian/rules", "#!/usr/bin/make -f\n%:\n\tdh $@\n"),
+            ("debian/rules", RULES),
             ("debian/source/format", "3.0 (native)\n"),
             ("debian/install", "words usr/share/proving-says\n"),
             ("words", "something\n"),

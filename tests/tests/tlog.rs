@@ -6,7 +6,7 @@ use std::process::Command;
 
 use kiln_model::digest::Digest;
 use kiln_model::envelope::Envelope;
-use kiln_model::key::SecretKey;
+use kiln_model::key::{Passphrase, SecretKey};
 use kiln_model::log::{NoteKind, NoteSigner};
 use kiln_model::statement::{Descriptor, DigestSet, Predicate, Statement};
 use kiln_tests::ground::{self, Ground};
@@ -330,6 +330,27 @@ fn a_witness_cosigns_what_grew_and_no_fork() {
     publisher.tlog(&witness).exits(6).says(&["forked"]);
     other.publish(&[&other.evidence(800..801)]).succeeded();
     publisher.tlog(&witness).exits(6).says(&["history was altered"]);
+}
+
+#[test]
+fn keys_of_logs_and_witnesses_may_lie_under_a_passphrase() {
+    let publisher = Publisher::new();
+    for (name, seed) in [("log", 1), ("witness", 2)] {
+        let passphrase = Passphrase { words: "open", salt: [seed; 16], iv: [9; 16] };
+        let pem = SecretKey::ed25519(&[seed; 32]).to_pem(Some(&passphrase));
+        fs::write(publisher.path(name), pem.as_bytes()).unwrap();
+    }
+    fs::write(publisher.path("words"), "open\nanother line\n").unwrap();
+    fs::write(publisher.path("wrong"), "shut\n").unwrap();
+    let (words, wrong, evidence) = (publisher.path("words"), publisher.path("wrong"), publisher.evidence(0..3));
+    publisher.publish(&[&evidence]).exits(2).says(&["give its passphrase"]);
+    publisher.publish(&["--passphrase-file", &wrong, &evidence]).exits(2).says(&["the passphrase does not fit"]);
+    publisher.publish(&["--passphrase-file", &words, &evidence]).succeeded();
+    let (key, state, vkey, tree) =
+        (publisher.path("witness"), publisher.path("seen"), publisher.vkey(), publisher.path("tree"));
+    let witness = ["witness", "--key", &key, "--name", WITNESS, "--state", &state, "--log", &vkey, &tree];
+    publisher.tlog(&witness).exits(2).says(&["give its passphrase"]);
+    publisher.tlog(&[&witness[..], &["--passphrase-file", &words]].concat()).succeeded();
 }
 
 #[test]

@@ -274,7 +274,17 @@ fn a_summary_says_what_was_decided_and_never_passes_what_was_not() {
         }
     };
     assert_eq!(world.verify(&ask).code(), Some(0));
+    let open = summary();
+    let passphrase = Passphrase { words: "open", salt: [1; 16], iv: [2; 16] };
+    fs::write(&secret, key(8).to_pem(Some(&passphrase)).as_bytes()).unwrap();
+    fs::write(world.at("words"), "open\n").unwrap();
+    assert_eq!(world.verify(&ask).code(), Some(2), "the key is under a passphrase");
+    let words = world.at("words");
+    let sealed = [&ask[..], &["--passphrase-file", words.to_str().unwrap()]].concat();
+    assert_eq!(world.verify(&sealed).code(), Some(0));
+    ground::write_secret(&secret, pem.as_bytes());
     let passed = summary();
+    assert_eq!(passed, open);
     assert_eq!(passed.verification_result, VerificationResult::Passed);
     assert_eq!(passed.verified_levels, ["KILN_REPRODUCED_2_OF_3", "SLSA_BUILD_LEVEL_0", "SLSA_BUILD_REPRODUCED"]);
     assert_eq!(passed.input_attestations.len(), 2);

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::derivation::{Closed, Derivation, DerivationError, Modulo, Output, Parts};
 use crate::lock::{Lock, LockedInput};
 use crate::name::{self, Name, Variable};
-use crate::recipe::{Input, Recipe};
+use crate::recipe::{Accounts, Input, Recipe};
 use crate::store_path::StorePath;
 
 /// Where the sandbox's shell finds programs, unless the recipe says otherwise.
@@ -43,6 +43,28 @@ for my $path (qw(/nix/store /build /proc /dev /tmp /etc/passwd /etc/group /etc/h
 }
 chroot $root and chdir $ENV{NIX_BUILD_TOP} or die "entering $root: $!\n";
 exec "/bin/sh", "-e", "-c", $script or die "entering $root: /bin/sh: $!\n";
+"#;
+
+/// What [`ENTER`] has in place of `/etc/passwd /etc/group` among what it binds, and before it, for a build that sees the
+/// environment's own users and groups: each file is merged as [`Accounts::merged`] does it, and gone from the build's directory
+/// before the build begins.
+const MERGE: &str = r#"for my $path (qw(/etc/passwd /etc/group)) {
+  my %seen;
+  my $merged = "$ENV{NIX_BUILD_TOP}/.accounts";
+  open(my $file, ">", $merged) or die "entering $root: $merged: $!\n";
+  for my $from ("$root$path", $path) {
+    open(my $lines, "<", $from) or die "entering $root: $from: $!\n";
+    while (my $line = <$lines>) {
+      chomp $line;
+      print $file "$line\n" unless $line eq "" or $seen{(split /:/, $line, 2)[0]}++;
+    }
+  }
+  close $file or die "entering $root: $merged: $!\n";
+  chmod 0444, $merged;
+  my ($from, $to) = ("$merged", "$root$path");
+  call(165, $from, $to, 0, 0x1000, 0);
+  unlink $merged;
+}
 "#;
 
 /// An output of another recipe that this one has as an input.
@@ -184,7 +206,7 @@ pub fn lower(
         input_sources,
         system: SYSTEM.into(),
         builder: builder.into_bytes(),
-        arguments: arguments(&environment, recipe.build.script.as_bytes()),
+        arguments: arguments(&environment, recipe.build.accounts, recipe.build.script.as_bytes()),
         environment: env.into_iter().map(|(key, value)| (key.into_bytes(), value.into_bytes())).collect(),
     };
     let closed = Derivation::close(parts, modulos)?;
@@ -203,20 +225,40 @@ fn loader(environment: &StorePath) -> String {
     format!("{environment}/lib64/ld-linux-x86-64.so.2")
 }
 
-fn arguments(environment: &StorePath, script: &[u8]) -> Vec<Vec<u8>> {
+fn arguments(environment: &StorePath, accounts: Accounts, script: &[u8]) -> Vec<Vec<u8>> {
+    let enter = match accounts {
+        Accounts::Build => ENTER.into(),
+        Accounts::Environment => {
+            let others = ENTER.replace(" /etc/passwd /etc/group", "");
+            others.replace("chroot $root", &format!("{MERGE}chroot $root"))
+        }
+    };
     let mut arguments = vec!["--library-path".to_string(), format!("{environment}/usr/lib/x86_64-linux-gnu")];
-    arguments.extend([format!("{environment}/usr/bin/perl"), "-e".into(), ENTER.into(), environment.to_string()]);
+    arguments.extend([format!("{environment}/usr/bin/perl"), "-e".into(), enter, environment.to_string()]);
     arguments.into_iter().map(String::into_bytes).chain([script.to_vec()]).collect()
 }
 
+/// What a derivation of a recipe does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered<'a> {
+    /// The environment that it enters.
+    pub environment: StorePath,
+    /// Whose users and groups have names there.
+    pub accounts: Accounts,
+    /// The script that it runs there.
+    pub script: &'a [u8],
+}
+
 /// The environment that `derivation` enters and the script it runs there, if it has exactly the form made here.
-pub fn entered(derivation: &Derivation) -> Option<(StorePath, &[u8])> {
+pub fn entered(derivation: &Derivation) -> Option<Entered<'_>> {
     let [.., environment, script] = &derivation.arguments[..] else { return None };
     let environment: StorePath = std::str::from_utf8(environment).ok()?.parse().ok()?;
-    let same = derivation.builder == loader(&environment).as_bytes()
-        && derivation.input_sources.contains(&environment)
-        && derivation.arguments == arguments(&environment, script);
-    same.then_some((environment, script))
+    if derivation.builder != loader(&environment).as_bytes() || !derivation.input_sources.contains(&environment) {
+        return None;
+    }
+    let same = |accounts: &Accounts| derivation.arguments == arguments(&environment, *accounts, script);
+    let accounts = [Accounts::Build, Accounts::Environment].into_iter().find(same)?;
+    Some(Entered { environment, accounts, script })
 }
 
 #[cfg(test)]
@@ -261,11 +303,24 @@ mod tests {
     #[test]
     fn the_form_made_here_is_recognised_and_one_changed_argument_is_not() {
         let mut derivation = lowered("make \"$out\"\n").closed.derivation;
-        let (environment, script) = entered(&derivation).unwrap();
+        let Entered { environment, accounts, script } = entered(&derivation).unwrap();
         assert!(environment.name().ends_with("-environment"));
-        assert_eq!(script, b"make \"$out\"\n");
+        assert_eq!((accounts, script), (Accounts::Build, &b"make \"$out\"\n"[..]));
         derivation.arguments[3] = b"-we".to_vec();
         assert!(entered(&derivation).is_none());
+    }
+
+    #[test]
+    fn a_build_that_sees_its_environment_s_users_is_another_and_known_as_such() {
+        let mut recipe = recipe("true\n");
+        recipe.build.accounts = Accounts::Environment;
+        let lowered = lower(&recipe, &lock(&recipe), &BTreeMap::new(), &BTreeMap::new()).unwrap();
+        assert_eq!(lowered.closed.path.to_string(), "/nix/store/6jbrkbcbm4szq883p68vffsxffzlkf36-a-1.drv");
+        let entered = entered(&lowered.closed.derivation).unwrap();
+        assert_eq!((entered.accounts, entered.script), (Accounts::Environment, &b"true\n"[..]));
+        let enter = String::from_utf8(lowered.closed.derivation.arguments[4].clone()).unwrap();
+        assert!(enter.contains("qw(/nix/store /build /proc /dev /tmp /etc/hosts)"), "{enter}");
+        assert!(enter.contains(".accounts"), "{enter}");
     }
 
     #[test]

@@ -150,6 +150,37 @@ pub struct Build {
     /// `SOURCE_DATE_EPOCH`, seconds since 1970; not set if absent.
     #[serde(default)]
     pub source_date_epoch: Option<u64>,
+    /// Which users and groups have names.
+    #[serde(default)]
+    pub accounts: Accounts,
+}
+
+/// Which users and groups have names in a build. Ids other than its own are nobody's there, whatever they are called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accounts {
+    /// Those of every build of Nix's: root, the build's own, nobody.
+    #[default]
+    Build,
+    /// Those of the environment's own `/etc/passwd` and `/etc/group`, and after them of a build's what has another name.
+    Environment,
+}
+
+impl Accounts {
+    /// A passwd or group file of both, the environment's lines first.
+    pub fn merged(environment: &[u8], build: &[u8]) -> Vec<u8> {
+        let mut names = BTreeSet::new();
+        let mut merged = Vec::new();
+        for file in [environment, build] {
+            for line in file.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                if names.insert(line.split(|byte| *byte == b':').next()) {
+                    merged.extend_from_slice(line);
+                    merged.push(b'\n');
+                }
+            }
+        }
+        merged
+    }
 }
 
 /// Bounds on a build.
@@ -399,6 +430,17 @@ debian = { suite = "bookworm", packages = ["build-essential"] }
 [build]
 script = "true"
 "#;
+
+    #[test]
+    fn users_of_an_environment_come_first_and_a_name_is_one() {
+        let environment = b"root:*:0:0:root:/root:/bin/bash\nman:*:6:12:man:/var/cache/man:/bin/sh\n\nlast:*:7:7::/:";
+        let build = b"root:x:0:0:Nix build user:/build:/noshell\nnixbld:x:1000:100::/build:/noshell\n";
+        let merged = String::from_utf8(Accounts::merged(environment, build)).unwrap();
+        let expected = "root:*:0:0:root:/root:/bin/bash\nman:*:6:12:man:/var/cache/man:/bin/sh\nlast:*:7:7::/:\n\
+                        nixbld:x:1000:100::/build:/noshell\n";
+        assert_eq!(merged, expected);
+        assert_eq!(Accounts::merged(b"", build), build);
+    }
 
     #[test]
     fn the_sketch_parses() {

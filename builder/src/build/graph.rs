@@ -88,7 +88,7 @@ impl Node {
 
     /// The store path whose tree is `/` to its script.
     pub fn environment(&self) -> Option<StorePath> {
-        lower::entered(&self.derivation).map(|(environment, _)| environment)
+        lower::entered(&self.derivation).map(|entered| entered.environment)
     }
 }
 

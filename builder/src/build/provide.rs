@@ -12,18 +12,24 @@ use kiln_model::lock::{Layer, Lock, LockedInput, LockedPackage};
 use kiln_model::lower;
 use kiln_model::name::Variable;
 use kiln_model::outcome::Substituted;
+use kiln_model::recipe::Accounts;
 use kiln_model::store_path::StorePath;
 use kiln_model::tree::{self, Manifest};
 
 use super::float::{self, Resolved, Target};
 use super::graph::{Graph, Locked, Node, Origin};
-use super::{BuildError, Builder, Inputs};
+use super::sandbox::Named;
+use super::{BuildError, Builder, Inputs, io};
 use crate::environment::{Assembler, Kept, Package, Sandboxed};
 use crate::event::{self, Level};
 use crate::fetch::{Archive, Wanted};
 use crate::pin;
 use crate::recipe_dir::RecipeDir;
+use crate::sbom::Root;
 use crate::store::{Digests, Store, StoreError, Trust};
+
+/// Bytes of the largest file of users or groups: those of a Debian have two thousand.
+const MOST_ACCOUNTS: u64 = 1 << 20;
 
 /// Differing files that an error names; the others are counted.
 const NAMED: usize = 20;
@@ -33,6 +39,8 @@ const NAMED: usize = 20;
 pub struct Provided {
     /// The materialised environment, if the build enters one.
     pub environment: Option<PathBuf>,
+    /// Its users and groups, if the build sees them.
+    pub named: Option<Named>,
     /// Every store path of the input closure, and where it really is. The environment is `/` and not among them.
     pub closure: BTreeMap<StorePath, PathBuf>,
     /// Digest of each, and of the environment.
@@ -59,6 +67,7 @@ impl Builder<'_> {
         let node = &graph.nodes[index];
         let mut provided = Provided {
             environment: None,
+            named: None,
             closure: BTreeMap::new(),
             digests: BTreeMap::new(),
             substituted: BTreeMap::new(),
@@ -67,6 +76,17 @@ impl Builder<'_> {
         match &node.origin {
             Origin::Recipe(locked) => self.provide_locked(node, locked, &mut provided)?,
             Origin::Derivation => self.provide_paths(graph, node, &mut provided)?,
+        }
+        let entered = lower::entered(provided.target(node).derivation);
+        if let (Some(place), Some(Accounts::Environment)) =
+            (&provided.environment, entered.map(|entered| entered.accounts))
+        {
+            let root = Root::open(place).map_err(io("reading", place))?;
+            let read = |path: &str| {
+                let bytes = root.read(path, MOST_ACCOUNTS).map_err(io("reading", &place.join(path)))?;
+                Ok::<_, BuildError>(bytes.unwrap_or_default())
+            };
+            provided.named = Some(Named { passwd: read("etc/passwd")?, group: read("etc/group")? });
         }
         Ok(provided)
     }

@@ -248,6 +248,7 @@ impl Builder<'_> {
     pub(super) fn surroundings(&self, provided: &Provided) -> Places {
         Places {
             environment: provided.environment.clone(),
+            named: provided.named.clone(),
             inputs: provided.closure.clone(),
             store: PathBuf::new(),
             build: PathBuf::new(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use kiln_model::contract::Contract;
 use kiln_model::derivation::Derivation;
 use kiln_model::lower;
-use kiln_model::recipe::Limits as RecipeLimits;
+use kiln_model::recipe::{Accounts, Limits as RecipeLimits};
 use kiln_model::store_path::StorePath;
 use kiln_model::variation::{Aslr, BuildFs, Conditions, Kernel};
 use kiln_sandbox::{self as sandbox, Filter, Ids, Input, Limits, Network, ProcMode, Root, Spec, Tmpfs, Writable};
@@ -28,6 +28,8 @@ const BUILD_TOP: &str = "/build";
 pub struct Places {
     /// The materialised environment, `/` of a derivation that enters one.
     pub environment: Option<PathBuf>,
+    /// Its users and groups, if the build sees them.
+    pub named: Option<Named>,
     /// Store paths of the input closure and where they really are.
     pub inputs: BTreeMap<StorePath, PathBuf>,
     /// The private, empty `/nix/store` of this build.
@@ -45,8 +47,8 @@ pub struct Places {
 /// The program of one build and its arguments: the script in the environment's shell, if the derivation enters one.
 fn program(derivation: &Derivation, contract: &Contract) -> (Vec<u8>, Vec<Vec<u8>>) {
     match lower::entered(derivation) {
-        Some((_, script)) => {
-            let argv = [b"/bin/sh".as_slice(), b"-e", b"-c", script];
+        Some(entered) => {
+            let argv = [b"/bin/sh".as_slice(), b"-e", b"-c", entered.script];
             (b"/bin/sh".to_vec(), argv.map(<[u8]>::to_vec).to_vec())
         }
         None => (contract.program.clone(), contract.arguments.clone()),
@@ -78,8 +80,17 @@ pub(super) fn variables(contract: &Contract, conditions: &Conditions) -> BTreeMa
     env
 }
 
+/// The environment's own files of users and groups, for a build that sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// `/etc/passwd`.
+    pub passwd: Vec<u8>,
+    /// `/etc/group`.
+    pub group: Vec<u8>,
+}
+
 /// The files that kiln lays over the environment's `/etc`: with the control's conditions, Nix's exact bytes.
-fn etc(conditions: &Conditions) -> Vec<(String, Vec<u8>)> {
+fn etc(conditions: &Conditions, named: Option<&Named>) -> Vec<(String, Vec<u8>)> {
     let Conditions { user_name, uid, gid, .. } = conditions;
     let passwd = format!(
         "root:x:0:0:Nix build user:/build:/noshell\n\
@@ -87,12 +98,14 @@ fn etc(conditions: &Conditions) -> Vec<(String, Vec<u8>)> {
          nobody:x:65534:65534:Nobody:/:/noshell\n"
     );
     let group = format!("root:x:0:\n{user_name}:!:{gid}:\nnogroup:x:65534:\n");
+    let (passwd, group) = match named {
+        None => (passwd.into_bytes(), group.into_bytes()),
+        Some(named) => {
+            (Accounts::merged(&named.passwd, passwd.as_bytes()), Accounts::merged(&named.group, group.as_bytes()))
+        }
+    };
     let hosts = "127.0.0.1 localhost\n::1 localhost\n";
-    vec![
-        ("group".into(), group.into_bytes()),
-        ("hosts".into(), hosts.as_bytes().to_vec()),
-        ("passwd".into(), passwd.into_bytes()),
-    ]
+    vec![("group".into(), group), ("hosts".into(), hosts.as_bytes().to_vec()), ("passwd".into(), passwd)]
 }
 
 /// What the sandbox is asked to be for one build.
@@ -126,7 +139,7 @@ pub fn spec(
         surface: sandbox::Surface {
             hostname: conditions.hostname.clone(),
             domain: conditions.domain.clone(),
-            etc: etc(conditions),
+            etc: etc(conditions, places.named.as_ref()),
         },
         process: sandbox::Process {
             program: PathBuf::from(text(program)),
@@ -191,6 +204,7 @@ mod tests {
     fn places() -> Places {
         Places {
             environment: None,
+            named: None,
             inputs: BTreeMap::new(),
             store: "/s".into(),
             build: "/b".into(),
@@ -232,7 +246,7 @@ mod tests {
     fn under_the_controls_conditions_etc_is_nixs_to_the_byte() {
         let mut nix = sandbox::Surface::default().etc;
         nix.sort();
-        assert_eq!(etc(&control()), nix);
+        assert_eq!(etc(&control(), None), nix);
     }
 
     #[test]

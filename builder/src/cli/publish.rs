@@ -32,7 +32,7 @@ pub(super) struct Publish {
     #[arg(long, value_name = "DIR|URL")]
     to: PathBuf,
     /// As a binary cache of Nix
-    #[arg(long, conflicts_with_all = ["log_key", "origin", "keys", "witness", "cosignature", "state", "rebuild"])]
+    #[arg(long, conflicts_with_all = ["log_key", "origin", "keys", "witness", "cosignature", "state", "rebuild", "passphrase_file"])]
     nix_cache: bool,
     #[command(flatten)]
     log: Logging,
@@ -50,6 +50,9 @@ struct Logging {
     /// In a log that this key signs: PEM, Ed25519, used for nothing else
     #[arg(long, value_name = "FILE", requires = "origin")]
     log_key: Option<PathBuf>,
+    /// File whose first line is the log key's passphrase
+    #[arg(long, value_name = "FILE", requires = "log_key")]
+    passphrase_file: Option<PathBuf>,
     /// Name of the log: the address that it is served at, without the scheme
     #[arg(long, value_name = "NAME", requires = "log_key")]
     origin: Option<String>,
@@ -138,7 +141,7 @@ impl Logging {
             return Err(Failure { kind: Kind::BadInput, error });
         }
         let origin = self.origin.as_deref().expect("clap requires it with --log-key");
-        let signer = tlog::note_key(key, origin, NoteKind::Log)?;
+        let signer = tlog::note_key(key, self.passphrase_file.as_deref(), origin, NoteKind::Log)?;
         let witnesses = self.witness.iter().map(|witness| tlog::vkey(witness)).collect::<Result<Vec<_>, _>>()?;
         let mut keys = public_keys(&self.keys)?;
         let state = match &self.state {

@@ -83,6 +83,9 @@ struct WitnessArguments {
     /// The witness's secret key: PEM, Ed25519, used for nothing else
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// File whose first line is the key's passphrase
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
     /// The witness's name: an address without the scheme, by convention
     #[arg(long)]
     name: String,
@@ -266,7 +269,7 @@ impl Monitor {
 
 impl WitnessArguments {
     fn run(&self, session: &Session) -> Result<u8, Failure> {
-        let signer = note_key(&self.key, &self.name, NoteKind::Witness)?;
+        let signer = note_key(&self.key, self.passphrase_file.as_deref(), &self.name, NoteKind::Witness)?;
         let log = vkey(&self.log)?;
         let witness = Witness::open(&self.state, signer)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).context("this host's clock is before 1970");
@@ -353,9 +356,15 @@ fn contradiction(contradicts: bool, error: impl Into<anyhow::Error>) -> Failure 
 }
 
 /// A secret key that signs notes under this name.
-pub(super) fn note_key(file: &Path, name: &str, kind: NoteKind) -> Result<NoteSigner, Failure> {
+pub(super) fn note_key(
+    file: &Path,
+    passphrase_file: Option<&Path>,
+    name: &str,
+    kind: NoteKind,
+) -> Result<NoteSigner, Failure> {
     let shown = file.display().to_string();
-    NoteSigner::new(name, kind, key_file::secret(file, None)?).map_err(|error| refused(&shown, error))
+    let words = passphrase_file.map(key_file::passphrase).transpose()?;
+    NoteSigner::new(name, kind, key_file::secret(file, words.as_deref())?).map_err(|error| refused(&shown, error))
 }
 
 /// A public key that signs notes, or what is in the file of that name.

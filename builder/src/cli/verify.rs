@@ -72,6 +72,9 @@ pub(super) struct Verify {
     /// Sign the decision as a verification summary with this key, which is no rebuilder's
     #[arg(long, value_name = "FILE", requires = "vsa_output", requires = "verifier")]
     vsa_key: Option<PathBuf>,
+    /// File whose first line is that key's passphrase
+    #[arg(long, value_name = "FILE", requires = "vsa_key")]
+    passphrase_file: Option<PathBuf>,
     /// Where to write the summary; one a line for several artifacts
     #[arg(long, value_name = "FILE", requires = "vsa_key")]
     vsa_output: Option<PathBuf>,
@@ -208,7 +211,8 @@ impl Verify {
             return Ok(());
         };
         let bad = |error| Failure { kind: Kind::BadInput, error };
-        let key = key_file::secret(key, None)?;
+        let words = self.passphrase_file.as_deref().map(key_file::passphrase).transpose()?;
+        let key = key_file::secret(key, words.as_deref())?;
         if policy.rebuilders.iter().any(|rebuilder| rebuilder.keys.contains(&key.public().id())) {
             let error = anyhow!("--vsa-key is a rebuilder's key of this policy: a verifier signs with one of its own");
             return Err(bad(error));

@@ -64,6 +64,37 @@ fn nix_substitutes_what_kiln_published_verifies_it_and_builds_the_derivation_to_
 }
 
 #[test]
+fn users_and_groups_of_an_environment_are_the_same_under_nix_and_leave_nothing_in_the_build() {
+    let test = "users_and_groups_of_an_environment_are_the_same_under_nix_and_leave_nothing_in_the_build";
+    let Some(lab) = Lab::open(test) else { return };
+    if !ground::has_files(test) {
+        return;
+    }
+    let kiln = Kiln::warm();
+    let script = r#"mkdir "$out"; cat /etc/passwd >"$out/passwd"; cat /etc/group >"$out/group"; id >"$out/id"
+ls -A "$NIX_BUILD_TOP" >"$out/top"; ls -ln /etc/passwd /etc/group | cut -c1-10 >"$out/modes""#;
+    let made = Made::with("accounts = \"environment\"", script);
+    let recipe = built(&kiln, made.path());
+    let place = kiln.run(["store", "where", &recipe.output]).succeeded().stdout;
+    let read = |name: &str| fs::read_to_string(Path::new(place.trim_end()).join(name)).unwrap();
+    for (file, line) in [("group", "staff:*:50:"), ("passwd", "nixbld:x:1000:100:Nix build user:/build:/noshell")] {
+        assert!(read(file).lines().any(|found| found == line), "{file}: {}", read(file));
+    }
+    assert_eq!(read("passwd").lines().filter(|line| line.starts_with("root:")).count(), 1);
+    assert_eq!(
+        (read("top").as_str(), read("id").as_str()),
+        ("", "uid=1000(nixbld) gid=100(users) groups=100(users)\n")
+    );
+
+    let cache = format!("file://{}", publish(&kiln, &lab, made.path()).display());
+    lab.second(&cache, "ours", "nix", ["copy", "--from", &cache, "--derivation", &recipe.derivation]).succeeded();
+    let build = ["--realise", &recipe.derivation, "--option", "substitute", "false"];
+    lab.second(&cache, "ours", "nix-store", build).succeeded();
+    let hash = lab.second(&cache, "ours", "nix-store", ["-q", "--hash", &recipe.output]).succeeded().stdout;
+    assert_eq!(hash.trim_end(), nix_hash(&recipe.nar_hash));
+}
+
+#[test]
 fn nix_builds_a_recipe_with_packages_and_sources_to_the_same_bytes() {
     let test = "nix_builds_a_recipe_with_packages_and_sources_to_the_same_bytes";
     let Some(lab) = Lab::open(test) else { return };

@@ -153,6 +153,7 @@ impl SourceBuild {
             text.push_str("# The date of the newest entry of the changelog.\n");
             let _ = writeln!(text, "source-date-epoch = {epoch}");
         }
+        text.push_str("accounts = \"environment\"\n");
         let _ = writeln!(text, "script = '''\n{}'''", self.script());
         text.push_str("\n[build.env]\n");
         let mut variables: BTreeMap<&str, &str> = USER.into_iter().chain([("PATH", PATH)]).collect();
@@ -283,6 +284,6 @@ mod tests {
     #[test]
     fn the_bytes_of_a_recipe_do_not_move() {
         let digest = crate::digest::Digest::of(cowsay().recipe()).to_string();
-        assert_eq!(digest, "6cbc3440c87a7793104bd9a3327a0f33a1311694a8c97042e702a56d4f68fb3e");
+        assert_eq!(digest, "6e3cfc47524cbd7a0abf8077a5cc636bb01c2f023c884eb90cc6f88a37a248cd");
     }
 }
