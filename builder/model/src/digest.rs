@@ -109,7 +109,7 @@ impl FromStr for NarHash {
     /// Accepts the SRI spelling only.
     fn from_str(text: &str) -> Result<Self, DigestError> {
         text.strip_prefix("sha256-")
-            .and_then(|base64| BASE64.decode(base64.as_bytes()).ok())
+            .and_then(|base64| crate::format::base64::decode(base64.as_bytes()))
             .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
             .map(|bytes| Self(Digest(bytes)))
             .ok_or_else(|| DigestError::NotSri { found: text.into() })

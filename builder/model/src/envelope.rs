@@ -4,7 +4,6 @@
 //! [`Envelope::verified_by`] makes, parses those same bytes. A keyid says which key to try and proves nothing. kiln writes one
 //! signature into an envelope and reads up to [`SIGNATURES`]. Who may be believed is [`crate::policy`]'s business.
 
-mod base64;
 mod plain;
 
 use std::collections::BTreeSet;
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical::{self, CanonicalError, Limits};
 use crate::digest::{Digest, serde_as_text};
+use crate::format::base64;
 use crate::key::{BadSignature, KeyId, PublicKey, SecretKey};
 use crate::statement::{Payload, Statement, StatementError};
 
@@ -180,11 +180,12 @@ impl Envelope {
             return Err(EnvelopeError::TooMany { found: spelled.signatures.len() });
         }
         let signature = |signature: SpelledSignature<'_>| {
-            let sig = base64::decode(&signature.sig).ok_or(EnvelopeError::Base64 { field: "sig" })?;
+            let sig = base64::decode_either(signature.sig.as_bytes()).ok_or(EnvelopeError::Base64 { field: "sig" })?;
             Ok(Signature { keyid: signature.keyid.map(Into::into), sig })
         };
         let signatures = spelled.signatures.into_iter().map(signature).collect::<Result<_, _>>()?;
-        let payload = base64::decode(&spelled.payload).ok_or(EnvelopeError::Base64 { field: "payload" })?;
+        let payload =
+            base64::decode_either(spelled.payload.as_bytes()).ok_or(EnvelopeError::Base64 { field: "payload" })?;
         Self::new(payload, spelled.payload_type.into(), signatures)
     }
 

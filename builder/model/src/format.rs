@@ -5,6 +5,7 @@
 pub mod apt_hook;
 pub mod ar;
 pub mod aterm;
+pub mod base64;
 pub mod buildinfo;
 pub mod bundle;
 pub mod cache_info;

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use data_encoding::BASE64;
 use kiln_model::digest::Digest;
 use kiln_model::envelope::{Envelope, PAYLOAD_TYPE};
+use kiln_model::format::base64;
 use kiln_model::format::bundle::Bundle;
 use kiln_model::format::capsule::Place;
 use kiln_model::outcome::{Outcome, Status};
@@ -167,7 +167,7 @@ fn texts(provenance: &Provenance, from: &Path) -> Result<Carried, CapsuleError> 
         let Ok(place @ (Place::Recipe(_) | Place::Derivation(_))) = name.parse::<Place>() else { continue };
         let malformed = |why: String| CapsuleError::NoStatement { path: from.into(), why };
         let bytes =
-            BASE64.decode(content.as_bytes()).map_err(|error| malformed(format!("content of {name}: {error}")))?;
+            base64::decode(content.as_bytes()).ok_or_else(|| malformed(format!("content of {name} is no base64")))?;
         let found = Digest::of(&bytes);
         match one.digest.sha256() {
             Some(expected) if expected == found => {}

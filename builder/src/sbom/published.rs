@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use data_encoding::{BASE64, BASE64URL};
 use kiln_model::digest::Digest;
+use kiln_model::format::base64;
 use serde::Deserialize;
 
 use super::SbomError;
@@ -137,8 +137,7 @@ fn claim(file: &str, bytes: &[u8]) -> Result<Option<Claim>, String> {
         return Ok(None);
     };
     let payload = payload.as_bytes();
-    let payload =
-        BASE64.decode(payload).or_else(|_| BASE64URL.decode(payload)).map_err(|e| format!("its payload: {e}"))?;
+    let payload = base64::decode_either(payload).ok_or("its payload is no base64")?;
     let statement: Statement = serde_json::from_slice(&payload).map_err(|e| format!("its statement: {e}"))?;
     if !statement.predicate_type.starts_with("https://slsa.dev/provenance/v1") {
         return Ok(None);
@@ -160,6 +159,8 @@ fn claim(file: &str, bytes: &[u8]) -> Result<Option<Claim>, String> {
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::BASE64;
+
     use super::*;
 
     fn envelope(payload: &str) -> String {

@@ -21,9 +21,9 @@ pub(super) fn parse(bytes: &[u8]) -> Option<(Envelope, EnvelopeId)> {
     }
     let ascii = |text: &[u8]| String::from_utf8(text.to_vec()).ok();
     let envelope = Envelope {
-        payload: base64::decode_standard(payload)?.into(),
+        payload: base64::decode(payload)?.into(),
         payload_type: ascii(kind)?,
-        signatures: vec![Signature { keyid: Some(ascii(keyid)?), sig: base64::decode_standard(sig)? }],
+        signatures: vec![Signature { keyid: Some(ascii(keyid)?), sig: base64::decode(sig)? }],
     };
     Some((envelope, EnvelopeId(Digest::of(bytes))))
 }

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
+use super::base64;
 use crate::canonical::{self, CanonicalError, Limits};
 use crate::digest::Digest;
 use crate::envelope::{Envelope, EnvelopeError};
@@ -350,8 +351,8 @@ impl Bundle {
 /// The key and the SVID that certificates make; a keyid, if there is one, is that key's.
 fn svid(certificates: &[RawBytes<'_>], keyid: &str) -> Result<(KeyId, Option<Svid>), BundleError> {
     let wrong = BundleError::Field { field: "rawBytes", expected: "a certificate in base64" };
-    let der = certificates.iter().map(|one| BASE64.decode(one.raw_bytes.as_bytes()));
-    let der = der.collect::<Result<Vec<_>, _>>().map_err(|_| wrong)?;
+    let der = certificates.iter().map(|one| base64::decode(one.raw_bytes.as_bytes()));
+    let der = der.collect::<Option<Vec<_>>>().ok_or(wrong)?;
     let svid = Svid::parse(der).map_err(|source| BundleError::Svid { source })?;
     let id = svid.key().id();
     if !keyid.is_empty() && KeyId::from_hint(keyid) != Some(id) && keyid != id.to_string() {
@@ -444,7 +445,7 @@ impl Logged {
 }
 
 fn bytes(text: &str) -> Option<Vec<u8>> {
-    BASE64.decode(text.as_bytes()).ok()
+    base64::decode(text.as_bytes())
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use std::str::FromStr;
 use data_encoding::BASE64;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
+use super::base64;
+
 /// A key that others know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
@@ -208,7 +210,7 @@ fn checked(name: &str) -> Result<String, KeyError> {
 fn halves<const N: usize>(text: &str) -> Result<(String, [u8; N]), KeyError> {
     let (name, encoded) = text.split_once(':').ok_or(KeyError::Name)?;
     let name = checked(name)?;
-    let bytes = BASE64.decode(encoded.as_bytes()).ok().and_then(|bytes| <[u8; N]>::try_from(bytes).ok());
+    let bytes = base64::decode(encoded.as_bytes()).and_then(|bytes| <[u8; N]>::try_from(bytes).ok());
     match bytes {
         Some(bytes) => Ok((name, bytes)),
         None => Err(KeyError::Length { name, expected: N }),

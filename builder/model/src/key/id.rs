@@ -9,6 +9,7 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::digest::{Digest, DigestError, serde_as_text};
+use crate::format::base64;
 
 /// SHA-256 of a SubjectPublicKeyInfo in DER.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,7 +33,7 @@ impl KeyId {
 
     /// The id from [`KeyId::hint`].
     pub fn from_hint(text: &str) -> Option<Self> {
-        let bytes = BASE64.decode(text.as_bytes()).ok()?;
+        let bytes = base64::decode(text.as_bytes())?;
         Some(Self(Digest::from_bytes(bytes.try_into().ok()?)))
     }
 }

@@ -7,6 +7,7 @@ use blake2::{Blake2b512, Digest as _};
 use data_encoding::BASE64;
 
 use super::{Algorithm, BadSignature, KeyError, PublicKey, SecretKey};
+use crate::format::base64;
 
 /// Before a public key and a signature over the bare file.
 const PLAIN: &[u8; 2] = b"Ed";
@@ -41,7 +42,7 @@ pub fn parse_public(text: &str) -> Result<(PublicKey, [u8; 8]), KeyError> {
     let wrong =
         KeyError::Form { expected: "a minisign or signify public key: a comment, then 56 characters of base64" };
     let line = text.lines().find(|line| !line.starts_with(COMMENT)).unwrap_or_default();
-    let bytes = BASE64.decode(line.trim().as_bytes()).ok().filter(|bytes| bytes.len() == 42).ok_or(wrong.clone())?;
+    let bytes = base64::decode(line.trim().as_bytes()).filter(|bytes| bytes.len() == 42).ok_or(wrong.clone())?;
     let (number, key) = (bytes[2..10].try_into(), bytes[10..].try_into());
     match (bytes.starts_with(PLAIN), number, key) {
         (true, Ok(number), Ok(key)) => Ok((PublicKey::from_ed25519(key)?, number)),
@@ -66,7 +67,7 @@ pub fn sign(key: &SecretKey, message: &[u8], comment: &str) -> Result<String, Ke
 pub fn verify<'s>(key: &PublicKey, message: &[u8], signature: &'s str) -> Result<&'s str, BadSignature> {
     let mut lines = signature.lines();
     let mut next = |prefix: &str| lines.next().and_then(|line| line.strip_prefix(prefix)).ok_or(BadSignature);
-    let decoded = |text: &str| BASE64.decode(text.as_bytes()).map_err(|_| BadSignature);
+    let decoded = |text: &str| base64::decode(text.as_bytes()).ok_or(BadSignature);
     next(COMMENT)?;
     let first = decoded(next("")?)?;
     let comment = next(TRUSTED)?;

@@ -2,6 +2,7 @@
 
 use super::minisign::bytes_of;
 use super::{KeyError, PublicKey, SecretKey};
+use crate::format::base64;
 use crate::format::signature;
 
 const FORMAT: &str = "a key in Nix's format: NAME:BASE64";
@@ -18,7 +19,7 @@ pub fn public(key: &PublicKey, name: &str) -> Result<String, KeyError> {
 pub fn parse_public(line: &str) -> Result<PublicKey, KeyError> {
     let wrong = KeyError::Form { expected: FORMAT };
     let (_, text) = line.trim().split_once(':').ok_or(wrong.clone())?;
-    let bytes = data_encoding::BASE64.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+    let bytes = base64::decode(text.as_bytes()).and_then(|bytes| bytes.try_into().ok());
     PublicKey::from_ed25519(&bytes.ok_or(wrong)?)
 }
 
@@ -28,7 +29,7 @@ pub fn parse_secret(text: &str) -> Result<SecretKey, KeyError> {
     let (_, encoded) = text.trim().split_once(':').ok_or(wrong.clone())?;
     // Checked there: both halves belong together.
     text.trim().parse::<signature::SecretKey>().map_err(|_| wrong.clone())?;
-    let bytes = data_encoding::BASE64.decode(encoded.as_bytes()).map_err(|_| wrong.clone())?;
+    let bytes = base64::decode(encoded.as_bytes()).ok_or_else(|| wrong.clone())?;
     let seed = bytes.first_chunk::<32>().ok_or(wrong)?;
     Ok(SecretKey::ed25519(seed))
 }

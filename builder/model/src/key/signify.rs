@@ -6,6 +6,7 @@ use data_encoding::BASE64;
 
 use super::minisign::{bytes_of, number};
 use super::{BadSignature, KeyError, PublicKey, SecretKey};
+use crate::format::base64;
 
 const KIND: &[u8; 2] = b"Ed";
 
@@ -26,7 +27,7 @@ pub fn sign(key: &SecretKey, message: &[u8]) -> Result<String, KeyError> {
 /// Checks a detached signature of `key` over `message`.
 pub fn verify(key: &PublicKey, message: &[u8], signature: &str) -> Result<(), BadSignature> {
     let line = signature.lines().nth(1).ok_or(BadSignature)?;
-    let bytes = BASE64.decode(line.as_bytes()).map_err(|_| BadSignature)?;
+    let bytes = base64::decode(line.as_bytes()).ok_or(BadSignature)?;
     match (bytes.get(..2), bytes.get(10..)) {
         (Some(kind), Some(signature)) if kind == KIND => key.verify(message, signature),
         _ => Err(BadSignature),

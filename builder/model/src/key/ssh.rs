@@ -7,6 +7,7 @@ use p256::ecdsa;
 use sha2::Digest as _;
 
 use super::{Algorithm, BadSignature, KeyError, PublicKey, SecretKey};
+use crate::format::base64;
 
 /// Namespace of detached signatures over what was built.
 pub const NAMESPACE: &str = "rebuild-attestation";
@@ -69,7 +70,7 @@ pub fn parse_public(line: &str) -> Result<PublicKey, KeyError> {
         KeyError::Form { expected: "a line that begins with ssh-ed25519 or ecdsa-sha2-nistp256, and a key in base64" };
     let mut words = line.split_ascii_whitespace();
     let (Some(name), Some(text)) = (words.next(), words.next()) else { return Err(wrong) };
-    let key = BASE64.decode(text.as_bytes()).ok().and_then(|blob| from_blob(&blob)).ok_or(wrong.clone())?;
+    let key = base64::decode(text.as_bytes()).and_then(|blob| from_blob(&blob)).ok_or(wrong.clone())?;
     if kind(key.algorithm()) == name { Ok(key) } else { Err(wrong) }
 }
 
@@ -123,7 +124,7 @@ pub fn sign(key: &SecretKey, namespace: &str, message: &[u8]) -> String {
 pub fn verify(key: &PublicKey, namespace: &str, message: &[u8], signature: &str) -> Result<(), BadSignature> {
     let read = || -> Option<Vec<u8>> {
         let text = signature.trim().strip_prefix(BEGIN)?.strip_suffix(END)?;
-        let bytes = BASE64.decode(text.replace(['\n', '\r'], "").as_bytes()).ok()?;
+        let bytes = base64::decode(text.replace(['\n', '\r'], "").as_bytes())?;
         let mut rest = bytes.strip_prefix(MAGIC)?.strip_prefix(&1_u32.to_be_bytes())?;
         let (signer, name) = (take(&mut rest)?, take(&mut rest)?);
         let (reserved, hash, mut wrapped) = (take(&mut rest)?, take(&mut rest)?, take(&mut rest)?);

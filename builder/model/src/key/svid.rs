@@ -16,6 +16,7 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, Subject
 
 use super::{KeyError, PublicKey};
 use crate::canonical::{self, Limits};
+use crate::format::base64;
 use crate::outcome::Moment;
 
 /// Certificates in one chain, and in one bundle of a trust domain.
@@ -270,7 +271,7 @@ fn jwk_set(bytes: &[u8]) -> Result<Vec<Vec<u8>>, SvidError> {
     // An entry of another use, or without one, is not ours to judge.
     for entry in set.keys.iter().filter(|entry| entry.used_for == "x509-svid") {
         let [one] = &entry.x5c[..] else { return Err(wrong) };
-        found.push(data_encoding::BASE64.decode(one.as_bytes()).map_err(|_| wrong.clone())?);
+        found.push(base64::decode(one.as_bytes()).ok_or_else(|| wrong.clone())?);
     }
     Ok(found)
 }

@@ -12,6 +12,7 @@ use super::tree::leaf_hash;
 use crate::canonical;
 use crate::digest::Digest;
 use crate::envelope::{Envelope, pae};
+use crate::format::base64;
 use crate::key::PublicKey;
 
 /// Its kind, and the version of that.
@@ -122,7 +123,7 @@ impl Entry {
     pub fn key(&self) -> Option<PublicKey> {
         let leaf: Leaf = serde_json::from_slice(&self.0).ok()?;
         let key = leaf.spec.record.signature.verifier.public_key.raw_bytes;
-        PublicKey::from_spki(&BASE64.decode(key.as_bytes()).ok()?).ok()
+        PublicKey::from_spki(&base64::decode(key.as_bytes())?).ok()
     }
 }
 

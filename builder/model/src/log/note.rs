@@ -10,6 +10,7 @@ use data_encoding::{BASE64, HEXLOWER};
 
 use super::LogError;
 use crate::digest::Digest;
+use crate::format::base64;
 use crate::key::{PublicKey, SecretKey};
 
 /// Bytes of the largest note.
@@ -157,7 +158,7 @@ impl FromStr for NoteSignature {
             LogError::Note { field: "signature", expected: "an em dash, the key's name and base64, one blank each" };
         let parsed = (|| {
             let (name, encoded) = line.strip_prefix("\u{2014} ")?.split_once(' ')?;
-            let bytes = BASE64.decode(encoded.as_bytes()).ok()?;
+            let bytes = base64::decode(encoded.as_bytes())?;
             let (id, bytes) = bytes.split_first_chunk::<4>()?;
             (is_name(name) && !bytes.is_empty()).then(|| Self { name: name.into(), id: *id, bytes: bytes.into() })
         })();
@@ -271,7 +272,7 @@ pub(super) fn parts(text: &str) -> Result<Parts<'_>, LogError> {
         let mut words = text.splitn(3, '+');
         let (name, id, encoded) = (words.next()?, words.next()?, words.next()?);
         let id = HEXLOWER.decode(id.as_bytes()).ok()?.try_into().ok()?;
-        let bytes = BASE64.decode(encoded.as_bytes()).ok()?;
+        let bytes = base64::decode(encoded.as_bytes())?;
         let (kind, key) = bytes.split_first()?;
         is_name(name).then(|| (name, id, *kind, key.to_vec()))
     })();

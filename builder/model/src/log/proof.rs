@@ -10,6 +10,7 @@ use data_encoding::BASE64;
 use super::tree::{empty_root, leaf_hash, node_hash};
 use super::{LogError, SignedNote, decimal};
 use crate::digest::Digest;
+use crate::format::base64;
 
 /// The first line of the file.
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
@@ -44,7 +45,7 @@ impl Proof {
             return Err(refused("first line", HEADER));
         }
         if let Some(extra) = lines.next_if(|line| line.starts_with("extra ")) {
-            BASE64.decode(&extra.as_bytes()["extra ".len()..]).map_err(|_| refused("extra", "base64"))?;
+            base64::decode(&extra.as_bytes()["extra ".len()..]).ok_or_else(|| refused("extra", "base64"))?;
         }
         let index = lines.next().and_then(|line| decimal(line.strip_prefix("index ")?));
         let index = index.ok_or(refused("index", "`index` and a decimal number"))?;
@@ -71,7 +72,7 @@ impl Proof {
 
 /// A digest in base64.
 pub(super) fn digest(text: &str) -> Option<Digest> {
-    let bytes = BASE64.decode(text.as_bytes()).ok()?;
+    let bytes = base64::decode(text.as_bytes())?;
     Some(Digest::from_bytes(bytes.try_into().ok()?))
 }
 

@@ -12,6 +12,7 @@ use super::fact::{Built, Claim, Fact, Speaker, Subject};
 use super::time::{self, Times};
 use crate::digest::Digest;
 use crate::envelope::EnvelopeId;
+use crate::format::base64;
 use crate::format::buildinfo::Buildinfo;
 use crate::format::link::Link;
 use crate::format::narinfo::{self, NarInfo};
@@ -141,7 +142,7 @@ impl Verifier<'_> {
         // The name before the colon is anybody's to choose: keys are tried, and only those that may sign such lines.
         let keys = self.keys.iter().filter(|(_, (_, speaker))| self.accepts(*speaker, Form::NarInfo));
         let signs = |key: &Prepared, line: &String| {
-            let sig = line.split_once(':').and_then(|(_, sig)| data_encoding::BASE64.decode(sig.as_bytes()).ok());
+            let sig = line.split_once(':').and_then(|(_, sig)| base64::decode(sig.as_bytes()));
             sig.is_some_and(|sig| key.verify(&signed, &sig).is_ok())
         };
         let before = out.len();
