@@ -443,6 +443,24 @@ script = "true"
     }
 
     #[test]
+    fn the_documentation_s_recipe_has_every_field_and_parses() {
+        let text = include_str!("../../../docs/recipe.md");
+        let example = text.split("```").nth(1).and_then(|text| text.strip_prefix("toml\n")).unwrap();
+        let recipe = Recipe::parse(example).unwrap();
+        assert_eq!(recipe.inputs.len(), 6, "one of each kind");
+        // No `..`: whoever adds a field is led here.
+        let Build { outputs, script, env, source_date_epoch, accounts } = &recipe.build;
+        assert!(outputs.len() == 2 && !script.is_empty() && !env.is_empty() && source_date_epoch.is_some());
+        assert_eq!((*accounts, recipe.artifacts.len()), (Accounts::Build, 1));
+        let Debian { suites, architecture, packages, build_dependencies_of } = &recipe.environment.debian;
+        assert_eq!((suites.len(), &architecture[..], packages.len(), build_dependencies_of.len()), (2, "amd64", 2, 1));
+        let Limits { deadline, log_bytes } = recipe.limits;
+        assert!(
+            deadline.is_some() && log_bytes.is_some() && recipe.maintainer.is_some() && recipe.description.is_some()
+        );
+    }
+
+    #[test]
     fn the_sketch_parses() {
         let recipe = Recipe::parse(HELLO).unwrap();
         assert_eq!(recipe.environment.debian.suites, ["bookworm"]);

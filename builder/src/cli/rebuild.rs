@@ -29,7 +29,7 @@ use crate::render;
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").required(true).multiple(true).args(["targets", "from", "installed"])))]
 pub(super) struct Rebuild {
-    /// debian:NAME[=VERSION], pypi:NAME==VERSION, FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl, FILE.capsule (needs no network),
+    /// debian:NAME[=VERSION] (else the newest), pypi:NAME==VERSION, FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl, FILE.capsule (needs no network),
     /// an attestation (FILE.json, FILE.jsonl), or the directory of an earlier rebuild
     #[arg(value_name = "TARGET")]
     targets: Vec<Asked>,

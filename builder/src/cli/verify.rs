@@ -147,6 +147,7 @@ impl Verify {
             self.summaries(session, &decisions, bench)?;
             let answer = judging::gravest(decisions.iter().map(|decision| decision.answer));
             self.show(session, &decisions, answer, bench)?;
+            // As the evidence: the process is about to end.
             std::mem::forget(decisions);
             Ok(answer)
         })?;

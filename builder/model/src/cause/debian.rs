@@ -197,6 +197,16 @@ mod tests {
         super::super::clues(difference).into_iter().map(|c| (c.label, c.setting.map(|s| s.to_string()))).collect()
     }
 
+    /// A text of which one line differs.
+    fn text(place: &str, ours: &str, theirs: &str) -> Detail {
+        let line = |first, text: &str| Line {
+            first: Some(1).filter(|_| first),
+            second: Some(1).filter(|_| !first),
+            text: text.into(),
+        };
+        Detail { lines: vec![line(true, ours), line(false, theirs)], ..Detail::new(place, Aspect::Text, "") }
+    }
+
     fn control(field: &str, a: &str, b: &str) -> Detail {
         Detail::new(format!("control.tar.xz!control!{field}"), Aspect::Value, "differs").between(a, b)
     }
@@ -231,16 +241,11 @@ mod tests {
 
     #[test]
     fn a_helper_that_signs_with_its_version_gives_it_away() {
-        let line = |first, text: &str| Line {
-            first: Some(1).filter(|_| first),
-            second: Some(1).filter(|_| !first),
-            text: text.into(),
-        };
-        let mut triggers = Detail::new("control.tar.xz!triggers", Aspect::Text, "");
-        triggers.lines = vec![
-            line(true, "# Triggers added by dh_makeshlibs/13.11.4"),
-            line(false, "# Triggers added by dh_makeshlibs/13.10.1"),
-        ];
+        let triggers = text(
+            "control.tar.xz!triggers",
+            "# Triggers added by dh_makeshlibs/13.11.4",
+            "# Triggers added by dh_makeshlibs/13.10.1",
+        );
         assert_eq!(
             named(&differing(vec![triggers])),
             [(Label::DependencyVersion, Some("pin=debhelper:13.10.1".into()))]
@@ -249,14 +254,8 @@ mod tests {
 
     #[test]
     fn a_manual_that_names_another_version_of_its_generator_gives_it_away() {
-        let line = |first, text: &str| Line {
-            first: Some(1).filter(|_| first),
-            second: Some(1).filter(|_| !first),
-            text: text.into(),
-        };
         let page = |ours: &str, theirs: &str| {
-            let mut page = Detail::new("data.tar.xz!usr/share/man/man3/JSON.3pm.gz", Aspect::Text, "");
-            page.lines = vec![line(true, ours), line(false, theirs)];
+            let page = text("data.tar.xz!usr/share/man/man3/JSON.3pm.gz", ours, theirs);
             clues(&differing(vec![page])).into_iter().map(|clue| clue.evidence).collect::<Vec<_>>()
         };
         let head =

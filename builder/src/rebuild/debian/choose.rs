@@ -22,9 +22,8 @@ pub(super) enum Chosen {
 /// is named.
 pub(super) fn choose(name: &str, published: &Published, version: Option<&str>) -> Chosen {
     let Some(version) = version else {
-        let built = published.binaries.iter().map(|binary| binary.source_version.as_str());
         let known = versions(published).next().or_else(|| published.sources.first().map(|source| &*source.version));
-        let known = known.or_else(|| built.min());
+        let known = known.or_else(|| published.binaries.first().map(|binary| &*binary.source_version));
         return known
             .map_or_else(|| Chosen::Nothing(vec![unknown(name, "", published)]), |v| Chosen::Source(v.to_owned()));
     };
@@ -145,6 +144,8 @@ mod tests {
         let two = published(&["2", "1-10", "1-9"], &[("1-9", "1-9"), ("1-10", "1-10")]);
         assert!(matches!(choose("a", &two, None), Chosen::Source(v) if v == "1-10"), "2 has no package");
         assert_eq!(versions(&two).collect::<Vec<_>>(), ["1-10", "1-9"]);
+        let sourceless = published(&[], &[("1-10", "1-10"), ("1-9", "1-9")]);
+        assert!(matches!(choose("a", &sourceless, None), Chosen::Source(v) if v == "1-10"));
         let rebuilt = published(&["2"], &[("2+b3", "2")]);
         assert!(matches!(choose("a", &rebuilt, Some("2+b3")), Chosen::BinaryOnly(v, 3) if v == "2"));
     }
