@@ -223,7 +223,7 @@ impl EnvironmentError {
     /// whoever served it first meant harm or was harmed.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Deb(DebError::Read { .. }) => Kind::Host,
+            Self::Deb(DebError::Read { .. } | DebError::Copy { .. }) => Kind::Host,
             Self::Deb(_) | Self::Control { .. } => Kind::Tampered,
             Self::Conflict { .. } | Self::Script { .. } => Kind::BuildFailed,
             Self::Sandbox(source) if forbidden(&**source) => Kind::CannotIsolate,

@@ -279,6 +279,33 @@ fn members_out_of_place_are_refused() {
 }
 
 #[test]
+fn a_copy_that_cannot_be_written_is_the_hosts_fault_wherever_that_begins() {
+    /// Takes so many bytes.
+    struct Full(usize);
+    impl std::io::Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let bytes = deb(&[file("./control", &control("a", ""))], &[directory("./etc/"), file("./etc/x", "x")]);
+    let path = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(path.path(), bytes).unwrap();
+    let deb = Deb::open(path.path()).unwrap();
+    let copied = |room| deb.entries::<DebError>(Some(&mut Full(room)), &mut |_, _| Ok(()));
+    // Two headers, a block of text, two of zeros.
+    for room in (0..5 * 512).step_by(256) {
+        let error = copied(room).unwrap_err();
+        assert!(matches!(error, DebError::Copy { .. }), "{room}: {error:?}");
+        assert_eq!(EnvironmentError::from(error).kind(), kiln::exit::Kind::Host);
+    }
+    copied(1 << 20).unwrap();
+}
+
+#[test]
 fn a_bomb_is_refused_before_it_fills_the_disk() {
     // 90 MiB of zeros in some 13 kB of xz: beyond 64 MiB and a thousandfold.
     let size = 90_u64 << 20;
@@ -404,6 +431,30 @@ fn the_database_is_what_dpkg_would_have_written() {
     let programs: Vec<&str> = calls.iter().map(|call| call.program.as_str()).collect();
     assert_eq!(programs, ["/var/lib/dpkg/info/a:amd64.preinst", "/usr/bin/dpkg"]);
     assert!(calls[0].variables.contains(&"DPKG_MAINTSCRIPT_PACKAGE=a".into()));
+}
+
+#[test]
+fn configuration_files_of_a_delta_wait_until_their_package_is_configured() {
+    let mut scene = Scene::new();
+    let declares = |name: &str, more: &str, data: &[Vec<u8>]| {
+        let control = [file("./control", &control(name, more)), file("./conffiles", "/etc/hooks.d/x\n/etc/y\n")];
+        deb(&control, data)
+    };
+    let data = |text: &str| [directory("./etc/hooks.d/"), file("./etc/hooks.d/x", text), file("./etc/y", text)];
+    scene.package("below", "", &[directory("./etc/"), file("./etc/y", "below")]);
+    scene.write("above", Layer::Delta, &declares("above", "Replaces: below\n", &data("above")));
+    let tree = scene.both().unwrap();
+    assert!(!tree.join("etc/hooks.d/x").exists(), "another package's script would run it");
+    assert_eq!(read(&tree, "etc/hooks.d/x.dpkg-new"), "above");
+    // What replaces another package's file is not new to dpkg; it is there at once. MD5 as of md5sum(1).
+    assert_eq!(read(&tree, "etc/y"), "above");
+    assert!(!tree.join("etc/y.dpkg-new").exists());
+    let status = read(&tree, "var/lib/dpkg/status");
+    assert!(
+        status.contains("Conffiles:\n /etc/hooks.d/x newconffile\n /etc/y 55a9d6aa251e3c334db4ab4055a4a004\n"),
+        "{status}"
+    );
+    assert_eq!(read(&tree, "var/lib/dpkg/info/above.list"), "/etc/hooks.d\n/etc/hooks.d/x\n/etc/y\n");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! dpkg's database, written as `dpkg --unpack` would have left it.
 //!
 //! After this, `dpkg --configure` finishes the job: `info/` holds lists and scripts, `status` says `install ok unpacked`
-//! with the MD5 of each configuration file already in place, and triggers that configured packages wait for are in
-//! `triggers/Unincorp`. Formats: deb-triggers(5), dpkg's `doc/spec/triggers.txt`, `lib/dpkg/{dump,trigdeferred}.c`.
+//! with the MD5 of each configuration file already in place, or that it waits, and triggers that configured packages wait
+//! for are in `triggers/Unincorp`. Formats: deb-triggers(5), dpkg's `doc/spec/triggers.txt`, `lib/dpkg/{dump,trigdeferred}.c`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use std::io::Read as _;
 use md5::Digest as _;
 
 use super::EnvironmentError;
-use super::deb::Executable;
+use super::deb::{ControlFile, Executable};
 use super::package::Paragraph;
 use super::tree::{Tree, canonical};
 use super::unpack::{Installed, Layer, Unpacked};
@@ -80,11 +80,11 @@ pub(super) fn record(tree: &Tree, installed: &Installed, layer: &Layer) -> Resul
             }
         }
         write(tree, &list_path(paragraph), &list(package, lost))?;
-        let conffiles = conffiles(package)?;
+        let conffiles = conffiles(paragraph.name(), &package.control)?;
         if !package.control.contains_key("md5sums") {
             write(tree, &format!("{DPKG}/info/{name}.md5sums"), sums(tree, package, lost, &conffiles)?.as_bytes())?;
         }
-        status.push_str(&paragraph.unpacked(&conffile_field(tree, lost, &conffiles)?));
+        status.push_str(&paragraph.unpacked(&conffile_field(tree, package, lost, &conffiles)?));
         for line in trigger_lines(package)? {
             match line {
                 Directive::Interest { trigger, options } => interests.add(&trigger, paragraph.name(), options),
@@ -145,25 +145,34 @@ fn list(package: &Unpacked, lost: &BTreeSet<Vec<u8>>) -> Vec<u8> {
 
 /// A configuration file as the package declares it.
 #[derive(Debug, PartialEq, Eq)]
-enum Conffile {
+pub(super) enum Conffile {
     Shipped(String),
     /// To be removed on upgrade; not in the archive. deb-conffiles(5)
     Gone(String),
 }
 
-fn conffiles(package: &Unpacked) -> Result<Vec<Conffile>, EnvironmentError> {
-    let lines = control_text(package, "conffiles")?;
+/// The configuration files that a package with these control files declares.
+pub(super) fn conffiles(
+    name: &str,
+    control: &BTreeMap<String, ControlFile>,
+) -> Result<Vec<Conffile>, EnvironmentError> {
+    let lines = control_text(name, control, "conffiles")?;
     let lines = lines.lines().map(str::trim_end).filter(|line| !line.is_empty());
     lines
         .map(|line| match (line.strip_prefix("remove-on-upgrade "), line.starts_with('/')) {
             (Some(path), _) if path.trim_start().starts_with('/') => Ok(Conffile::Gone(path.trim_start().into())),
             (None, true) => Ok(Conffile::Shipped(line.into())),
-            _ => Err(broken(package, format!("conffiles: {line:?} is no absolute path"))),
+            _ => Err(broken(name, format!("conffiles: {line:?} is no absolute path"))),
         })
         .collect()
 }
 
-fn conffile_field(tree: &Tree, lost: &BTreeSet<Vec<u8>>, conffiles: &[Conffile]) -> Result<String, EnvironmentError> {
+fn conffile_field(
+    tree: &Tree,
+    package: &Unpacked,
+    lost: &BTreeSet<Vec<u8>>,
+    conffiles: &[Conffile],
+) -> Result<String, EnvironmentError> {
     let mut field = String::new();
     for conffile in conffiles {
         if field.is_empty() {
@@ -175,7 +184,9 @@ fn conffile_field(tree: &Tree, lost: &BTreeSet<Vec<u8>>, conffiles: &[Conffile])
             }
             Conffile::Shipped(path) => {
                 let canonical = canonical(path.trim_start_matches('/').as_bytes());
-                if !lost.contains(&canonical) {
+                if package.waiting.contains(&canonical) {
+                    let _ = writeln!(field, " {path} newconffile");
+                } else if !lost.contains(&canonical) {
                     let _ = writeln!(field, " {path} {}", md5(tree, &canonical)?);
                 }
             }
@@ -228,7 +239,7 @@ enum Directive {
 }
 
 fn trigger_lines(package: &Unpacked) -> Result<Vec<Directive>, EnvironmentError> {
-    let text = control_text(package, "triggers")?;
+    let text = control_text(package.paragraph.name(), &package.control, "triggers")?;
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     lines
         .filter(|line| !line.is_empty())
@@ -239,11 +250,14 @@ fn trigger_lines(package: &Unpacked) -> Result<Vec<Directive>, EnvironmentError>
                 && trigger.bytes().all(|b| b.is_ascii_graphic())
                 && (trigger.starts_with('/') || !trigger.contains('/') && !trigger.starts_with('.'));
             match directive {
-                _ if !sound => Err(broken(package, format!("triggers: {line:?} names no trigger"))),
+                _ if !sound => Err(broken(package.paragraph.name(), format!("triggers: {line:?} names no trigger"))),
                 "interest" | "interest-await" => Ok(Directive::Interest { trigger, options: "" }),
                 "interest-noawait" => Ok(Directive::Interest { trigger, options: "/noawait" }),
                 "activate" | "activate-await" | "activate-noawait" => Ok(Directive::Activate { trigger }),
-                _ => Err(broken(package, format!("triggers: {directive:?} is no directive of deb-triggers(5)"))),
+                _ => Err(broken(
+                    package.paragraph.name(),
+                    format!("triggers: {directive:?} is no directive of deb-triggers(5)"),
+                )),
             }
         })
         .collect()
@@ -311,8 +325,12 @@ impl Interests {
     }
 }
 
-fn control_text(package: &Unpacked, name: &str) -> Result<String, EnvironmentError> {
-    match package.control.get(name) {
+fn control_text(
+    package: &str,
+    control: &BTreeMap<String, ControlFile>,
+    name: &str,
+) -> Result<String, EnvironmentError> {
+    match control.get(name) {
         None => Ok(String::new()),
         Some(file) => {
             String::from_utf8(file.bytes.clone()).map_err(|_| broken(package, format!("{name}: is not UTF-8")))
@@ -320,8 +338,8 @@ fn control_text(package: &Unpacked, name: &str) -> Result<String, EnvironmentErr
     }
 }
 
-fn broken(package: &Unpacked, violation: String) -> EnvironmentError {
-    EnvironmentError::Control { path: package.paragraph.name().into(), violation }
+fn broken(package: &str, violation: String) -> EnvironmentError {
+    EnvironmentError::Control { path: package.into(), violation }
 }
 
 fn text(tree: &Tree, path: &str) -> Result<String, EnvironmentError> {

@@ -55,6 +55,15 @@ pub enum DebError {
         /// What was found and what was expected.
         violation: String,
     },
+    /// What was decoded could not be kept, which is no fault of the package's.
+    #[error("{}: keeping a decoded copy", path.display())]
+    Copy {
+        /// The package.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
     /// A member cannot be decoded.
     #[error("{}: decoding {member}; fetch it again", path.display())]
     Decode {
@@ -394,6 +403,10 @@ impl Deb {
 
     fn undecodable(&self, member: &Member, limit: u64, source: io::Error) -> DebError {
         let (path, member) = (self.path.clone(), member.name.clone());
+        let source = match source.downcast::<Uncopied>() {
+            Ok(Uncopied(source)) => return DebError::Copy { path, source },
+            Err(source) => source,
+        };
         match source.get_ref().is_some_and(|e| e.is::<Overrun>()) {
             true => DebError::Expands { path, member, limit },
             false => DebError::Decode { path, member, source },
@@ -531,6 +544,11 @@ struct Bounded<'a> {
 #[error("expands beyond its bound")]
 struct Overrun;
 
+/// Not the package's fault.
+#[derive(Debug, thiserror::Error)]
+#[error("keeping a decoded copy")]
+struct Uncopied(#[source] io::Error);
+
 impl Read for Bounded<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(into)?;
@@ -539,7 +557,7 @@ impl Read for Bounded<'_> {
             return Err(io::Error::other(Overrun));
         }
         if let Some(copy) = &mut self.copy {
-            copy.write_all(&into[..n])?;
+            copy.write_all(&into[..n]).map_err(|source| io::Error::other(Uncopied(source)))?;
         }
         Ok(n)
     }

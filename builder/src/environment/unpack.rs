@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kiln_model::lock::LockedPackage;
 
+use super::database::{self, Conffile};
 use super::deb::{ControlFile, Deb, Entry, EntryKind};
 use super::kept::{Keep, Kept};
 use super::package::Paragraph;
@@ -28,7 +29,13 @@ pub(super) struct Unpacked {
     pub(super) control: BTreeMap<String, ControlFile>,
     /// Its paths in the order of the archive, without a leading slash; the root is empty.
     pub(super) paths: Vec<Vec<u8>>,
+    /// Canonical paths of configuration files that wait under [`WAITING`] for `dpkg --configure` to put them in place.
+    pub(super) waiting: BTreeSet<Vec<u8>>,
 }
+
+/// What dpkg appends to the name of a configuration file until its package is configured: the hooks of a package that is
+/// not ready yet must not be found (libpaper1 runs those in `/etc/libpaper.d`, of which texlive-base has one).
+const WAITING: &[u8] = b".dpkg-new";
 
 /// What a layer's packages left behind.
 #[derive(Debug)]
@@ -93,7 +100,11 @@ pub(super) fn unpack(
     installed: &Installed,
     kept: Option<&Kept>,
 ) -> Result<Layer, EnvironmentError> {
-    let opened = packages.iter().map(|package| open(package, kept)).collect::<Result<Vec<_>, _>>()?;
+    let mut opened = packages.iter().map(|package| open(package, kept)).collect::<Result<Vec<_>, _>>()?;
+    // A base layer has them in place at once, as debootstrap does: its packages cannot be configured one after another.
+    if installed.packages.is_empty() {
+        opened.iter_mut().for_each(|package| package.conffiles.clear());
+    }
     let mut claims = HashMap::with_capacity(installed.owners.len() + 1024);
     claims.extend(installed.owners.iter().map(|(path, owner)| (path.clone(), Claim::Below(*owner))));
     let shared = Shared {
@@ -106,7 +117,7 @@ pub(super) fn unpack(
     let mut order: Vec<usize> = (0..opened.len()).collect();
     order.sort_by_key(|i| (std::cmp::Reverse(opened[*i].deb.size()), *i));
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-    let paths: Vec<Mutex<Vec<Vec<u8>>>> = opened.iter().map(|_| Mutex::default()).collect();
+    let placed: Vec<Mutex<Placed>> = opened.iter().map(|_| Mutex::default()).collect();
     std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(order.len());
         for _ in 0..threads {
@@ -116,7 +127,7 @@ pub(super) fn unpack(
                         return;
                     }
                     match shared.unpack(*index, &opened[*index]) {
-                        Ok(found) => *lock(&paths[*index]) = found,
+                        Ok(found) => *lock(&placed[*index]) = found,
                         Err(error) => drop(lock(&failures).insert(*index, error)),
                     }
                 }
@@ -142,10 +153,9 @@ pub(super) fn unpack(
     for (owner, path) in table.lost {
         lost.entry(all[owner].info_name()).or_default().insert(path);
     }
-    let packages = opened.into_iter().zip(paths).map(|(opened, paths)| Unpacked {
-        paragraph: opened.paragraph,
-        control: opened.control,
-        paths: paths.into_inner().unwrap_or_else(|e| e.into_inner()),
+    let packages = opened.into_iter().zip(placed).map(|(opened, placed)| {
+        let Placed { paths, waiting } = placed.into_inner().unwrap_or_else(|e| e.into_inner());
+        Unpacked { paragraph: opened.paragraph, control: opened.control, paths, waiting }
     });
     Ok(Layer { packages: packages.collect(), lost })
 }
@@ -155,6 +165,15 @@ struct Opened {
     keep: Option<Keep>,
     paragraph: Paragraph,
     control: BTreeMap<String, ControlFile>,
+    /// Canonical paths of configuration files that are to wait for the package's configuration.
+    conffiles: BTreeSet<Vec<u8>>,
+}
+
+/// Where a package's files are.
+#[derive(Default)]
+struct Placed {
+    paths: Vec<Vec<u8>>,
+    waiting: BTreeSet<Vec<u8>>,
 }
 
 /// Opens a package, or its kept form, and checks that it is the one the lock names.
@@ -164,7 +183,12 @@ fn open(package: &Package<'_>, kept: Option<&Kept>) -> Result<Opened, Environmen
     let deb = Deb::open(cached.as_deref().unwrap_or(&package.file))?;
     let mut control = deb.control()?;
     let paragraph = paragraph(package.locked, &package.file, control.remove("control"))?;
-    Ok(Opened { deb, keep, paragraph, control })
+    let conffiles = database::conffiles(paragraph.name(), &control)?;
+    let conffiles = conffiles.into_iter().filter_map(|conffile| match conffile {
+        Conffile::Shipped(path) => Some(canonical(path.trim_start_matches('/').as_bytes())),
+        Conffile::Gone(_) => None,
+    });
+    Ok(Opened { deb, keep, paragraph, control, conffiles: conffiles.collect() })
 }
 
 fn paragraph(locked: &LockedPackage, file: &Path, control: Option<ControlFile>) -> Result<Paragraph, EnvironmentError> {
@@ -182,18 +206,18 @@ fn paragraph(locked: &LockedPackage, file: &Path, control: Option<ControlFile>) 
 }
 
 impl Shared<'_> {
-    fn unpack(&self, index: usize, opened: &Opened) -> Result<Vec<Vec<u8>>, EnvironmentError> {
+    fn unpack(&self, index: usize, opened: &Opened) -> Result<Placed, EnvironmentError> {
         let mut cursor = self.tree.cursor();
-        let mut paths = Vec::new();
+        let mut placed = Placed::default();
         let mut visit = |entry: Entry, body: &mut dyn Read| {
-            paths.push(entry.path.clone());
-            self.place(index, &mut cursor, entry, body)
+            placed.paths.push(entry.path.clone());
+            self.place(index, &mut cursor, entry, body, &opened.conffiles, &mut placed.waiting)
         };
         let result = match &opened.keep {
             Some(keep) => keep.record(&opened.deb, |copy| opened.deb.entries(Some(copy), &mut visit)),
             None => opened.deb.entries(None, &mut visit),
         };
-        result.map(|()| paths)
+        result.map(|()| placed)
     }
 
     fn place(
@@ -202,6 +226,8 @@ impl Shared<'_> {
         cursor: &mut Cursor<'_>,
         entry: Entry,
         body: &mut dyn Read,
+        conffiles: &BTreeSet<Vec<u8>>,
+        waiting: &mut BTreeSet<Vec<u8>>,
     ) -> Result<(), EnvironmentError> {
         let mut path = canonical(&entry.path);
         let failed = |path: &[u8], source| EnvironmentError::unpack(self.name(index), path, source);
@@ -221,8 +247,14 @@ impl Shared<'_> {
         {
             path = elsewhere.clone();
         }
+        let waits = matches!(entry.kind, EntryKind::File { .. }) && conffiles.contains(&canonical(&entry.path));
         let (place, deferred) = match self.claim_leaf(index, &path) {
             Turn::Skip => return Ok(()),
+            // dpkg would ask whose a file is that a maintainer script made: that one is overwritten.
+            Turn::Make if waits && self.tree.open_file(&path).is_err() => {
+                waiting.insert(canonical(&entry.path));
+                ([&path, WAITING].concat(), false)
+            }
             Turn::Make => (path.clone(), false),
             Turn::Replace => {
                 let mut table = lock(&self.table);

@@ -62,13 +62,14 @@ pub(super) struct EnvironmentRecord {
     pub(super) nar_hash: NarHash,
     pub(super) made: i64,
     pub(super) fingerprint: Fingerprint,
-    /// What a NAR does not hold and builds see all the same: [`FORM`]. One of an older kiln has none, and is made anew.
+    /// How it was made: [`FORM`]. One of an older kiln has another or none, and is made anew.
     #[serde(default)]
     pub(super) form: u32,
 }
 
-/// 1: files have the times that their packages give them.
-pub(super) const FORM: u32 = 1;
+/// 1: files have the times that their packages give them, which a NAR does not hold. 2: configuration files wait for their
+/// package's configuration, so that the same packages may make another tree.
+pub(super) const FORM: u32 = 2;
 
 /// Reads a record; `None` if there is none.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
