@@ -131,29 +131,40 @@ fn binnmu(detail: &Detail) -> Option<Clue> {
     Some(Clue::new(Label::BinNmu, Confidence::Likely, evidence).proved_by(SettingName::Changelog, "binnmu"))
 }
 
-/// A compiler that says who it is: `GCC: (Debian 12.2.0-14) 12.2.0`.
+/// A compiler that says who it is: `GCC: (Debian 12.2.0-14) 12.2.0`, `GCC: (GNU) 14.2.1 20250110`.
+struct Compiler<'a> {
+    /// As it says it.
+    text: &'a str,
+    /// The revision of Debian's package, if it is that.
+    revision: Option<&'a str>,
+    version: &'a str,
+}
+
+impl<'a> Compiler<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let text = text.strip_prefix("GCC: ")?.trim();
+        let (packaged, version) = text.strip_prefix('(')?.split_once(") ")?;
+        Some(Self { text, revision: packaged.strip_prefix("Debian "), version })
+    }
+}
+
 fn compiler(detail: &Detail) -> Option<Clue> {
     if detail.kind != Aspect::DebugInfo {
         return None;
     }
-    let parts = |text: &str| -> Option<(String, String)> {
-        let inner = text.strip_prefix("GCC: (")?;
-        let (packaged, version) = inner.split_once(") ")?;
-        Some((
-            packaged.split_once(' ').map_or(packaged, |(_, revision)| revision).to_owned(),
-            version.trim().to_owned(),
-        ))
-    };
-    let (ours, theirs) = (parts(detail.first.as_deref()?)?, parts(detail.second.as_deref()?)?);
-    if ours == theirs {
+    let ours = Compiler::parse(detail.first.as_deref()?)?;
+    let theirs = Compiler::parse(detail.second.as_deref()?)?;
+    if ours.text == theirs.text {
         return None;
     }
-    let major = theirs.1.split('.').next().unwrap_or_default();
-    let label = if ours.1 == theirs.1 { Label::CompilerRevision } else { Label::OlderToolchain };
-    let evidence = format!("{}compiled by gcc {} in the first, {} in the second", at(detail), ours.0, theirs.0);
-    Some(
-        Clue::new(label, Confidence::Likely, evidence).proved_by(SettingName::Pin, format!("gcc-{major}:{}", theirs.0)),
-    )
+    let label = if ours.version == theirs.version { Label::CompilerRevision } else { Label::OlderToolchain };
+    let shown = |compiler: &Compiler<'_>| compiler.revision.unwrap_or(compiler.text).to_owned();
+    let evidence =
+        format!("{}compiled by gcc {} in the first, {} in the second", at(detail), shown(&ours), shown(&theirs));
+    let clue = Clue::new(label, Confidence::Likely, evidence);
+    let Some(revision) = theirs.revision else { return Some(clue) };
+    let major = theirs.version.split('.').next().unwrap_or_default();
+    Some(clue.proved_by(SettingName::Pin, format!("gcc-{major}:{revision}")))
 }
 
 /// Nothing but build ids, and what follows from them: whatever fed them was stripped.
@@ -292,6 +303,8 @@ mod tests {
         assert_eq!(named(&revision), [(Label::CompilerRevision, Some("pin=gcc-12:12.2.0-14".into()))]);
         let version = comment("GCC: (Debian 12.2.0-14) 12.2.0", "GCC: (Debian 10.2.1-6) 10.2.1");
         assert_eq!(named(&version), [(Label::OlderToolchain, Some("pin=gcc-10:10.2.1-6".into()))]);
+        let elsewhere = comment("GCC: (Debian 12.2.0-14) 12.2.0", "GCC: (GNU) 14.2.1 20250110 (Red Hat 14.2.1-7)");
+        assert_eq!(named(&elsewhere), [(Label::OlderToolchain, None)], "not a package that could be pinned");
     }
 
     #[test]

@@ -16,22 +16,30 @@ pub(super) fn clues(detail: &Detail) -> Vec<Clue> {
         Aspect::Owner => owner(detail).into_iter().collect(),
         Aspect::String | Aspect::DebugInfo | Aspect::Value => {
             let pair = detail.first.as_deref().zip(detail.second.as_deref());
-            pair.into_iter().flat_map(|(a, b)| value(detail, a, b)).collect()
-        }
-        Aspect::Text => {
-            let mut clues: Vec<Clue> = Vec::new();
-            for (a, b) in line_pairs(detail) {
-                for clue in value(detail, a, b) {
-                    if clues.iter().all(|known| known.label != clue.label) {
-                        clues.push(clue);
-                    }
+            match pair {
+                // Several values, one a line.
+                Some((a, b)) if a.contains('\n') && a.lines().count() == b.lines().count() => {
+                    values(detail, a.lines().zip(b.lines()))
                 }
+                Some((a, b)) => value(detail, a, b),
+                None => Vec::new(),
             }
-            clues
         }
+        Aspect::Text => values(detail, line_pairs(detail).into_iter()),
         Aspect::Section => number_of_a_year(detail).into_iter().collect(),
         _ => Vec::new(),
     }
+}
+
+/// What pairs of values give away, each label once.
+fn values<'a>(detail: &Detail, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Clue> {
+    let mut clues: Vec<Clue> = Vec::new();
+    for clue in pairs.flat_map(|(a, b)| value(detail, a, b)) {
+        if clues.iter().all(|known| known.label != clue.label) {
+            clues.push(clue);
+        }
+    }
+    clues
 }
 
 /// A year in code or data, where nothing else differs: a number of four bytes, the least significant first.
@@ -143,6 +151,10 @@ fn value(detail: &Detail, a: &str, b: &str) -> Vec<Clue> {
         });
     } else if is_uuid(x) && is_uuid(y) {
         clues.push(Clue::new(Label::Random, Confidence::Likely, format!("{place}contains a random id: {x} and {y}")));
+    } else if let Some((ours, theirs)) = temporary(a, b) {
+        let evidence =
+            format!("{place}contains the name of a temporary file, another in each build: {ours} and {theirs}");
+        clues.push(Clue::new(Label::Random, Confidence::Likely, evidence));
     } else if let Some((ours, theirs)) = paths(a, b).filter(|(x, y)| is_home(x) || is_home(y)) {
         let evidence = format!("{place}contains a home directory: {ours} and {theirs}");
         clues.push(Clue::new(Label::Home, Confidence::Suspected, evidence));
@@ -167,10 +179,36 @@ fn value(detail: &Detail, a: &str, b: &str) -> Vec<Clue> {
     clues
 }
 
-/// Directories in which two paths differ; paths end at what no path of a build has.
+/// Whether a path of a build has it; paths end at what none has.
+fn is_in_a_path(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | '~')
+}
+
+/// Names in one directory that differ in what mkdtemp(3) and Python's `tempfile` make up: six to twelve letters and digits
+/// after what they were told, of which the first may be the same by chance.
+fn temporary<'a>(a: &'a str, b: &'a str) -> Option<(&'a str, &'a str)> {
+    let (p, q) = grown(a, b, is_in_a_path);
+    let mut names = p.split('/').zip(q.split('/')).filter(|(x, y)| x != y);
+    let (x, y) = names.next().filter(|_| names.next().is_none() && p.matches('/').count() == q.matches('/').count())?;
+    let same = x.bytes().zip(y.bytes()).take_while(|(x, y)| x == y).count();
+    let made_up = |name: &str| {
+        let end = name.as_bytes().get(same..).unwrap_or_default();
+        let has = |kind: fn(&u8) -> bool| end.iter().any(kind);
+        let kinds =
+            [u8::is_ascii_digit, u8::is_ascii_lowercase, u8::is_ascii_uppercase].into_iter().filter(|k| has(*k));
+        (5..=12).contains(&end.len())
+            && end.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+            && kinds.count() > 1
+    };
+    (p.contains('/') && same > 0 && x.len() == y.len() && made_up(x) && made_up(y)).then_some((x, y))
+}
+
+/// Directories in which two paths differ.
 fn paths<'a>(a: &'a str, b: &'a str) -> Option<(&'a str, &'a str)> {
-    let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | '~');
-    let (p, q) = grown(a, b, inside);
+    let (p, q) = grown(a, b, is_in_a_path);
+    if !p.chars().chain(q.chars()).all(is_in_a_path) {
+        return None;
+    }
     let (p, q) = (p.get(p.find('/')?..)?, q.get(q.find('/')?..)?);
     // The end of an element of HTML begins with a slash, too.
     let closes = |text: &str, path: &str| text.contains(&format!("<{path}"));
@@ -230,6 +268,10 @@ mod tests {
             ("/build/source/x.c", "/tmp/other/source/x.c", Label::Path, Some("build-path=/tmp/other")),
             ("550e8400-e29b-41d4-a716-446655440000", "650e8400-e29b-41d4-a716-446655440abc", Label::Random, None),
             ("p=0x7ffe12345678", "p=0x7ffd87654321", Label::Aslr, None),
+            ("/build/.tmp-x-z6tvqi4_/src", "/build/.tmp-x-15h8sp2p/src", Label::Random, None),
+            ("in /tmp/cc1aB2c3/x.s", "in /tmp/ccZ9y8Xw/x.s", Label::Random, None),
+            ("/build/a-1.0/x", "/build/b-1.0/x", Label::Path, Some("build-path=/build/b-1.0")),
+            ("/build/one\n/build/one/src", "/build/two\n/build/two/src", Label::Path, Some("build-path=/build/two")),
         ] {
             let found = named(&between(Aspect::String, a, b));
             assert_eq!(found.len(), 1, "{a} {b} {found:?}");
