@@ -82,6 +82,7 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Store directory [default: $XDG_DATA_HOME/kiln]
     #[arg(long, global = true, env = "KILN_STORE", value_name = "DIR")]

@@ -20,7 +20,7 @@ const ENVIRONMENT: &str =
 
 /// Makes sdists and wheels below `$out`.
 const PUBLISH: &str = r#"
-import base64, hashlib, io, os, subprocess, sys, tarfile, zipfile
+import base64, hashlib, io, os, shutil, subprocess, sys, tarfile, zipfile
 
 out, top = os.environ["out"], os.getcwd()
 os.makedirs(out)
@@ -78,7 +78,25 @@ def generated(text):
     return change
 
 EPOCH = {"SOURCE_DATE_EPOCH": "1785600000"}
+OWN = {"pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = \"NAME_build\"\nbackend-path = [\".\"]\n", "NAME.py": "one = 1\n",
+       "NAME_build.py": """
+import base64, hashlib, os, zipfile
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    info = "NAME-1.0.dist-info/"
+    texts = {"NAME.py": open("NAME.py").read(), info + "METADATA": "Metadata-Version: 2.1\\nName: NAME\\nVersion: 1.0\\n",
+             info + "WHEEL": "Wheel-Version: 1.0\\nGenerator: NAME of this very source\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"}
+    digest = lambda text: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+    lines = [f"{name},sha256={digest(text)},{len(text)}\\n" for name, text in texts.items()]
+    texts[info + "RECORD"] = "".join(lines) + info + "RECORD,,\\n"
+    with zipfile.ZipFile(os.path.join(directory, "NAME-1.0-py3-none-any.whl"), "w") as archive:
+        for name, text in texts.items():
+            archive.writestr(zipfile.ZipInfo(name, (2026, 8, 1, 0, 0, 0)), text)
+    return "NAME-1.0-py3-none-any.whl"
+"""}
+wheel("own", OWN, "own_build")
 flit("calm", **EPOCH)
+for version in ["0.9", "2.0rc1"]:
+    shutil.copy(flit("ripe", **EPOCH), os.path.join(out, f"ripe-{version}-py3-none-any.whl"))
 flit("unset")
 flit("zoned", TZ="<-05>5")
 setuptools("stamped", **EPOCH)
@@ -175,6 +193,8 @@ fn what_flit_and_setuptools_wrote_comes_out_again() {
         ("pypi:calm==1.0", "calm-1.0-py3-none-any.whl"),
         ("pypi:unset==1.0", "unset-1.0-py3-none-any.whl"),
         ("pypi:Stamped==1", "stamped-1.0-py3-none-any.whl"),
+        // By a program that nobody knows, which its sdist brings along.
+        ("pypi:own==1.0", "own-1.0-py3-none-any.whl"),
     ] {
         let report = rebuilt(&kiln, &[target]).exits(0).json();
         assert_eq!(report["verdict"], "reproduced", "{target}: {report:#}");
@@ -185,6 +205,16 @@ fn what_flit_and_setuptools_wrote_comes_out_again() {
     let report = rebuilt(&kiln, &["pypi:calm==1.0"]).json();
     assert_eq!(report["rebuild"]["environment"], "recorded");
     assert!(report["rebuild"]["notes"].to_string().contains("SOURCE_DATE_EPOCH=1785600000: all members"));
+}
+
+#[test]
+fn without_a_version_the_newest_is_rebuilt_that_is_no_pre_release() {
+    let Some(kiln) = kiln("without_a_version_the_newest_is_rebuilt_that_is_no_pre_release") else { return };
+    let report = rebuilt(&kiln, &["pypi:ripe"]).exits(0).json();
+    assert_eq!(report["verdict"], "reproduced", "{report:#}");
+    assert_eq!(report["subjects"][0]["name"], "ripe-1.0-py3-none-any.whl");
+    let report = rebuilt(&kiln, &["pypi:nobody"]).exits(4).json();
+    assert_eq!(report["verdict"], "inconclusive");
 }
 
 #[test]
@@ -316,7 +346,7 @@ fn wheels_and_sdists_that_are_none_are_refused_by_name() {
         ("pypi:twice==1.0", vec!["twice.py", "there twice"]),
         ("pypi:bare==1.0", vec!["bare-1.0.tar.gz", "no build backend"]),
         ("pypi:leaving==1.0", vec!["leaving-1.0.tar.gz", "leaves it"]),
-        ("pypi:calm", vec!["pypi:NAME==VERSION"]),
+        ("pypi:calm>=1", vec!["pypi:NAME==VERSION"]),
         ("pypi:calm==one", vec!["\"one\" is not a version"]),
     ] {
         rebuilt(&kiln, &[target]).exits(2).says(&says);

@@ -156,6 +156,18 @@ pub struct Artifact {
     /// What it is after the normalisers that were needed to compare it, if any were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalised: Option<Normalised>,
+    /// The published file that it is held against, if that one has another name: a wheel that was given other tags after its
+    /// build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_against: Option<String>,
+}
+
+impl Outcome {
+    /// The artifact that is held against the published file `name`, with its own name.
+    pub fn held_against(&self, name: &str) -> Option<(&String, &Artifact)> {
+        let other = || self.artifacts.iter().find(|(_, artifact)| artifact.held_against.as_deref() == Some(name));
+        self.artifacts.get_key_value(name).or_else(other)
+    }
 }
 
 /// A file's digest after named normalisers.

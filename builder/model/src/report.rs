@@ -291,7 +291,7 @@ fn spelled(subject: &Subject, identity: &Identity) -> String {
 /// The normalisers that were applied to a file, in any outcome.
 fn normalisers(subject: &Subject, outcomes: &[Outcome]) -> Vec<Normaliser> {
     let Subject::File(name) = subject else { return Vec::new() };
-    let applied = outcomes.iter().filter_map(|outcome| outcome.artifacts.get(name)?.normalised.as_ref());
+    let applied = outcomes.iter().filter_map(|outcome| outcome.held_against(name)?.1.normalised.as_ref());
     let named: BTreeSet<Normaliser> = applied.flat_map(|normalised| &normalised.normalisers).copied().collect();
     named.into_iter().collect()
 }

@@ -129,6 +129,7 @@ impl From<&Outcome> for Seen {
                     .map(|(n, o)| (Subject::Output(n.to_string()), identity(o.nar_hash.digest())));
                 let files = outcome.artifacts.iter().map(|(name, artifact)| {
                     let normalised = artifact.normalised.as_ref().map(|n| n.sha256);
+                    let name = artifact.held_against.as_ref().unwrap_or(name);
                     (Subject::File(name.clone()), Identity { exact: artifact.sha256, normalised })
                 });
                 Self::Built(outputs.chain(files).collect())

@@ -70,6 +70,7 @@ pub fn artifacts(
                     output: output.clone(),
                     path: path.clone(),
                     normalised: None,
+                    held_against: None,
                 };
                 if let Some(other) = found.insert(name.clone(), artifact.clone())
                     && other != artifact

@@ -12,7 +12,7 @@ use kiln_model::wheel::times::Epoch;
 
 use crate::exit::Kind;
 use crate::rebuild::setting::{Changelog, Settings, Substitute, Tests};
-use crate::rebuild::target::Target;
+use crate::rebuild::target::{Target, is_package};
 
 /// The largest file that is read, after decompression.
 const LARGEST: u64 = 1 << 30;
@@ -287,6 +287,14 @@ fn with(settings: &Settings, words: &str) -> Result<Settings, String> {
                 settings.build_options.extend(words.split([',', ' ']).map(str::to_string));
             }
             ("pin", pins) if !pins.is_empty() => pinned(&mut settings, pins)?,
+            ("package", names) if !names.is_empty() => {
+                for name in names.split(',') {
+                    if !is_package(name) {
+                        return Err(format!("{word:?}: {name:?} is not the name of a Debian package"));
+                    }
+                    settings.packages.insert(name.into());
+                }
+            }
             ("changelog", "binnmu") => settings.changelog = Changelog::Binnmu,
             ("substitute", "nearest") => settings.substitute = Substitute::Nearest,
             ("time-zone" | "TZ", zone) if !zone.is_empty() => {
@@ -303,7 +311,7 @@ fn with(settings: &Settings, words: &str) -> Result<Settings, String> {
             ("clock" | "identity", _) => return Err(format!("{word:?}: this kiln has no such setting")),
             _ => {
                 return Err(format!(
-                    "{word:?} is no setting: expected no-check, build-options=, pin=, changelog=binnmu, …"
+                    "{word:?} is no setting: expected no-check, build-options=, pin=, package=, changelog=binnmu, …"
                 ));
             }
         }
@@ -390,6 +398,10 @@ mod tests {
         let wheels = wheels.replace("TZ=UTC", "setuptools<70.1;TZ=UTC");
         let requests = table(&wheels, &Settings::default());
         assert_eq!(all(&requests), ["pypi:six==1.16.0 \"-\" epoch=unset pin=setuptools:<70.1"]);
+        let requests =
+            table("pypi:cffi==1.0\tpackage=libffi-dev,zlib1g-dev\npypi:cffi==1.0\tpackage=Lib\n", &Settings::default());
+        assert_eq!(all(&requests[..1]), ["pypi:cffi==1.0 \"-\" package=libffi-dev,zlib1g-dev"]);
+        assert!(requests[1].wish.as_ref().is_err_and(|why| why.contains("\"Lib\"")), "{requests:?}");
         let wheels = wheels.replace("setuptools<70.1", "<70.1");
         assert!(table(&wheels, &Settings::default())[0].wish.is_err());
     }

@@ -22,15 +22,15 @@ use crate::fetch::Network;
 use crate::pin::debian::Freshness;
 use crate::rebuild::rebuilding::{Causes, Rebuilding};
 use crate::rebuild::setting::{Changelog, Settings, Substitute, Tests};
-use crate::rebuild::target::Target;
+use crate::rebuild::target::{self, Target};
 use crate::render;
 
 /// Build what was published again from its source, and hold it against the real thing.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").required(true).multiple(true).args(["targets", "from", "installed"])))]
 pub(super) struct Rebuild {
-    /// debian:NAME[=VERSION] (else the newest), pypi:NAME==VERSION, FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl, FILE.capsule (needs no network),
-    /// an attestation (FILE.json, FILE.jsonl), or the directory of an earlier rebuild
+    /// debian:NAME[=VERSION], pypi:NAME[==VERSION] (else the newest), FILE.dsc, FILE.deb, FILE.buildinfo, FILE.whl,
+    /// FILE.capsule (needs no network), an attestation (FILE.json, FILE.jsonl), or the directory of an earlier rebuild
     #[arg(value_name = "TARGET")]
     targets: Vec<Asked>,
     /// Take recipe and lock of attestations from this directory, not from the statement
@@ -45,7 +45,11 @@ pub(super) struct Rebuild {
     /// Have this version of a package in the environment; may be repeated
     #[arg(long, value_name = "NAME=VERSION", value_parser = pin)]
     pin: Vec<(String, String)>,
-    /// What to do to the changelog: put the entry of the published binary-only rebuild before it
+    /// Have this Debian package in the environment besides: libraries that a wheel is compiled with; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = package)]
+    package: Vec<String>,
+    /// What to do to the changelog: put the entry of the published binary-only rebuild before it, as is done anyway where a
+    /// source is named without a version and the archive serves nothing else of it
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     changelog: Changelog,
     /// What to take in place of recorded versions that are gone
@@ -140,6 +144,13 @@ fn word(text: &str) -> Result<String, String> {
     match !text.is_empty() && text.bytes().all(fits) {
         true => Ok(text.into()),
         false => Err("expected one word such as notrimdch".into()),
+    }
+}
+
+fn package(text: &str) -> Result<String, String> {
+    match target::is_package(text) {
+        true => Ok(text.into()),
+        false => Err("expected the name of a Debian package: lower case letters, digits and + - .".into()),
     }
 }
 
@@ -274,6 +285,7 @@ impl Rebuild {
             tests: if self.no_check { Tests::Skip } else { Tests::Run },
             build_options: BTreeSet::from_iter(self.build_option.iter().cloned()),
             pins: BTreeMap::from_iter(self.pin.iter().cloned()),
+            packages: BTreeSet::from_iter(self.package.iter().cloned()),
             changelog: self.changelog,
             substitute: self.substitute,
             time_zone: self.time_zone.clone(),

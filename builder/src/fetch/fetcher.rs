@@ -298,8 +298,7 @@ impl Fetcher {
     }
 
     fn one(&self, wanted: &Wanted, dates: &Dates) -> Result<PathBuf, Lost> {
-        let waits =
-            || say(&*self.events, Level::Note, format!("waiting for another kiln that fetches {}", wanted.path));
+        let waits = || say(&*self.events, Level::Note, format!("waiting: {} is being fetched already", wanted.path));
         let mut part = match self.cache.entry(&wanted.sha256, waits)? {
             Entry::Whole(path) => return Ok(path),
             Entry::Part(part) => part,
@@ -466,7 +465,7 @@ impl Fetcher {
 
     fn judged_at(&self, address: &str, dates: &Dates, judge: &mut Judge<'_>) -> Result<(), FetchError> {
         check_path(&Archive::Address, address)?;
-        let waits = || say(&*self.events, Level::Note, format!("waiting for another kiln that fetches {address}"));
+        let waits = || say(&*self.events, Level::Note, format!("waiting: {address} is being fetched already"));
         let mut part = self.cache.scratch(address, waits)?;
         let reach = self.reach()?;
         let mut tries = Vec::new();

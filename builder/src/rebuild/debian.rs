@@ -226,7 +226,7 @@ struct Planning<'a, 'b, 'c> {
 type Had<T> = Result<T, Vec<Missing>>;
 
 impl Planning<'_, '_, '_> {
-    fn by_name(&self, name: &str, version: Option<&str>) -> Result<Planned, RebuildError> {
+    fn by_name(&self, name: &str, named: Option<&str>) -> Result<Planned, RebuildError> {
         let indices = match self.indices()? {
             Ok(indices) => indices,
             Err(missing) => return Ok(self.inconclusive(name.into(), missing)),
@@ -235,12 +235,12 @@ impl Planning<'_, '_, '_> {
         let asked = self.rebuilding.settings.changelog;
         let others = choose::versions(&published).skip(1);
         let older: Vec<String> =
-            others.filter(|_| version.is_none()).map(|older| format!("debian:{name}={older}")).collect();
-        let (version, changelog, number) = match choose::choose(name, &published, version) {
+            others.filter(|_| named.is_none()).map(|older| format!("debian:{name}={older}")).collect();
+        let (version, changelog, number) = match choose::choose(name, &published, named) {
             Chosen::Source(version) => (version, asked, None),
             Chosen::BinaryOnly(version, number) => (version, Changelog::Binnmu, Some(number)),
             Chosen::Nothing(missing) => {
-                let title = format!("{name} {}", version.unwrap_or_default());
+                let title = format!("{name} {}", named.unwrap_or_default());
                 return Ok(self.inconclusive(title.trim_end().into(), missing));
             }
         };
@@ -254,6 +254,10 @@ impl Planning<'_, '_, '_> {
         let mut wish = Wish::new(target, &published.name, &version, SourceFrom::Archive(source));
         if !older.is_empty() {
             wish.notes.push(format!("the newest of the versions that are published; there is {}", older.join(", ")));
+        }
+        if let (None, Some(number)) = (named, number) {
+            wish.notes
+                .push(format!("the archive serves nothing of it but binary-only rebuild {number}: that is rebuilt"));
         }
         match self.with_references(wish, &of_version, changelog, number)? {
             Ok(wish) => self.plan_of(&indices, wish),
@@ -325,6 +329,7 @@ impl Planning<'_, '_, '_> {
         let dsc = files.iter().map(|(name, _)| name).find(|name| name.ends_with(".dsc")).cloned().unwrap_or_default();
         let mut packages = wish.packages.clone();
         packages.extend(settings.pins.iter().map(|(name, version)| format!("{name} (= {version})")));
+        packages.extend(settings.packages.iter().cloned());
         if says.root == Root::Pretended {
             packages.insert("fakeroot".into());
         }

@@ -295,6 +295,7 @@ impl Rebuilding<'_, '_> {
             node,
             conditions,
             published: &published,
+            counterpart: if plan.origin == wheel::ORIGIN { wheel::counterpart } else { |_, _| None },
             again,
         };
         let mut report = held.judged(self.builder, plan.rebuilt())?;

@@ -24,7 +24,7 @@ use crate::store::StoreError;
 /// A published file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Published {
-    /// Its name; the artifact of a build of the same name is held against it.
+    /// Its name; the artifact of a build of the same name is held against it, or its [`Counterpart`].
     pub name: String,
     /// Digest of its bytes.
     pub sha256: Digest,
@@ -46,9 +46,14 @@ pub struct Held<'a> {
     pub conditions: Conditions,
     /// What was published.
     pub published: &'a [Published],
+    /// Which artifact is to be held against a published file, if none has its name.
+    pub counterpart: Counterpart,
     /// Whether a build that does not agree is done again.
     pub again: Again,
 }
+
+/// The name, among the artifacts of a build, of the one that the published file of the first name was made from.
+pub type Counterpart = fn(&str, &BTreeMap<String, Artifact>) -> Option<String>;
 
 /// Whether a build that does not agree with what was published is done again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +79,9 @@ impl Held<'_> {
             if run.outcome.status == Status::Built {
                 builder.register(node, &provided, &run)?;
             }
-            Ok(run.outcome)
+            let mut outcome = run.outcome;
+            self.note_counterparts(&mut outcome);
+            Ok(outcome)
         };
         event::say(builder.events, Level::Note, format!("building {}", self.title));
         let mut compared = Compared::default();
@@ -109,9 +116,21 @@ impl Held<'_> {
         report.rebuild = Some(Rebuilt { explained, ..rebuilt });
         Ok(report)
     }
+
+    /// Notes in the artifact that a published file of another name was made from which file that is.
+    fn note_counterparts(&self, outcome: &mut Outcome) {
+        for Published { name, .. } in self.published {
+            if !outcome.artifacts.contains_key(name)
+                && let Some(made) = (self.counterpart)(name, &outcome.artifacts)
+                && let Some(artifact) = outcome.artifacts.get_mut(&made)
+            {
+                artifact.held_against = Some(name.clone());
+            }
+        }
+    }
 }
 
-/// Artifacts held against the published files of the same names.
+/// Artifacts held against the published files.
 #[derive(Default)]
 struct Compared {
     /// What the first build that has other bytes differs in, by file name.
@@ -132,7 +151,8 @@ impl Compared {
     /// Holds the artifacts of `outcome` against the published files, and notes in it what they are after normalisers.
     fn add(&mut self, builder: &Builder<'_>, outcome: &mut Outcome, published: &[Published]) -> Result<(), CheckError> {
         for published in published {
-            let Some(artifact) = outcome.artifacts.get(&published.name).cloned() else { continue };
+            let Some((made, artifact)) = outcome.held_against(&published.name) else { continue };
+            let (made, artifact) = (made.clone(), artifact.clone());
             if artifact.sha256 == published.sha256 {
                 continue;
             }
@@ -145,7 +165,7 @@ impl Compared {
                     found
                 }
             };
-            if let Some(artifact) = outcome.artifacts.get_mut(&published.name) {
+            if let Some(artifact) = outcome.artifacts.get_mut(&made) {
                 artifact.normalised = normalised;
             }
         }

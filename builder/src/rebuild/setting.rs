@@ -16,6 +16,8 @@ pub struct Settings {
     pub build_options: BTreeSet<String>,
     /// Versions that the environment must have, by package; for a wheel's also `<VERSION`, below which they must be.
     pub pins: BTreeMap<String, String>,
+    /// Packages that the environment must have besides: what a wheel is compiled with.
+    pub packages: BTreeSet<String>,
     /// What is done to the changelog.
     pub changelog: Changelog,
     /// What stands in for recorded versions that are gone.
@@ -70,6 +72,9 @@ impl Settings {
         if !self.pins.is_empty() {
             let words: Vec<String> = self.pins.iter().map(|(name, version)| format!("{name}:{version}")).collect();
             told.insert("pin".into(), words.join(","));
+        }
+        if !self.packages.is_empty() {
+            told.insert("package".into(), self.packages.iter().cloned().collect::<Vec<_>>().join(","));
         }
         if self.changelog == Changelog::Binnmu {
             told.insert("changelog".into(), "binnmu".into());

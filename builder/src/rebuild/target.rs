@@ -25,12 +25,12 @@ pub enum Target {
     Deb(PathBuf),
     /// `FILE.buildinfo`: what a builder recorded of a build.
     Buildinfo(PathBuf),
-    /// `pypi:NAME==VERSION`: a release on the Python package index.
+    /// `pypi:NAME[==VERSION]`: a release on the Python package index.
     Pypi {
         /// The project's name as given.
         project: String,
-        /// Its version.
-        version: String,
+        /// Its version; the highest that is no pre-release if absent.
+        version: Option<String>,
     },
     /// `FILE.whl`: a wheel on disk, which is the reference.
     Wheel(PathBuf),
@@ -43,7 +43,7 @@ pub enum Target {
 pub enum TargetError {
     /// None of the forms.
     #[error(
-        "{found:?} names nothing that can be rebuilt: expected debian:NAME[=VERSION], pypi:NAME==VERSION, or a file that \
+        "{found:?} names nothing that can be rebuilt: expected debian:NAME[=VERSION], pypi:NAME[==VERSION], or a file that \
          ends in .dsc, .deb, .buildinfo or .whl, or the directory of an earlier rebuild (with a slash in it)"
     )]
     NoForm {
@@ -64,9 +64,9 @@ pub enum TargetError {
         /// Why not.
         source: VersionError,
     },
-    /// A Python release without a version.
-    #[error("{found:?} pins no version: write pypi:NAME==VERSION")]
-    NoVersion {
+    /// No name, or no version after `==`.
+    #[error("{found:?} names no release: expected pypi:NAME or pypi:NAME==VERSION")]
+    NoRelease {
         /// As given.
         found: String,
     },
@@ -81,12 +81,16 @@ impl FromStr for Target {
             return debian(rest, text);
         }
         if let Some(rest) = text.strip_prefix("pypi:") {
-            return match rest.split_once("==") {
-                Some((project, version)) if !project.is_empty() && !version.is_empty() => {
-                    Ok(Self::Pypi { project: project.into(), version: version.into() })
-                }
-                _ => Err(TargetError::NoVersion { found: found() }),
+            let (project, version) = match rest.split_once("==") {
+                Some((project, version)) => (project, Some(version)),
+                None => (rest, None),
             };
+            // PEP 508's names; what else stands there is a specifier of another kind.
+            let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            if project.is_empty() || !project.chars().all(fits) || version == Some("") {
+                return Err(TargetError::NoRelease { found: found() });
+            }
+            return Ok(Self::Pypi { project: project.into(), version: version.map(str::to_string) });
         }
         let path = PathBuf::from(text);
         match path.extension().and_then(|extension| extension.to_str()) {
@@ -100,16 +104,20 @@ impl FromStr for Target {
     }
 }
 
+/// Whether a word can be the name of a Debian package, source or binary (Debian Policy 5.6.1).
+pub fn is_package(name: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
+    let begins = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+    name.len() >= 2 && begins && name.bytes().all(fits)
+}
+
 fn debian(rest: &str, text: &str) -> Result<Target, TargetError> {
     let (name, version) = match rest.split_once('=') {
         // `==` is how Python says it, and is not worth an error.
         Some((name, version)) => (name, Some(version.strip_prefix('=').unwrap_or(version))),
         None => (rest, None),
     };
-    // Policy 5.6.1; sources and binaries alike.
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
-    let begins = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
-    if name.len() < 2 || !begins || !name.bytes().all(fits) {
+    if !is_package(name) {
         return Err(TargetError::PackageName { found: name.into() });
     }
     if let Some(version) = version {
@@ -135,7 +143,8 @@ impl fmt::Display for Target {
         match self {
             Self::Debian { name, version: None } => write!(f, "debian:{name}"),
             Self::Debian { name, version: Some(version) } => write!(f, "debian:{name}={version}"),
-            Self::Pypi { project, version } => write!(f, "pypi:{project}=={version}"),
+            Self::Pypi { project, version: None } => write!(f, "pypi:{project}"),
+            Self::Pypi { project, version: Some(version) } => write!(f, "pypi:{project}=={version}"),
             Self::Dsc(path) | Self::Deb(path) | Self::Buildinfo(path) | Self::Wheel(path) | Self::Earlier(path) => {
                 write!(f, "{}", path.display())
             }
@@ -152,6 +161,7 @@ mod tests {
         for text in [
             "debian:cowsay",
             "debian:libcap2=1:2.66-4+deb12u3+b1",
+            "pypi:flask",
             "pypi:flask==3.0.0",
             "dir/hello_2.10-3.dsc",
             "hello_2.10-3_amd64.deb",
@@ -172,6 +182,8 @@ mod tests {
         assert!(matches!("debian:".parse::<Target>(), Err(TargetError::PackageName { .. })));
         assert!(matches!("debian:cowsay=".parse::<Target>(), Err(TargetError::Version { .. })));
         assert!(matches!("debian:cowsay=1 2".parse::<Target>(), Err(TargetError::Version { .. })));
-        assert!(matches!("pypi:flask".parse::<Target>(), Err(TargetError::NoVersion { .. })));
+        for text in ["pypi:", "pypi:==1.0", "pypi:flask==", "pypi:flask>=1.0", "pypi:flask[async]==1.0"] {
+            assert!(matches!(text.parse::<Target>(), Err(TargetError::NoRelease { .. })), "{text}");
+        }
     }
 }

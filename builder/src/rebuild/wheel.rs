@@ -24,9 +24,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use kiln_model::lock::Lock;
 use kiln_model::name::Variable;
+use kiln_model::outcome::Artifact;
 use kiln_model::report::{EnvironmentKind, Missing, Rebuilt, Report};
-use kiln_model::wheel::Backend;
 use kiln_model::wheel::times::{Because, Epoch};
+use kiln_model::wheel::{Backend, WheelName};
 
 pub use archive::ArchiveError;
 pub use error::WheelError;
@@ -110,16 +111,15 @@ fn planned(rebuilding: &Rebuilding<'_, '_>, target: &Target, asked: &[String]) -
     let builder = rebuilding.builder;
     let index = Index::new(builder.archives);
     let found = match target {
-        Target::Pypi { project, version } => published::on_index(rebuilding, &index, &normalised(project), version)?,
+        Target::Pypi { project, version } => {
+            published::on_index(rebuilding, &index, &normalised(project), version.as_deref())?
+        }
         Target::Wheel(path) => published::on_disk(rebuilding, &index, path)?,
         other => return Err(RebuildError::Unsupported { target: other.to_string() }),
     };
     let project = normalised(&found.name.distribution);
     let version = found.name.version.clone();
     let reference = Reference::open(&found.path, &found.name)?;
-    let Some(backend) = reference.backend.clone() else {
-        return Err(WheelError::Missing(vec![unknown_generator(&reference)]).into());
-    };
     let exact = published::version_of(&version)?;
     let page = index.project(&project)?;
     let of_version = |offered: &&Offered| offered.version == exact && offered.kind == OfferedKind::Sdist;
@@ -131,14 +131,14 @@ fn planned(rebuilding: &Rebuilding<'_, '_>, target: &Target, asked: &[String]) -
     };
     let sdist_path = index.fetched("sdist", offered)?;
     let sdist = Sdist::open(&sdist_path, &offered.listed.name)?;
+    let writer = Writer::of(&reference, &project, &sdist)?;
 
     let Place { suites, machine } = &found.place;
-    let packages = pinned::packages(machine, &found.name);
-    let environment = pinned::environment(rebuilding, target, suites, &packages)?;
-
     let until = found.uploaded.or(offered.uploaded);
-    let wishes = pinned::wishes(rebuilding, &backend, &sdist, asked);
+    let wishes = pinned::wishes(rebuilding, writer.on_the_index(), &sdist, asked);
     let chosen = Resolver { index: &index, machine, until }.resolve(&wishes)?;
+    let packages = pinned::packages(rebuilding, machine, &found.name, &chosen);
+    let environment = pinned::environment(rebuilding, target, suites, &packages)?;
 
     let (epoch, because) = reference.epoch;
     let zone = rebuilding.settings.time_zone.clone().unwrap_or_else(|| "UTC".into());
@@ -173,12 +173,14 @@ fn planned(rebuilding: &Rebuilding<'_, '_>, target: &Target, asked: &[String]) -
 
     let mut plan = Plan::new(target.to_string(), format!("{project} {version}"), ORIGIN);
     plan.settings = rebuilding.settings.told();
-    plan.environment = match chosen.keys().all(|project| project == backend.project()) {
-        // The program that wrote the reference is all that the reference records, and all that there is.
+    // Which program wrote it is all that a reference records, and for a pure wheel all that there is.
+    let on_the_index = writer.on_the_index().map(Backend::project);
+    let all = chosen.keys().all(|project| Some(project.as_str()) == on_the_index);
+    plan.environment = match all && found.name.is_pure() {
         true => EnvironmentKind::Recorded,
         false => EnvironmentKind::Current,
     };
-    plan.notes = notes(&backend, epoch, because, until, &chosen);
+    plan.notes = notes(&writer, epoch, because, until, &chosen);
     let at = found.listed.then(|| PlannedPlace { archive: ORIGIN.into(), path: found.file_name.clone() });
     if !found.listed {
         draft.keep_beside(&found.file_name, &found.path)?;
@@ -188,8 +190,46 @@ fn planned(rebuilding: &Rebuilding<'_, '_>, target: &Target, asked: &[String]) -
     Ok(Planned::At(draft.finished(&plan)?))
 }
 
+/// The wheel of `made` that `published` was made from by giving it other tags, as auditwheel does for machine code: the only
+/// one, if it is of the same release.
+pub(super) fn counterpart(published: &str, made: &BTreeMap<String, Artifact>) -> Option<String> {
+    let wanted: WheelName = published.parse().ok()?;
+    let mut wheels = made.keys().filter_map(|name| Some((name, name.parse::<WheelName>().ok()?)));
+    let (name, only) = wheels.next().filter(|_| wheels.next().is_none())?;
+    let release = |name: &WheelName| Some((normalised(&name.distribution), published::version_of(&name.version).ok()?));
+    (release(&only)? == release(&wanted)?).then(|| name.clone())
+}
+
 fn variable(text: &str) -> Variable {
     text.parse().expect("letters, digits and underscores, not starting with a digit")
+}
+
+/// What wrote the reference, and is to write again.
+enum Writer {
+    /// A program of the index, at the version that the reference records.
+    Released(Backend),
+    /// A program in the sdist itself (`backend-path` of PEP 517): its version is the source's, whatever the reference says.
+    Own,
+}
+
+impl Writer {
+    /// A backend that builds itself is not to be had before it is built; nor need one be known that its sdist brings along.
+    fn of(reference: &Reference, project: &str, sdist: &Sdist) -> Result<Self, WheelError> {
+        let brings_one = !sdist.system.backend_path.is_empty();
+        match &reference.backend {
+            Some(backend) if brings_one && backend.project() == project => Ok(Self::Own),
+            Some(backend) => Ok(Self::Released(backend.clone())),
+            None if brings_one => Ok(Self::Own),
+            None => Err(WheelError::Missing(vec![unknown_generator(reference)])),
+        }
+    }
+
+    fn on_the_index(&self) -> Option<&Backend> {
+        match self {
+            Self::Released(backend) => Some(backend),
+            Self::Own => None,
+        }
+    }
 }
 
 fn unknown_generator(reference: &Reference) -> Missing {
@@ -200,7 +240,7 @@ fn unknown_generator(reference: &Reference) -> Missing {
 }
 
 fn notes(
-    backend: &Backend,
+    writer: &Writer,
     epoch: Epoch,
     because: Because,
     until: Option<Timestamp>,
@@ -218,6 +258,41 @@ fn notes(
         Some(until) => format!("as the index was at {until}"),
         None => "as the index is now: it does not say when files were uploaded".into(),
     };
-    let wrote = format!("written by {} {}", backend.project(), backend.version);
-    vec![clock, format!("{wrote}; built with {}, {when}", had.join(", "))]
+    let wrote = match writer {
+        Writer::Released(backend) => format!("written by {} {}", backend.project(), backend.version),
+        Writer::Own => "written by the build backend in its own source".into(),
+    };
+    match had.is_empty() {
+        true => vec![clock, format!("{wrote}; built with nothing else")],
+        false => vec![clock, format!("{wrote}; built with {}, {when}", had.join(", "))],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_model::digest::Digest;
+    use kiln_model::outcome::EntryPath;
+
+    #[test]
+    fn the_counterpart_is_the_only_wheel_of_the_release_whatever_its_tags() {
+        let artifact = |name: &str| Artifact {
+            sha256: Digest::of(name),
+            size: 1,
+            output: "out".parse().unwrap(),
+            path: EntryPath::from(name),
+            normalised: None,
+            held_against: None,
+        };
+        let found = |made: &[&str]| {
+            let made = made.iter().map(|name| (name.to_string(), artifact(name))).collect();
+            counterpart("a_b-1.0-cp311-cp311-manylinux_2_17_x86_64.whl", &made)
+        };
+        let ours = "A.b-1-cp311-cp311-linux_x86_64.whl";
+        assert_eq!(found(&[ours, "log.txt"]).as_deref(), Some(ours));
+        assert_eq!(found(&[ours, "a_b-1.0-py3-none-any.whl"]), None, "two of them");
+        assert_eq!(found(&["a_b-1.1-cp311-cp311-linux_x86_64.whl"]), None, "another release");
+        assert_eq!(found(&["c-1.0-cp311-cp311-linux_x86_64.whl"]), None, "another project");
+        assert_eq!(found(&[]), None);
+    }
 }

@@ -145,7 +145,12 @@ fn held(
     }
     let digest = judged.digests.get(index).and_then(Option::as_deref).and_then(exact);
     held.produced = match digest {
-        Some(digest) => vec![Descriptor::of(DigestSet::of(digest)).named_as(called(&judged.subject))],
+        Some(digest) => {
+            // Under the name that the build gave it.
+            let name = called(&judged.subject);
+            let name = outcome.held_against(&name).map_or(name.clone(), |(made, _)| made.clone());
+            vec![Descriptor::of(DigestSet::of(digest)).named_as(name)]
+        }
         // It was not made at all: what was is said instead.
         None => made(outcome),
     };

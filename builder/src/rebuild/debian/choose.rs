@@ -19,13 +19,18 @@ pub(super) enum Chosen {
 }
 
 /// The version of `published` that `version` means: the source's, or a package's own; the newest, as apt would take it, if none
-/// is named.
+/// is named, and of that what the archive serves.
 pub(super) fn choose(name: &str, published: &Published, version: Option<&str>) -> Chosen {
     let Some(version) = version else {
         let known = versions(published).next().or_else(|| published.sources.first().map(|source| &*source.version));
         let known = known.or_else(|| published.binaries.first().map(|binary| &*binary.source_version));
-        return known
-            .map_or_else(|| Chosen::Nothing(vec![unknown(name, "", published)]), |v| Chosen::Source(v.to_owned()));
+        let Some(known) = known else { return Chosen::Nothing(vec![unknown(name, "", published)]) };
+        let served = published.binaries.iter().filter(|binary| binary.source_version == known);
+        // `None` of one package, a plain build, makes it `None` for all.
+        return match served.map(number).collect::<Option<BTreeSet<u32>>>().and_then(|all| all.last().copied()) {
+            Some(number) => Chosen::BinaryOnly(known.to_owned(), number),
+            None => Chosen::Source(known.to_owned()),
+        };
     };
     if published.sources.iter().any(|source| source.version == version) || is_built(published, version) {
         return Chosen::Source(version.into());
@@ -148,6 +153,10 @@ mod tests {
         assert!(matches!(choose("a", &sourceless, None), Chosen::Source(v) if v == "1-10"));
         let rebuilt = published(&["2"], &[("2+b3", "2")]);
         assert!(matches!(choose("a", &rebuilt, Some("2+b3")), Chosen::BinaryOnly(v, 3) if v == "2"));
+        assert!(matches!(choose("a", &rebuilt, None), Chosen::BinaryOnly(v, 3) if v == "2"), "nothing else is served");
+        assert!(matches!(choose("a", &rebuilt, Some("2")), Chosen::Source(v) if v == "2"), "it was asked for");
+        let mixed = published(&["2"], &[("2+b3", "2"), ("2", "2")]);
+        assert!(matches!(choose("a", &mixed, None), Chosen::Source(v) if v == "2"));
     }
 
     #[test]

@@ -52,12 +52,9 @@ pub(in crate::rebuild) fn explain(
     let sdist = Sdist::open(&sdist[0], &file.path)?;
     let reference = Reference::open(path, &name.parse().map_err(WheelError::from)?)?;
     let outcome = &report.outcomes[0];
-    // A wheel whose tags were changed after its build has another name than what the build made.
-    let made = outcome.artifacts.get_key_value(name).or_else(|| outcome.artifacts.iter().next());
-    let Some((made_name, artifact)) = made else { return Ok(()) };
+    let Some((made, artifact)) = outcome.held_against(name) else { return Ok(()) };
     let Some(built) = file_of(builder, outcome, artifact)? else { return Ok(()) };
-    let evidence =
-        Evidence { reference: &reference, published: path, built: &built, sdist: &sdist, name, made: made_name };
+    let evidence = Evidence { reference: &reference, published: path, built: &built, sdist: &sdist, name, made };
     let found = causes(&evidence)?;
     // What the sdist told is better founded than what the two wheels alone let guess.
     report.causes.retain(|cause| !found.iter().any(|other| other.label == cause.label));

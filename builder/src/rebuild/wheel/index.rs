@@ -11,7 +11,8 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use kiln_model::report::Missing;
 use kiln_model::wheel::WheelName;
-use pep440_rs::Version;
+use kiln_model::wheel::file_name::Machine;
+use pep440_rs::{Version, VersionSpecifiers};
 
 use super::WheelError;
 use super::sdist::Format;
@@ -90,6 +91,24 @@ impl<'a> Index<'a> {
     }
 }
 
+impl Offered {
+    /// Whether it is for the machine's Python, as far as the index says.
+    pub(super) fn suits(&self, machine: &Machine) -> bool {
+        self.listed.requires_python.as_ref().is_none_or(|text| is_for(text, machine))
+    }
+
+    /// Whether an installer takes it where nobody asked for its version (PEP 440, PEP 592).
+    pub(super) fn is_taken_unasked(&self, machine: &Machine) -> bool {
+        !self.version.any_prerelease() && self.listed.yanked.is_none() && self.suits(machine)
+    }
+}
+
+/// Whether `text`, a set of specifiers, has the machine's Python. What cannot be read excludes nobody, as in pip.
+pub(super) fn is_for(text: &str, machine: &Machine) -> bool {
+    let python = Version::new([3, u64::from(machine.minor), 99]);
+    VersionSpecifiers::from_str(text).map_or(true, |specifiers| specifiers.contains(&python))
+}
+
 /// What to fetch for an offered file. One without a digest is as good as none.
 pub(super) fn wanted(offered: &Offered) -> Result<Wanted, WheelError> {
     let Listed { name, size, sha256, .. } = &offered.listed;
@@ -114,4 +133,33 @@ fn offered(project: &str, listed: Listed) -> Option<Offered> {
     };
     let uploaded = listed.uploaded.as_ref().and_then(|text| text.parse().ok());
     Some(Offered { version, uploaded, kind, listed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unasked_nobody_is_given_a_pre_release_a_yanked_one_or_one_for_another_python() {
+        let machine = Machine { minor: 11, architecture: "x86_64".into(), glibc: 36 };
+        let taken = |version: &str, yanked: Option<&str>, python: Option<&str>| {
+            let listed = Listed {
+                name: format!("a-{version}-py3-none-any.whl"),
+                url: String::new(),
+                sha256: None,
+                size: None,
+                yanked: yanked.map(str::to_string),
+                uploaded: None,
+                requires_python: python.map(str::to_string),
+            };
+            offered("a", listed).unwrap().is_taken_unasked(&machine)
+        };
+        assert!(taken("1.0", None, None));
+        assert!(taken("1.0", None, Some(">=3.11")));
+        assert!(taken("1.0", None, Some("whatever")), "as in pip");
+        assert!(!taken("1.0rc1", None, None));
+        assert!(!taken("1.0.dev1", None, None));
+        assert!(!taken("1.0", Some(""), None));
+        assert!(!taken("1.0", None, Some(">=3.12")));
+    }
 }

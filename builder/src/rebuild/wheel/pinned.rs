@@ -1,6 +1,7 @@
 //! What the build of a wheel is made from, as a lock has it: the environment with CPython, the sdist, and the wheels of the
 //! build requirements.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use kiln_model::digest::{Digest, NarHash};
@@ -11,9 +12,10 @@ use kiln_model::wheel::file_name::Machine;
 use kiln_model::wheel::{Backend, WheelName};
 
 use super::WheelError;
-use super::index::{self, Offered};
+use super::index::{self, Offered, OfferedKind};
 use super::published::size_of;
 use super::recipe;
+use super::requirements::Chosen;
 use super::sdist::Sdist;
 use crate::pin::recipe::{Pinning, Scope};
 use crate::rebuild::rebuilding::{RebuildError, Rebuilding};
@@ -27,23 +29,41 @@ const PACKAGES_LATER: &[&str] = &["python3", "tzdata"];
 /// Besides, for a wheel with machine code.
 const COMPILER: &[&str] = &["build-essential", "python3-dev"];
 
-pub(super) fn packages(machine: &Machine, name: &WheelName) -> Vec<&'static str> {
-    let mut packages = if machine.minor < 12 { PACKAGES } else { PACKAGES_LATER }.to_vec();
-    if !name.is_pure() {
-        packages.extend(COMPILER);
-    }
+/// Besides, where a build requirement has machine code: the libraries that every `manylinux` wheel may count on (PEP 600)
+/// and that python3 does not bring along.
+const LIBRARIES: &[&str] = &["libstdc++6"];
+
+/// What the environment of wheel `name` has, if it is built with `chosen`.
+pub(super) fn packages(
+    rebuilding: &Rebuilding<'_, '_>,
+    machine: &Machine,
+    name: &WheelName,
+    chosen: &BTreeMap<String, Chosen>,
+) -> Vec<String> {
+    let is_code = |chosen: &Chosen| matches!(&chosen.offered.kind, OfferedKind::Wheel(name) if !name.is_pure());
+    let base = if machine.minor < 12 { PACKAGES } else { PACKAGES_LATER };
+    let further = match name.is_pure() {
+        false => COMPILER,
+        true if chosen.values().any(is_code) => LIBRARIES,
+        true => &[],
+    };
+    let mut packages: Vec<String> = base.iter().chain(further).map(|name| name.to_string()).collect();
+    packages.extend(
+        rebuilding.settings.packages.iter().filter(|name| !packages.contains(name)).cloned().collect::<Vec<_>>(),
+    );
     packages
 }
 
 /// What the build needs, and who says so.
 pub(super) fn wishes(
     rebuilding: &Rebuilding<'_, '_>,
-    backend: &Backend,
+    backend: Option<&Backend>,
     sdist: &Sdist,
     asked: &[String],
 ) -> Vec<(String, String)> {
     let mut wishes: Vec<(String, String)> = Vec::new();
-    wishes.extend(backend.requirements().into_iter().map(|text| ("the reference's WHEEL".to_string(), text)));
+    let recorded = backend.map(Backend::requirements).unwrap_or_default();
+    wishes.extend(recorded.into_iter().map(|text| ("the reference's WHEEL".to_string(), text)));
     wishes.extend(sdist.system.requires.iter().map(|text| ("the sdist's build-system".to_string(), text.clone())));
     wishes.extend(asked.iter().map(|text| ("the build backend's hook".to_string(), text.clone())));
     let pins = rebuilding.settings.pins.iter();
@@ -62,12 +82,16 @@ pub(super) fn environment(
     rebuilding: &Rebuilding<'_, '_>,
     target: &Target,
     suites: &[String],
-    packages: &[&str],
+    packages: &[String],
 ) -> Result<Lock, RebuildError> {
     let builder = rebuilding.builder;
     let text = recipe::environment(suites, packages);
-    let compiler = if packages.contains(&COMPILER[0]) { "-compiler" } else { "" };
-    let name = name::sanitised(&format!("python-{}{compiler}", suites.join("-")));
+    // One for each list of packages; most wheels share one.
+    let further = match [PACKAGES, PACKAGES_LATER].iter().any(|base| *base == packages) {
+        true => String::new(),
+        false => format!("-{}", &Digest::of(packages.join(" ").as_bytes()).to_string()[..12]),
+    };
+    let name = name::sanitised(&format!("python-{}{further}", suites.join("-")));
     let directory = builder.store.root().join("rebuilds").join(name.as_str());
     let io = |act| {
         let path = directory.clone();

@@ -70,14 +70,15 @@ pub(super) fn suites_known() -> String {
     SUITES.map(|(suite, ..)| suite).join(", ")
 }
 
-/// The wheel of a release that suits best the first machine that any suits.
+/// The wheel of a release that suits best the first machine that any suits. Without a version, of the highest release with
+/// one, as an installer would choose: no pre-releases, and nothing that was yanked or is for other Pythons.
 pub(super) fn on_index(
     rebuilding: &Rebuilding<'_, '_>,
     index: &Index<'_>,
     project: &str,
-    version: &str,
+    version: Option<&str>,
 ) -> Result<Published, WheelError> {
-    let exact = version_of(version)?;
+    let exact = version.map(version_of).transpose()?;
     let page = index.project(project)?;
     for place in places(rebuilding)? {
         let fit = |offered: &Offered| -> Option<Fit> {
@@ -86,9 +87,16 @@ pub(super) fn on_index(
                 OfferedKind::Sdist => None,
             }
         };
-        let of_version = |offered: &&Offered| offered.version == exact && fit(offered).is_some();
+        let wanted = |offered: &&Offered| {
+            let right = match &exact {
+                Some(exact) => offered.version == *exact,
+                None => offered.is_taken_unasked(&place.machine),
+            };
+            right && fit(offered).is_some()
+        };
         // Of several builds the last counts, as for an installer; of equals any, but always the same one.
-        let best = page.iter().filter(of_version).max_by_key(|o| (fit(o), o.uploaded, o.listed.name.clone()));
+        let rank = |o: &&Offered| (o.version.clone(), fit(o), o.uploaded, o.listed.name.clone());
+        let best = page.iter().filter(wanted).max_by_key(rank);
         if let Some(offered) = best
             && let OfferedKind::Wheel(name) = &offered.kind
         {
@@ -107,9 +115,11 @@ pub(super) fn on_index(
             });
         }
     }
+    let release = version.map(|version| format!(" {version}")).unwrap_or_default();
     let what =
-        format!("wheel of {project} {version} for a machine that kiln has: x86-64, CPython of {}", suites(rebuilding));
-    Err(WheelError::Missing(vec![Missing { what, tries: vec![files_of(&page, &exact)] }]))
+        format!("wheel of {project}{release} for a machine that kiln has: x86-64, CPython of {}", suites(rebuilding));
+    let tries = exact.map(|exact| files_of(&page, &exact)).into_iter().collect();
+    Err(WheelError::Missing(vec![Missing { what, tries }]))
 }
 
 pub(super) fn suites(rebuilding: &Rebuilding<'_, '_>) -> String {

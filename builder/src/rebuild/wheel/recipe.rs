@@ -22,7 +22,7 @@ pub(super) struct Facts<'a> {
     /// Suites of the environment.
     pub(super) suites: &'a [String],
     /// Packages of the environment.
-    pub(super) packages: &'a [&'a str],
+    pub(super) packages: &'a [String],
     /// The sdist's file name and its directory.
     pub(super) sdist: (&'a str, &'a str),
     /// Object with the hooks.
@@ -49,7 +49,7 @@ pub(super) fn variable(project: &str) -> String {
 }
 
 /// The text of the recipe that has the environment alone.
-pub(super) fn environment(suites: &[String], packages: &[&str]) -> String {
+pub(super) fn environment(suites: &[String], packages: &[String]) -> String {
     let text = Toml(String::from("schema = 1\n"));
     text.field("name", "python").field("version", "1").field("license", "CC0-1.0").environment(suites, packages).0
         + "\n[build]\nscript = \"true\"\n"
@@ -121,10 +121,10 @@ impl Toml {
         self
     }
 
-    fn environment(mut self, suites: &[String], packages: &[&str]) -> Self {
+    fn environment(mut self, suites: &[String], packages: &[String]) -> Self {
         let list = |words: Vec<toml::Value>| toml::Value::Array(words);
         let suites = list(suites.iter().map(|suite| suite.as_str().into()).collect());
-        let packages = list(packages.iter().map(|package| (*package).into()).collect());
+        let packages = list(packages.iter().map(|package| package.as_str().into()).collect());
         let _ = writeln!(self.0, "\n[environment]\ndebian = {{ suite = {suites}, packages = {packages} }}");
         self
     }
@@ -135,12 +135,15 @@ mod tests {
     use super::*;
     use kiln_model::recipe::{Input, Recipe};
 
-    fn facts<'a>(requirements: &'a BTreeMap<String, (String, String)>, suites: &'a [String]) -> Facts<'a> {
+    fn facts<'a>(
+        requirements: &'a BTreeMap<String, (String, String)>,
+        [suites, packages]: [&'a [String]; 2],
+    ) -> Facts<'a> {
         Facts {
             project: "more-itertools",
             version: "11.2.1",
             suites,
-            packages: &["python3", "tzdata"],
+            packages,
             sdist: ("more_itertools-11.2.1.tar.gz", "more_itertools-11.2.1"),
             backend: "flit_core.buildapi",
             backend_path: &[],
@@ -155,20 +158,21 @@ mod tests {
     fn the_text_is_a_recipe_with_every_requirement_as_an_input() {
         let wheel = ("4.1.0".to_string(), "flit_core-4.1.0-py3-none-any.whl".to_string());
         let (requirements, suites) = (BTreeMap::from([("flit-core".to_string(), wheel)]), ["bookworm".to_string()]);
-        let recipe = Recipe::parse(&text(&facts(&requirements, &suites))).unwrap();
+        let packages = ["python3".to_string(), "tzdata".to_string()];
+        let recipe = Recipe::parse(&text(&facts(&requirements, [&suites, &packages]))).unwrap();
         let inputs: Vec<&str> = recipe.inputs.keys().map(|key| key.as_str()).collect();
         assert_eq!(inputs, ["src", "wheel_flit_core"]);
         assert!(matches!(&recipe.inputs.values().next(), Some(Input::Pypi { version, .. }) if version == "11.2.1"));
         assert!(recipe.build.script.contains("\"$wheel_flit_core\"/'flit_core-4.1.0-py3-none-any.whl'"));
         assert_eq!((recipe.build.source_date_epoch, recipe.build.env["TZ"].as_str()), (None, "UTC"));
-        let at = Facts { epoch: Epoch::At(7), zone: "<-05>5", ..facts(&requirements, &suites) };
+        let at = Facts { epoch: Epoch::At(7), zone: "<-05>5", ..facts(&requirements, [&suites, &packages]) };
         let recipe = Recipe::parse(&text(&at)).unwrap();
         assert_eq!((recipe.build.source_date_epoch, recipe.build.env["TZ"].as_str()), (Some(7), "<-05>5"));
     }
 
     #[test]
     fn an_environment_alone_is_a_recipe() {
-        let recipe = Recipe::parse(&environment(&["bookworm".into()], &["python3"])).unwrap();
+        let recipe = Recipe::parse(&environment(&["bookworm".into()], &["python3".into()])).unwrap();
         assert_eq!(recipe.environment.debian.packages, ["python3"]);
     }
 

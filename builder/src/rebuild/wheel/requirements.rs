@@ -15,7 +15,7 @@ use pep440_rs::{Operator, Version, VersionSpecifiers};
 use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VersionOrUrl};
 
 use super::WheelError;
-use super::index::{Index, Offered, OfferedKind};
+use super::index::{self, Index, Offered, OfferedKind};
 use super::reference;
 
 /// Rounds after which requirements that keep changing are given up.
@@ -108,7 +108,7 @@ impl Resolver<'_> {
             let candidate = |offered: &&Offered| {
                 self.fits(offered).is_some()
                     && self.is_there(offered)
-                    && self.suits(offered)
+                    && offered.suits(self.machine)
                     && is_wanted(offered, wishes)
                     && !unsuitable.contains(&(project.to_string(), offered.version.clone()))
             };
@@ -120,7 +120,7 @@ impl Resolver<'_> {
             let file = self.index.fetched("build requirement", best)?;
             // Where the listing does not say which Pythons a release is for, the wheel does.
             let metadata = reference::metadata(&file)?;
-            if metadata.requires_python.is_none_or(|text| self.is_for(&text)) {
+            if metadata.requires_python.is_none_or(|text| index::is_for(&text, self.machine)) {
                 return Ok(Some(Chosen { project: project.into(), offered: best.clone(), file }));
             }
             unsuitable.insert((project.into(), best.version.clone()));
@@ -140,16 +140,6 @@ impl Resolver<'_> {
             (Some(until), Some(uploaded)) => uploaded <= until,
             (None, _) | (_, None) => true,
         }
-    }
-
-    fn suits(&self, offered: &Offered) -> bool {
-        offered.listed.requires_python.as_ref().is_none_or(|text| self.is_for(text))
-    }
-
-    /// Whether `text`, a set of specifiers, has this machine's Python. What cannot be read excludes nobody, as in pip.
-    fn is_for(&self, text: &str) -> bool {
-        let python = Version::new([3, u64::from(self.machine.minor), 99]);
-        VersionSpecifiers::from_str(text).map_or(true, |specifiers| specifiers.contains(&python))
     }
 
     /// Why nothing fits, told with what there is.
