@@ -150,7 +150,7 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, PlanError> {
         steps.push(Step::Join);
     }
     steps.extend([Step::Drop { rights: rights(spec.ids) }, Step::Reap { program: filter::of_pid_1() }]);
-    payload(spec, &mut steps)?;
+    payload(spec, group.as_ref(), &mut steps)?;
     // Last: what no host could do is told whatever this one lacks.
     able(spec, host)?;
 
@@ -310,7 +310,7 @@ fn rights(ids: Ids) -> Rights {
     }
 }
 
-fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), BadSpec> {
+fn payload(spec: &Spec, group: Option<&Wanted>, steps: &mut Vec<Step>) -> Result<(), BadSpec> {
     let process = &spec.process;
     if spec.network == Network::None {
         steps.push(Step::Network);
@@ -328,7 +328,7 @@ fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), BadSpec> {
         let (uid, gid) = FAKE_ROOT_IDS;
         steps.push(Step::Lock { uid, gid });
     }
-    steps.extend([Step::Session, Step::Limits { limits: rlimits(&spec.limits) }]);
+    steps.extend([Step::Session, Step::Limits { limits: rlimits(&spec.limits, group) }]);
     let addresses = match process.aslr {
         Aslr::Fixed => FIXED_ADDRESSES,
         Aslr::Random => 0,
@@ -375,7 +375,7 @@ fn payload(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), BadSpec> {
 }
 
 /// Fixed where a program could see or feel the host's, bounded where the spec says so.
-fn rlimits(limits: &Limits) -> Vec<Rlimit> {
+fn rlimits(limits: &Limits, group: Option<&Wanted>) -> Vec<Rlimit> {
     let both = |resource, value| Rlimit { resource, soft: value, hard: Some(value) };
     let mut list = vec![
         Rlimit { resource: Resource::Core, soft: 0, hard: None },
@@ -383,8 +383,14 @@ fn rlimits(limits: &Limits) -> Vec<Rlimit> {
         both(Resource::MessageQueues, 819_200),
         both(Resource::LockedMemory, 64 << 10),
     ];
+    // The kernel counts a fork that is under way here before the group does. Every process may have one, and what the group
+    // allows must not be refused here, where nobody learns of it.
+    let processes = match group {
+        Some(_) => limits.processes.map(|count| count.saturating_mul(2)),
+        None => limits.processes,
+    };
     for (resource, value) in [
-        (Resource::Processes, limits.processes),
+        (Resource::Processes, processes),
         (Resource::OpenFiles, limits.open_files),
         (Resource::FileSize, limits.file_size),
         (Resource::AddressSpace, limits.address_space),
@@ -404,9 +410,8 @@ fn group(spec: &Spec, host: &Host) -> Option<Wanted> {
     if limits.memory_total.is_none() && limits.cpu_total.is_none() && !counted {
         return None;
     }
-    // Below the rlimit, which would otherwise answer first and unnoticed: it also counts forks that are still under way.
     // Pid 1 counts, and the payload must start.
-    let processes = limits.processes.map(|count| (count - (count / 8).max(1)).max(2));
+    let processes = limits.processes.map(|count| count.max(2));
     Some(Wanted { on: host.control_groups.clone(), memory: limits.memory_total, processes })
 }
 

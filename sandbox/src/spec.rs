@@ -264,7 +264,8 @@ pub struct Limits {
     pub cpu: Option<u64>,
     /// Address space of each process, in bytes.
     pub address_space: Option<u64>,
-    /// Processes and threads of this sandbox. Where a control group counts them, an eighth less.
+    /// Processes and threads of this sandbox, its pid 1 among them. Where no control group counts them, those that are being
+    /// made count as well.
     pub processes: Option<u64>,
     /// Descriptors of each process.
     pub open_files: Option<u64>,

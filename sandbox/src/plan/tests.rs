@@ -145,3 +145,21 @@ fn a_range_of_ids_is_mapped_by_kiln_and_its_root_keeps_rights_over_it_alone() {
         assert!(text.contains("further user namespaces 0") && !text.contains("lock mounts"), "{text}");
     }
 }
+
+#[test]
+fn what_a_group_counts_the_user_s_own_limit_never_answers_first() {
+    let legacy = ControlGroups::Legacy { memory: "/g/m".into(), pids: "/g/p".into(), cpuacct: "/g/c".into() };
+    let mut spec = build();
+    spec.limits.processes = Some(200);
+    for (groups, memory, own, counted) in [
+        (legacy.clone(), Some(1 << 30), 400, Some(200)),
+        (legacy, None, 200, None),
+        (host(Caller::Root).control_groups, None, 200, None),
+    ] {
+        spec.limits.memory_total = memory;
+        let plan = plan(&spec, &Host { control_groups: groups, ..host(Caller::Root) }).expect("possible");
+        let steps = plan.to_string();
+        assert_eq!(plan.group.and_then(|group| group.processes), counted);
+        assert!(steps.contains(&format!("Processes={own} ")), "{steps}");
+    }
+}
