@@ -194,7 +194,7 @@ impl Ledger {
                 transaction.execute(
                     "UPDATE offers SET state = 1, deliveries = ?3, until = ?4, boot = ?5, holder = ?6
                      WHERE job = ?1 AND rebuilder = ?2",
-                    params![id, rebuilder.as_str(), delivery, milliseconds(now + lease), self.boot, holder],
+                    params![id, rebuilder.as_str(), delivery, deadline(now + lease), self.boot, holder],
                 )?;
                 return Ok(Some(Claimed { job, delivery }));
             }
@@ -240,7 +240,7 @@ impl Ledger {
     ) -> Result<(), EngineError> {
         let token = i64::try_from(token).unwrap_or(i64::MAX);
         let set = self.change(|transaction| {
-            let parameters = params![job.to_string(), rebuilder.as_str(), token, milliseconds(until)];
+            let parameters = params![job.to_string(), rebuilder.as_str(), token, deadline(until)];
             Ok(transaction.execute(statement, parameters).map(drop)?)
         });
         Ok(set?)
@@ -409,6 +409,12 @@ fn number(priority: Priority) -> i64 {
     }
 }
 
+/// A time that has been reached.
 fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A time to be waited for: rounded up, so that nothing ends before it.
+fn deadline(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
