@@ -24,11 +24,12 @@ use kiln_model::outcome::Status;
 use kiln_model::report::Report;
 use kiln_model::verdict::Accept;
 
+use crate::build::Builder;
 use crate::engine::{Embedded, EmbeddedDesk, Limits};
 use crate::event::{self, Level, Task as Shown, Unit};
 use crate::exit::Kind;
 use crate::rebuild::rebuilding::{RebuildError, Rebuilding, chain};
-use crate::store::StoreError;
+use crate::store::{Room, Store, StoreError};
 use budget::{Budget, Spent};
 use job::{Task, Work};
 use kept::Kept;
@@ -50,6 +51,8 @@ pub struct Options {
     pub jobs: std::num::NonZeroUsize,
     /// What it may use.
     pub budget: Budget,
+    /// What may stay in the store, after each target, of what can be made again.
+    pub room: Room,
     /// What is done about what is done already.
     pub done: Done,
     /// What is done about the others when one has not come out well.
@@ -320,7 +323,7 @@ impl Running<'_, '_, '_> {
     /// What one thread does: claims, rebuilds, answers, until nothing is left or nothing may be started.
     fn work(&self) -> Result<(), CampaignError> {
         while !self.stopped.load(Ordering::SeqCst) {
-            if let Some(why) = self.spent.over(|| self.make_room()) {
+            if let Some(why) = self.spent.over(|| self.make_room(&Room::default())) {
                 self.stop(why);
                 break;
             }
@@ -353,8 +356,8 @@ impl Running<'_, '_, '_> {
     }
 
     /// Drops what earlier builds left. What cannot be dropped stays, and the disk is as full as it was.
-    fn make_room(&self) {
-        self.rebuilding.builder.store.trim_outcomes(0).ok();
+    fn make_room(&self, room: &Room) {
+        self.rebuilding.builder.store.trim(room).ok();
     }
 
     fn one(&self, lease: &Lease) -> Result<(), CampaignError> {
@@ -385,8 +388,12 @@ impl Running<'_, '_, '_> {
         }
         let began = Instant::now();
         let directory = self.kept.directory(&work.directory(&id))?;
+        // What a target needs is held for as long as it is worked on, not until the campaign ends.
+        let store = Store::open(self.rebuilding.builder.store.root())?;
+        let builder = Builder { store: &store, ..*self.rebuilding.builder };
+        let settings = work.settings.clone();
         let rebuilding =
-            Rebuilding { settings: work.settings.clone(), output: directory.clone(), ..self.rebuilding.clone() };
+            Rebuilding { builder: &builder, settings, output: directory.clone(), ..self.rebuilding.clone() };
         let (finished, report) = match rebuilding.rebuild(&work.target) {
             Ok(report) => (Finished::of(&report, began.elapsed()), Some(report)),
             Err(error) => {
@@ -405,13 +412,16 @@ impl Running<'_, '_, '_> {
             return self.finished(&id, finished);
         }
         // An answer stays: what it rests on is on the disk before it.
-        self.rebuilding.builder.store.sync()?;
+        store.sync()?;
         if let (Some(report), Some(directory)) = (&report, &directory) {
-            self.kept.report(directory, report, self.rebuilding.builder.store)?;
+            self.kept.report(directory, report, &store)?;
         }
         let proof = self.desk.report(&self.answer(&id, &finished, report.as_ref()))?;
         self.desk.close(lease, &proof)?;
-        self.finished(&id, finished)
+        self.finished(&id, finished)?;
+        drop(store);
+        self.make_room(&self.options.room);
+        Ok(())
     }
 
     fn answer(&self, job: &JobId, finished: &Finished, report: Option<&Report>) -> Answer {

@@ -24,6 +24,7 @@
 //! jobs = 2
 //! cores = 2
 //! outcome-budget = 10737418240
+//! environment-budget = 21474836480
 //! memory = 8589934592
 //!
 //! [caches]                        # Nix's binary caches
@@ -102,6 +103,8 @@ pub struct Build {
     pub cores: Option<NonZeroU32>,
     /// Bytes that trees of builds may take beside valid store paths, before the oldest are dropped.
     pub outcome_budget: Option<u64>,
+    /// Bytes that assembled environments may take, before those that were used the longest ago are dropped.
+    pub environment_budget: Option<u64>,
     /// Bytes that all processes of one build may use together; refused where no control group can hold them to it.
     pub memory: Option<u64>,
 }

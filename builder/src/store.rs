@@ -59,7 +59,7 @@ pub(crate) use digester::Digester;
 pub use digester::Digests;
 pub use error::{Refusal, StoreError, TreeError};
 pub use fingerprint::Fingerprint;
-pub use gc::{Budget, Collected};
+pub use gc::{Budget, Collected, Room};
 pub use layout::SCHEMA;
 pub use lock::Lock;
 pub use log::LogWriter;

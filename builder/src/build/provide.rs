@@ -296,8 +296,8 @@ impl Builder<'_> {
         let assembler = Assembler { inside: &inside, epoch: epoch(lock), kept: Some(&kept) };
         let environment_error = |source| BuildError::Environment { recipe: recipe.into(), source };
         assemble(&assembler, &into).map_err(environment_error)?;
-        let (nar_hash, _, manifest) = self.store.digest_directory(&into, Digests::NarAndFiles)?;
-        let path = self.store.add_environment(&nar_hash, &into)?;
+        let (nar_hash, size, manifest) = self.store.digest_directory(&into, Digests::NarAndFiles)?;
+        let path = self.store.add_environment(&nar_hash, size, &into)?;
         if let Some(manifest) = manifest {
             self.store.keep_manifest(&nar_hash, &manifest)?;
         }

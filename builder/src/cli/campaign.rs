@@ -81,6 +81,7 @@ impl Many {
             place: shared.output.map_or(Place::Store, |output| Place::Directory(output.into())),
             jobs: shared.jobs,
             budget: Budget { time: self.time_limit, disk: self.disk_limit },
+            room: session.room()?,
             done: if self.again { Done::Again } else { Done::Told },
             failure: if self.fail_fast { OnFailure::Stop } else { OnFailure::GoOn },
             accept: shared.accept,

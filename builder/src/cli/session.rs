@@ -21,7 +21,7 @@ use crate::exit::Kind;
 use crate::fetch::{self, Fetcher, Network};
 use crate::nix::Substituter;
 use crate::render::Colour;
-use crate::store::{self, Store};
+use crate::store::{self, Room, Store};
 use crate::whole_file;
 
 /// `NIX_BUILD_CORES` unless configured otherwise: small enough for any host, more than one so that races can show.
@@ -33,6 +33,9 @@ const NETWORKS: u8 = 2;
 
 /// Bytes that trees of builds may take beside valid paths, unless configured otherwise.
 const OUTCOME_BUDGET: u64 = 10 << 30;
+
+/// Bytes that assembled environments may take, unless configured otherwise: some thirty for Debian packages.
+const ENVIRONMENT_BUDGET: u64 = 20 << 30;
 
 /// The state of one run of `kiln`.
 pub struct Session {
@@ -174,10 +177,18 @@ impl Session {
         Ok(graph)
     }
 
-    /// Drops the oldest trees of builds that are beyond the budget on disk.
+    /// Bytes that may stay of what can be made again.
+    pub(super) fn room(&self) -> Result<Room, Failure> {
+        let build = &self.config()?.build;
+        Ok(Room {
+            trees: build.outcome_budget.unwrap_or(OUTCOME_BUDGET),
+            environments: build.environment_budget.unwrap_or(ENVIRONMENT_BUDGET),
+        })
+    }
+
+    /// Drops what is beyond the budgets on disk.
     pub(super) fn keep_within_budget(&self) -> Result<(), Failure> {
-        let budget = self.config()?.build.outcome_budget.unwrap_or(OUTCOME_BUDGET);
-        self.store()?.trim_outcomes(budget)?;
+        self.store()?.trim(&self.room()?)?;
         Ok(())
     }
 

@@ -4,8 +4,10 @@
 //! each is there whole or not at all, and removes those that nothing needs.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use kiln_model::digest::NarHash;
 use kiln_model::name::Name;
@@ -32,7 +34,8 @@ impl Store {
     pub fn environment(&self, nar_hash: &NarHash, trust: Trust) -> Result<Option<PathBuf>, StoreError> {
         let _shared = self.share_with_gc()?;
         let place = self.layout.environment(nar_hash);
-        let Some(mut record) = record::read::<EnvironmentRecord>(&place.with_extension("json"))? else {
+        let record_path = place.with_extension("json");
+        let Some(mut record) = record::read::<EnvironmentRecord>(&record_path)? else {
             return Ok(None);
         };
         if !place.is_dir() || record.form != record::FORM {
@@ -48,8 +51,9 @@ impl Store {
                 return Err(StoreError::Tampered { path: place, expected: *nar_hash, found: digest });
             }
             record.fingerprint = found;
-            durable::write(&self.session, &place.with_extension("json"), &record::print(&record))?;
+            durable::write(&self.session, &record_path, &record::print(&record))?;
         }
+        used_now(&record_path);
         Ok(Some(place))
     }
 
@@ -67,8 +71,8 @@ impl Store {
     }
 
     /// Moves the directory `made`, which lies in a [private directory](Store::private_dir), to the place of the environment
-    /// with this digest. If another process was faster, its copy stays. On return it is on the disk.
-    pub fn add_environment(&self, nar_hash: &NarHash, made: &Path) -> Result<PathBuf, StoreError> {
+    /// with this digest and NAR of `size` bytes. If another process was faster, its copy stays. On return it is on the disk.
+    pub fn add_environment(&self, nar_hash: &NarHash, size: u64, made: &Path) -> Result<PathBuf, StoreError> {
         let _shared = self.share_with_gc()?;
         self.hold_line(&environment_line(nar_hash))?;
         let _lock = self.lock_name(&format!("environment-{}", nar_hash.digest()))?;
@@ -82,7 +86,8 @@ impl Store {
         std::fs::rename(made, &place).map_err(failed("renaming to", &place))?;
         durable::sync_all(self.root())?;
         let fingerprint = fingerprint_of(&place)?;
-        let record = EnvironmentRecord { nar_hash: *nar_hash, made: record::now(), fingerprint, form: record::FORM };
+        let record =
+            EnvironmentRecord { nar_hash: *nar_hash, made: record::now(), fingerprint, form: record::FORM, size };
         durable::write(&self.session, &record_path, &record::print(&record))?;
         Ok(place)
     }
@@ -94,6 +99,12 @@ impl Store {
         durable::remove(&place.with_extension("json"))?;
         remove_tree(&place)
     }
+}
+
+/// Notes that an environment is used: its record's time says when that was last. A store that cannot be written to may be used
+/// all the same, and then nothing is removed from it either.
+fn used_now(record: &Path) {
+    File::options().append(true).open(record).and_then(|record| record.set_modified(SystemTime::now())).ok();
 }
 
 pub(super) fn environment_line(nar_hash: &NarHash) -> String {

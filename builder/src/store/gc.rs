@@ -16,7 +16,7 @@ use super::environment::environment_line;
 use super::error::{StoreError, failed};
 use super::file::file_line;
 use super::outcome::tree_line;
-use super::record::PathInfo;
+use super::record::{self, EnvironmentRecord, PathInfo};
 use super::session::{Session, remove_tree};
 use super::{Store, durable, names_in, nar_hash_of};
 
@@ -29,6 +29,15 @@ pub struct Budget {
     pub trees: u64,
     /// Of downloaded files, and as many of packages that are kept decoded.
     pub files: u64,
+}
+
+/// How many bytes may stay of what can be made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// Of trees kept for outcomes.
+    pub trees: u64,
+    /// Of environments.
+    pub environments: u64,
 }
 
 /// What was removed.
@@ -95,17 +104,59 @@ impl Store {
         Ok(collected)
     }
 
-    /// Drops the oldest trees that builds left, until the others fit into `bytes`. What this or another running kiln holds
-    /// stays.
-    pub fn trim_outcomes(&self, bytes: u64) -> Result<Collected, StoreError> {
+    /// Drops the oldest trees that builds left, and the environments that were used the longest ago, until the others fit. What
+    /// this or another running kiln holds stays.
+    pub fn trim(&self, room: &Room) -> Result<Collected, StoreError> {
         let mut collected = Collected::default();
         let mut trash = Vec::new();
         let excluded = self.exclude_for_gc()?;
         let held: BTreeSet<String> = Session::held(&self.layout)?.into_iter().collect();
-        self.collect_trees(bytes, &held, &mut collected, &mut trash)?;
+        self.collect_trees(room.trees, &held, &mut collected, &mut trash)?;
+        self.trim_environments(room.environments, &held, &mut collected, &mut trash)?;
         drop(excluded);
         trash.iter().try_for_each(|path| remove_tree(path))?;
         Ok(collected)
+    }
+
+    fn trim_environments(
+        &self,
+        budget: u64,
+        held: &BTreeSet<String>,
+        collected: &mut Collected,
+        trash: &mut Vec<PathBuf>,
+    ) -> Result<(), StoreError> {
+        let mut there = Vec::new();
+        for file in names_in(&self.layout.environments())? {
+            let Some(nar_hash) = nar_hash_of(&file) else { continue };
+            let record_path = self.layout.environment(&nar_hash).with_extension("json");
+            // One without a record, or of another form, is used by nobody.
+            let known = record::read::<EnvironmentRecord>(&record_path)?.filter(|known| known.form == record::FORM);
+            let size = known.map(|known| known.size);
+            let used = match size {
+                Some(_) => record_path.metadata().and_then(|found| found.modified()),
+                None => Ok(SystemTime::UNIX_EPOCH),
+            };
+            there.push((used.map_err(failed("looking at", &record_path))?, nar_hash, size));
+        }
+        there.sort_unstable();
+        let mut size: u64 = there.iter().filter_map(|(.., size)| *size).sum();
+        for (_, nar_hash, known) in there {
+            if known.is_some() && size <= budget || held.contains(&environment_line(&nar_hash)) {
+                continue;
+            }
+            size -= known.unwrap_or(0);
+            collected.bytes += known.unwrap_or(0);
+            trash.push(self.drop_environment(&nar_hash)?);
+            collected.environments.insert(nar_hash);
+        }
+        Ok(())
+    }
+
+    /// Ends the validity of an environment, and moves it aside.
+    fn drop_environment(&self, nar_hash: &NarHash) -> Result<PathBuf, StoreError> {
+        let place = self.layout.environment(nar_hash);
+        durable::remove(&place.with_extension("json"))?;
+        self.set_aside(&place)
     }
 
     fn collect_paths(
@@ -206,9 +257,7 @@ impl Store {
             if held.contains(&environment_line(&nar_hash)) || !self.index.paths_with(&nar_hash)?.is_empty() {
                 continue;
             }
-            let place = self.layout.environment(&nar_hash);
-            durable::remove(&place.with_extension("json"))?;
-            trash.push(self.set_aside(&place)?);
+            trash.push(self.drop_environment(&nar_hash)?);
             collected.environments.insert(nar_hash);
         }
         Ok(())

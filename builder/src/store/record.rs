@@ -65,6 +65,9 @@ pub(super) struct EnvironmentRecord {
     /// How it was made: [`FORM`]. One of an older kiln has another or none, and is made anew.
     #[serde(default)]
     pub(super) form: u32,
+    /// Bytes of its NAR.
+    #[serde(default)]
+    pub(super) size: u64,
 }
 
 /// 1: files have the times that their packages give them, which a NAR does not hold. 2: configuration files wait for their

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use kiln::store::{Budget, Digests, Store, Taken, TreeLimits};
-use kiln_model::digest::Digest;
+use kiln::store::{Budget, Collected, Digests, Room, Store, Taken, TreeLimits, Trust};
+use kiln_model::digest::{Digest, NarHash};
 use kiln_model::store_path::StorePath;
 
 use crate::{Scene, derivation, leftovers, name, outcome, output_path, take, take_with};
@@ -149,4 +149,34 @@ fn the_budget_evicts_trees_without_an_outcome_first_and_then_the_oldest() {
     assert_eq!(store.gc(&budget(0)).unwrap().trees, BTreeSet::new());
     // What was seen is still known.
     assert_eq!(store.outcomes(&derivation()).unwrap().len(), 2);
+}
+
+#[test]
+fn environments_beyond_their_room_go_the_one_used_the_longest_ago_first_and_none_that_is_held() {
+    let scene = Scene::new();
+    let made: Vec<(NarHash, u64)> = (0..3)
+        .map(|n| {
+            let store = scene.open();
+            let private = store.private_dir().unwrap();
+            let made = private.path().join("root");
+            fs::create_dir(&made).unwrap();
+            fs::write(made.join("file"), [n]).unwrap();
+            let (nar_hash, size, _) = store.digest_directory(&made, Digests::Nar).unwrap();
+            store.add_environment(&nar_hash, size, &made).unwrap();
+            (nar_hash, size)
+        })
+        .collect();
+    let size = made[0].1;
+    let used = |n: usize, store: &Store| store.environment(&made[n].0, Trust::Fingerprint).unwrap().is_some();
+    let (holder, trimmer) = (scene.open(), scene.open());
+    assert!(used(1, &holder));
+    assert!(used(0, &scene.open()));
+    let trim = |rest: u64| trimmer.trim(&Room { trees: 0, environments: rest }).unwrap();
+    assert_eq!(trim(3 * size), Collected::default(), "there is room for all");
+    let gone = trim(2 * size);
+    assert_eq!((gone.environments, gone.bytes), (BTreeSet::from([made[2].0]), size), "0 was used after it, 1 is held");
+    assert_eq!(trim(0).environments, BTreeSet::from([made[0].0]));
+    drop(holder);
+    assert_eq!(trim(0).environments, BTreeSet::from([made[1].0]));
+    assert!((0..3).all(|n| !used(n, &trimmer)));
 }

@@ -24,7 +24,7 @@ fn an_environment_is_there_whole_or_not_at_all() {
         fs::copy(tree.join(file), made.join(file)).unwrap();
     }
     symlink("bin/run", made.join("link")).unwrap();
-    let place = store.add_environment(&nar_hash, &made).unwrap();
+    let place = store.add_environment(&nar_hash, 1, &made).unwrap();
     assert_eq!(store.environment(&nar_hash, Trust::Bytes).unwrap(), Some(place.clone()));
 
     fs::write(place.join("data"), b"altered").unwrap();
