@@ -16,6 +16,7 @@ use crate::exit::Kind;
 mod configure;
 mod database;
 pub(crate) mod deb;
+mod idle;
 mod inside;
 mod kept;
 mod normalise;
@@ -87,7 +88,9 @@ impl Assembler<'_> {
         normalise::add_mount_points(tree)?;
         let mut calls = configure::preinsts(&layer.packages, epoch);
         calls.extend(configure::configure(&layer.packages, epoch));
+        let aside = idle::set_aside(tree)?;
         self.inside.run(tree.path(), &calls)?;
+        aside.put_back(tree)?;
         database::check_configured(tree)?;
         normalise::normalise(tree)
     }

@@ -599,6 +599,46 @@ fn packages_that_are_not_configured_in_the_end_are_refused() {
     assert!(error.to_string().contains("package lazy is \"install ok unpacked\""), "{error}");
 }
 
+/// A script that indexes manuals, and perhaps moves the program that it does it by.
+struct Indexing {
+    moves: bool,
+}
+
+impl Inside for Indexing {
+    fn run(&self, tree: &Path, _: &[Call]) -> Result<(), EnvironmentError> {
+        configured(tree);
+        assert_eq!(read(tree, "usr/bin/mandb"), "true");
+        if self.moves {
+            std::fs::rename(tree.join("usr/bin/mandb"), tree.join("usr/bin/mandb.distrib")).unwrap();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn programs_whose_work_is_removed_again_do_nothing_while_scripts_run_and_are_there_in_the_end() {
+    let mut scene = Scene::new();
+    scene.package("a", "", &[file("./usr/bin/true", "true"), file("./usr/bin/mandb", "mandb")]);
+    let assemble = |inside: &dyn Inside, name: &str| {
+        let into = scene.scratch.path().join(name);
+        Assembler { inside, ..scene.assembler() }.base(&scene.of(Layer::Base), &into).map(|()| into)
+    };
+    let into = assemble(&Indexing { moves: false }, "indexed").unwrap();
+    let untouched = assemble(&scene.noted, "untouched").unwrap();
+    for name in ["mandb", "true"] {
+        let [here, there] = [&into, &untouched].map(|tree| tree.join("usr/bin").join(name));
+        assert_eq!(std::fs::read(&here).unwrap(), std::fs::read(&there).unwrap());
+        let [here, there] = [here, there].map(|path| path.metadata().unwrap());
+        assert_eq!((here.mode(), here.mtime(), here.nlink()), (there.mode(), there.mtime(), 1));
+    }
+    assert_eq!(std::fs::read_dir(into.join("usr/bin")).unwrap().count(), 2);
+    let error = assemble(&Indexing { moves: true }, "moved").unwrap_err();
+    assert!(
+        whole_text(&error).contains("usr/bin/mandb") && whole_text(&error).contains("replaced or moved"),
+        "{error}"
+    );
+}
+
 /// A script that makes a way out of the tree.
 struct Escaping(PathBuf);
 

@@ -90,5 +90,7 @@ fn variables(Epoch(seconds): Epoch) -> Vec<OsString> {
         "PERL_HASH_SEED=0".into(),
         "PERL_PERTURB_KEYS=0".into(),
         format!("SOURCE_DATE_EPOCH={seconds}").into(),
+        // TeX writes the date into its formats and logs, and takes that one only if told to (texmfmp.c).
+        "FORCE_SOURCE_DATE=1".into(),
     ]
 }

@@ -56,7 +56,7 @@ const RULES: &[Rule] = &[
     // what apt knows of mirrors
     rule("var/lib/apt", "lists", Action::Clear),
     rule("var/cache/apt", "*.bin", Action::Remove),
-    // indices over times of files
+    // indices over times of files; what makes them does not run (`idle`)
     rule("var/cache", "fontconfig", Action::Clear),
     rule("var/cache", "man", Action::Clear),
     // fresh file systems of the sandbox lie over these

@@ -120,7 +120,11 @@ pub(crate) fn canonical(
         };
         let version = match choose::choose(&name, published, version.as_deref()) {
             Chosen::Source(version) => version,
-            Chosen::BinaryOnly(source, _) => version.unwrap_or(source),
+            Chosen::BinaryOnly(source, number) => match version {
+                Some(version) => version,
+                // By the source's version another build would be meant.
+                None => choose::rebuilt(published, &source, number).unwrap_or(source),
+            },
             // Said when it is its turn.
             Chosen::Nothing(_) => continue,
         };

@@ -52,6 +52,12 @@ pub(super) fn versions(published: &Published) -> impl Iterator<Item = &str> {
     there.into_iter()
 }
 
+/// The version of a package that binary-only rebuild `number` of this source version made.
+pub(super) fn rebuilt(published: &Published, source: &str, asked: u32) -> Option<String> {
+    let made = published.binaries.iter().filter(|binary| binary.source_version == source);
+    made.filter(|binary| number(binary) == Some(asked)).map(|binary| binary.version.clone()).next()
+}
+
 fn is_built(published: &Published, version: &str) -> bool {
     published.binaries.iter().any(|binary| binary.source_version == version)
 }
@@ -155,6 +161,8 @@ mod tests {
         assert!(matches!(choose("a", &rebuilt, Some("2+b3")), Chosen::BinaryOnly(v, 3) if v == "2"));
         assert!(matches!(choose("a", &rebuilt, None), Chosen::BinaryOnly(v, 3) if v == "2"), "nothing else is served");
         assert!(matches!(choose("a", &rebuilt, Some("2")), Chosen::Source(v) if v == "2"), "it was asked for");
+        assert_eq!(super::rebuilt(&rebuilt, "2", 3).as_deref(), Some("2+b3"), "and is asked for by that");
+        assert_eq!(super::rebuilt(&rebuilt, "2", 2), None);
         let mixed = published(&["2"], &[("2+b3", "2"), ("2", "2")]);
         assert!(matches!(choose("a", &mixed, None), Chosen::Source(v) if v == "2"));
     }
