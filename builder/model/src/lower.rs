@@ -23,7 +23,8 @@ pub const LOCALE: &str = "C.UTF-8";
 /// Debian has, only perl makes system calls by number: mount(8) is not among them, and unshare(1) binds nothing. The
 /// numbers are x86-64's: 272 unshare(2) with `CLONE_NEWUSER | CLONE_NEWNS`, 165 mount(2) with `MS_BIND | MS_REC`, recursive
 /// because mounts that a less privileged namespace inherits cannot be bound without what lies on them. perl must
-/// be able to write to a string that it passes, so none is a literal. The capabilities of the new namespace end with `exec`, as the
+/// be able to write to a string that it passes, so none is a literal. `/var/tmp` is a file system in memory of its own, as in kiln's
+/// sandbox: programs' own tests write to it. The capabilities of the new namespace end with `exec`, as the
 /// user in it is not 0 (capabilities(7)).
 const ENTER: &str = r#"my ($root, $script) = @ARGV;
 my ($uid, $gid) = ($>, 0 + $));
@@ -41,6 +42,8 @@ for my $path (qw(/nix/store /build /proc /dev /tmp /etc/passwd /etc/group /etc/h
   my ($from, $to) = ("$path", "$root$path");
   call(165, $from, $to, 0, 0x5000, 0);
 }
+my ($type, $to, $mode) = ("tmpfs", "$root/var/tmp", "mode=1777");
+call(165, $type, $to, $type, 0, $mode);
 chroot $root and chdir $ENV{NIX_BUILD_TOP} or die "entering $root: $!\n";
 exec "/bin/sh", "-e", "-c", $script or die "entering $root: /bin/sh: $!\n";
 "#;
@@ -297,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_id_of_a_lowered_recipe_does_not_move() {
-        assert_eq!(lowered("true\n").closed.path.to_string(), "/nix/store/bzch7syhxb4hw5zs82qnyhbj3n91mjx9-a-1.drv");
+        assert_eq!(lowered("true\n").closed.path.to_string(), "/nix/store/8ns5aavr6mmbcdxs0y9k2ar2akgdhqv9-a-1.drv");
     }
 
     #[test]
@@ -315,7 +318,7 @@ mod tests {
         let mut recipe = recipe("true\n");
         recipe.build.accounts = Accounts::Environment;
         let lowered = lower(&recipe, &lock(&recipe), &BTreeMap::new(), &BTreeMap::new()).unwrap();
-        assert_eq!(lowered.closed.path.to_string(), "/nix/store/6jbrkbcbm4szq883p68vffsxffzlkf36-a-1.drv");
+        assert_eq!(lowered.closed.path.to_string(), "/nix/store/zl2ymx9sswdm7wxhx5rdwfv2l1z75zay-a-1.drv");
         let entered = entered(&lowered.closed.derivation).unwrap();
         assert_eq!((entered.accounts, entered.script), (Accounts::Environment, &b"true\n"[..]));
         let enter = String::from_utf8(lowered.closed.derivation.arguments[4].clone()).unwrap();

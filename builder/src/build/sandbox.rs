@@ -123,6 +123,10 @@ pub fn spec(
     let mut writable = vec![Writable { source: places.store.clone(), target: "/nix/store".into() }];
     let scratch = |target: &str, mode| Tmpfs { target: target.into(), size: places.memory, inodes: 4 << 20, mode };
     let mut tmpfs = vec![scratch("/tmp", 0o1777), scratch("/dev/shm", 0o1777)];
+    if places.environment.is_some() {
+        // In Debian's builders it can be written to, and tests of GNU's programs do.
+        tmpfs.push(scratch("/var/tmp", 0o1777));
+    }
     if conditions.build_dir != BUILD_TOP {
         // Holds nothing but the directories on the way down to the varied one.
         tmpfs.push(Tmpfs { size: 1 << 20, inodes: 64, ..scratch(BUILD_TOP, 0o755) });

@@ -69,7 +69,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// Mount points that the derivation's form and the sandbox's surface need (ARCHITECTURE.md, settled questions 2 and 7).
-const DIRECTORIES: [&str; 7] = ["build", "dev", "nix/store", "proc", "run", "sys", "tmp"];
+const DIRECTORIES: [&str; 8] = ["build", "dev", "nix/store", "proc", "run", "sys", "tmp", "var/tmp"];
 const FILES: [&str; 4] = ["etc/group", "etc/hosts", "etc/passwd", "etc/resolv.conf"];
 
 /// Debian ships it as an absolute link, which outside of a chroot would be the host's.

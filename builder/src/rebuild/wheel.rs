@@ -181,6 +181,11 @@ fn planned(rebuilding: &Rebuilding<'_, '_>, target: &Target, asked: &[String]) -
         false => EnvironmentKind::Current,
     };
     plan.notes = notes(&writer, epoch, because, until, &chosen);
+    if !found.name.is_pure() && rebuilding.settings.packages.is_empty() {
+        // No sdist says which, and an extension may do without a library that it does not find.
+        plan.notes
+            .push("compiled with CPython's headers alone; --package NAME adds a library's, such as libffi-dev".into());
+    }
     let at = found.listed.then(|| PlannedPlace { archive: ORIGIN.into(), path: found.file_name.clone() });
     if !found.listed {
         draft.keep_beside(&found.file_name, &found.path)?;

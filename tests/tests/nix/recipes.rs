@@ -72,6 +72,7 @@ fn users_and_groups_of_an_environment_are_the_same_under_nix_and_leave_nothing_i
     }
     let kiln = Kiln::warm();
     let script = r#"mkdir "$out"; cat /etc/passwd >"$out/passwd"; cat /etc/group >"$out/group"; id >"$out/id"
+echo x >/var/tmp/x; ls -A /tmp /var/tmp >"$out/scratch"; ls -ld /var/tmp | cut -c1-10 >>"$out/scratch"
 ls -A "$NIX_BUILD_TOP" >"$out/top"; ls -ln /etc/passwd /etc/group | cut -c1-10 >"$out/modes""#;
     let made = Made::with("accounts = \"environment\"", script);
     let recipe = built(&kiln, made.path());
@@ -80,6 +81,7 @@ ls -A "$NIX_BUILD_TOP" >"$out/top"; ls -ln /etc/passwd /etc/group | cut -c1-10 >
     for (file, line) in [("group", "staff:*:50:"), ("passwd", "nixbld:x:1000:100:Nix build user:/build:/noshell")] {
         assert!(read(file).lines().any(|found| found == line), "{file}: {}", read(file));
     }
+    assert_eq!(read("scratch"), "/tmp:\n\n/var/tmp:\nx\ndrwxrwxrwt\n", "each of its own");
     assert_eq!(read("passwd").lines().filter(|line| line.starts_with("root:")).count(), 1);
     assert_eq!(
         (read("top").as_str(), read("id").as_str()),
