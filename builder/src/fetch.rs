@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_model::digest::Digest;
 
+pub mod address;
 pub mod apt;
 mod cache;
 mod credentials;
@@ -32,6 +33,7 @@ mod promises;
 #[cfg(test)]
 mod server;
 
+pub use address::{Address, AddressError};
 pub use error::{FetchError, Refusal, Try, Unfetched};
 pub use fetcher::{Dated, Fetcher, Network, Policy};
 pub use host::Host;

@@ -16,7 +16,7 @@ use url::Url;
 
 use super::cache::Cache;
 use super::error::CacheError;
-use crate::fetch::{Presence, Refusal, Upload, Web};
+use crate::fetch::{Address, AddressError, Presence, Refusal, Upload, Web};
 use crate::store::{PrivateDir, Store};
 
 /// The priority of caches that kiln makes: asked before those that say nothing.
@@ -63,33 +63,13 @@ impl<'w> Destination<'w> {
     /// What `address` means: a directory, `file://…`, `http://…` or `https://…`.
     pub fn at(address: &Path, web: &'w Web) -> Result<Self, CacheError> {
         let shown = address.display().to_string();
-        let Some((text, scheme)) = address.to_str().and_then(|text| Some((text, text.split_once("://")?.0))) else {
-            return Ok(Self { shown, place: Place::Directory(address.into()) });
-        };
-        let refused = || CacheError::Address { address: shown.clone() };
-        let mut url = Url::parse(text).map_err(|_| match scheme {
-            "file" | "http" | "https" => refused(),
-            scheme => CacheError::Scheme { scheme: scheme.into() },
-        })?;
-        match url.scheme() {
-            "file" | "http" | "https" if url.query().is_some() || url.fragment().is_some() => {
-                Err(CacheError::Parameters { address: shown })
-            }
-            "file" => {
-                let directory = url.to_file_path().map_err(|()| refused())?;
-                Ok(Self { shown, place: Place::Directory(directory) })
-            }
-            "http" | "https" if !url.username().is_empty() || url.password().is_some() => {
-                Err(CacheError::Secret { host: url.host_str().unwrap_or_default().into() })
-            }
-            "http" | "https" => {
-                // Without a slash at its end, joining would replace the last part.
-                if !url.path().ends_with('/') {
-                    url.set_path(&format!("{}/", url.path()));
-                }
-                Ok(Self { shown, place: Place::Web { web, base: url } })
-            }
-            scheme => Err(CacheError::Scheme { scheme: scheme.into() }),
+        match Address::of(address) {
+            Ok(Address::Directory(directory)) => Ok(Self { shown, place: Place::Directory(directory) }),
+            Ok(Address::Web(base)) => Ok(Self { shown, place: Place::Web { web, base } }),
+            Err(AddressError::Form) => Err(CacheError::Address { address: shown }),
+            Err(AddressError::Scheme { scheme }) => Err(CacheError::Scheme { scheme }),
+            Err(AddressError::Parameters) => Err(CacheError::Parameters { address: shown }),
+            Err(AddressError::Secret { host }) => Err(CacheError::Secret { host }),
         }
     }
 
@@ -273,31 +253,4 @@ fn persist(draft: NamedTempFile, path: &Path) -> Result<(), CacheError> {
 fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
     let path = path.to_owned();
     move |source| CacheError::Io { act, path, source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fetch::{Host, Network, Policy};
-
-    #[test]
-    fn what_is_no_directory_and_takes_no_put_is_refused_and_a_password_is_not_repeated() {
-        let host = Host::told(Default::default(), "/nonexistent".into(), |_| None);
-        let web = Web::new(&host, Network::Offline, Policy::of(&crate::config::Config::default()));
-        let at = |address: &str| Destination::at(Path::new(address), &web).map(|destination| destination.is_remote());
-        for directory in ["cache", "./cache", "/cache", "file:///cache", "a:b"] {
-            assert!(!at(directory).unwrap(), "{directory}");
-        }
-        for address in ["http://cache.test", "https://cache.test/a/b/"] {
-            assert!(at(address).unwrap(), "{address}");
-        }
-        for address in ["s3://bucket", "gs://bucket/x", "ssh://host", "://x"] {
-            let error = at(address).unwrap_err();
-            assert!(matches!(error, CacheError::Scheme { .. }), "{address}: {error}");
-        }
-        assert!(matches!(at("https://"), Err(CacheError::Address { .. })));
-        assert!(matches!(at("http://cache.test/?compression=xz"), Err(CacheError::Parameters { .. })));
-        let secret = at("https://me:s3cret@cache.test").unwrap_err();
-        assert!(matches!(secret, CacheError::Secret { .. }) && !secret.to_string().contains("s3cret"), "{secret}");
-    }
 }

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io::Read as _;
+use std::path::Path;
 
 use kiln_model::digest::Digest;
 use kiln_model::envelope::EnvelopeId;
@@ -18,7 +19,7 @@ use super::derived::Line;
 use super::error::{PublishError, of};
 use super::layout;
 use super::place::{NewFile, Place};
-use crate::fetch::{Refusal, Web};
+use crate::fetch::{Address, Refusal, Web, address};
 
 /// Files that are written together.
 const AT_ONCE: usize = 256;
@@ -71,19 +72,9 @@ pub fn pull<P: Place>(
     wish: &Wish,
     limits: Limits,
 ) -> Result<Pulled, PublishError> {
-    let refused = || PublishError::Address { address: address.into() };
-    let mut base = Url::parse(address).map_err(|_| refused())?;
-    let plain =
-        base.username().is_empty() && base.password().is_none() && base.query().is_none() && base.fragment().is_none();
-    if !matches!(base.scheme(), "http" | "https") || !plain {
-        // What is said may end in a log: without the password.
-        let shown = format!("{}://{}", base.scheme(), base.host_str().unwrap_or_default());
-        return Err(PublishError::Address { address: shown });
-    }
-    // Without a slash at its end, joining would replace the last part.
-    if !base.path().ends_with('/') {
-        base.set_path(&format!("{}/", base.path()));
-    }
+    let Ok(Address::Web(base)) = Address::of(Path::new(address)) else {
+        return Err(PublishError::Address { address: address::public(address) });
+    };
     let mut pulling = Pulling { web, base, place, limits, pulled: Cell::default(), ready: Vec::new() };
     match wish {
         Wish::Everything => pulling.everything()?,
