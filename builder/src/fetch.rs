@@ -38,7 +38,7 @@ pub use error::{FetchError, Refusal, Try, Unfetched};
 pub use fetcher::{Dated, Fetcher, Network, Policy};
 pub use host::Host;
 pub use mirror::{Mirror, Mirrors, Origin, Place};
-pub use upload::{Presence, Upload};
+pub use upload::{Condition, Found, Presence, Tag, Taken, Upload};
 pub use web::{Stream, Web};
 
 /// A logical archive: what a path in a lock is relative to. Which mirrors serve it is configuration.

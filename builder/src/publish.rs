@@ -1,8 +1,9 @@
 //! Evidence for everyone: a transparency log as plain files, envelopes by digest, proofs beside what they are about.
 //!
 //! [`LogWriter`] appends to a log in an order of writes that no crash breaks: readers see the old or the new tree, no name ever
-//! has other bytes, and no second root is signed for one size. Where the tree is, is a [`Place`]: a directory now. [`inspect`]
-//! reads a whole tree again and believes none of it; [`Witness`] cosigns logs of others; [`pull`] fetches a tree, with limits.
+//! has other bytes, and no second root is signed for one size. Where the tree is, is a [`Place`]: a [`Directory`], or a [`Server`]
+//! that takes PUT under conditions. [`inspect`] reads a whole tree again and believes none of it; [`Witness`] cosigns logs of others;
+//! [`pull`] fetches a tree, with limits.
 //! What all of it means is decided in `kiln_model::log`.
 
 mod derived;
@@ -13,6 +14,7 @@ mod journal;
 mod layout;
 mod place;
 mod pull;
+mod server;
 mod state;
 mod witness;
 mod writer;
@@ -25,5 +27,6 @@ pub use evidence::{Evidence, Keys, public_keys};
 pub use inspect::{Inspected, Seen, inspect, proof_of, walk};
 pub use place::{Directory, NewFile, Place};
 pub use pull::{Limits, Pulled, Wish, pull};
+pub use server::Server;
 pub use witness::Witness;
 pub use writer::{Appended, Batch, LogWriter, Signed};

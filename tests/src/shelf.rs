@@ -1,6 +1,7 @@
-//! A server on the loopback that keeps the files put to it, as those do that binary caches are put on.
+//! A server on the loopback that keeps the files put to it, as those do that binary caches and logs are put on.
 //!
-//! A file is there once it is whole. What was asked, and what was answered, is remembered in the order of the answers.
+//! A file is there once it is whole. A PUT under a condition (RFC 9110, 13.1) is decided and done at once; entity tags are made of the
+//! bytes. What was asked, and what was answered, is remembered in the order of the answers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,6 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use kiln_model::digest::Digest;
 use tempfile::TempDir;
 
 use crate::ground::{self, Ground};
@@ -30,14 +32,34 @@ pub struct Asked {
     pub file: String,
     /// The value of `Authorization`.
     pub authorization: Option<String>,
+    /// `if-match: "…"`, `if-none-match: *`.
+    pub condition: Option<String>,
     /// What was answered.
     pub status: u16,
     /// How many requests for the same came before.
     pub nth: usize,
 }
 
-/// What the server does instead of what was asked: a status to answer, 0 to hang up.
-type Fault = dyn Fn(&Asked) -> Option<u16> + Send + Sync;
+/// What the server does instead of what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Answers this status, and does nothing.
+    Status(u16),
+    /// Hangs up, and does nothing.
+    HangUp,
+    /// Does it, and hangs up.
+    AnswerLost,
+    /// Says nothing until the client goes away.
+    Stall,
+    /// Does it whatever the condition says.
+    Unconditional,
+    /// Gives no tag.
+    NoTag,
+    /// Gives a tag that says that the bytes are much the same.
+    WeakTag,
+}
+
+type Faults = dyn Fn(&Asked) -> Option<Fault> + Send + Sync;
 
 impl Shelf {
     /// A server that does what it is asked.
@@ -45,17 +67,25 @@ impl Shelf {
         Self::failing(|_| None)
     }
 
-    /// A server that answers what `fault` says of a request (whose status is 200), if that is something.
-    pub fn failing(fault: impl Fn(&Asked) -> Option<u16> + Send + Sync + 'static) -> Self {
+    /// A server that answers what `status` says of a request (whose status is 200), if that is something; 0 hangs up.
+    pub fn failing(status: impl Fn(&Asked) -> Option<u16> + Send + Sync + 'static) -> Self {
+        Self::faulty(move |asked| {
+            status(asked).map(|status| if status == 0 { Fault::HangUp } else { Fault::Status(status) })
+        })
+    }
+
+    /// A server that has the fault that `fault` says of a request (whose status is 200), if there is one.
+    pub fn faulty(fault: impl Fn(&Asked) -> Option<Fault> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback is there");
         let address = format!("http://{}", listener.local_addr().expect("it is bound"));
         let shelf = Self { dir: ground::directory(Ground::Disk), address, asked: Arc::default() };
         let (root, asked, fault) = (shelf.path().to_owned(), shelf.asked.clone(), Arc::new(fault));
+        let writing = Arc::new(Mutex::new(()));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (root, asked, fault) = (root.clone(), asked.clone(), fault.clone());
+                let (root, asked, fault, writing) = (root.clone(), asked.clone(), fault.clone(), writing.clone());
                 // A client that goes away is its own concern.
-                std::thread::spawn(move || converse(&stream, &root, &asked, &*fault).ok());
+                std::thread::spawn(move || converse(&stream, &root, &asked, &*fault, &writing).ok());
             }
         });
         shelf
@@ -83,7 +113,13 @@ impl Shelf {
     }
 }
 
-fn converse(stream: &TcpStream, root: &Path, asked: &Mutex<Vec<Asked>>, fault: &Fault) -> io::Result<()> {
+fn converse(
+    stream: &TcpStream,
+    root: &Path,
+    asked: &Mutex<Vec<Asked>>,
+    fault: &Faults,
+    writing: &Mutex<()>,
+) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = String::new();
@@ -110,49 +146,83 @@ fn converse(stream: &TcpStream, root: &Path, asked: &Mutex<Vec<Asked>>, fault: &
             let asked = asked.lock().expect("no thread of ours panics");
             asked.iter().filter(|before| before.method == method && before.file == file).count()
         };
-        let mut request = Asked { method, file, authorization, status: 200, nth };
+        let condition = ["if-match", "if-none-match"]
+            .into_iter()
+            .find_map(|name| headers.get(name).map(|value| format!("{name}: {value}")));
+        let mut request = Asked { method, file, authorization, condition, status: 200, nth };
         let told = fault(&request);
+        // These do what they were asked.
+        let undone = matches!(told, Some(Fault::Status(_) | Fault::HangUp | Fault::Stall));
         let length: u64 = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         let place = root.join(&request.file);
         let mut body = Vec::new();
         let waits = headers.contains_key("expect");
-        if waits && told.is_none() {
+        if waits && !undone {
             (&*stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        if told.is_none() || !waits {
+        if !undone || !waits {
             (&mut reader).take(length).read_to_end(&mut body)?;
         }
-        let mut answer = Vec::new();
+        let (mut answer, mut tag) = (Vec::new(), None);
         request.status = match (told, request.method.as_str()) {
-            (Some(status), _) => status,
-            (None, "PUT") if body.len() as u64 == length => {
-                keep(&place, &body)?;
-                201
+            (Some(Fault::Status(status)), _) => status,
+            (Some(Fault::HangUp), _) => 0,
+            (Some(Fault::Stall), _) => {
+                // Ends when the client does.
+                return reader.read_line(&mut line).map(drop);
             }
-            (None, "GET" | "HEAD") => match fs::read(&place) {
+            (_, "PUT") if body.len() as u64 == length => {
+                let _alone = writing.lock().expect("no thread of ours panics");
+                let holds = told == Some(Fault::Unconditional) || holds(&headers, &place);
+                if holds {
+                    keep(&place, &body)?;
+                    201
+                } else {
+                    412
+                }
+            }
+            (_, "GET" | "HEAD") => match fs::read(&place) {
                 Ok(bytes) => {
+                    tag = match told {
+                        Some(Fault::NoTag) => None,
+                        Some(Fault::WeakTag) => Some(format!("W/{}", tag_of(&bytes))),
+                        _ => Some(tag_of(&bytes)),
+                    };
                     answer = bytes;
                     200
                 }
                 Err(_) => 404,
             },
-            (None, _) => return Ok(()),
+            _ => return Ok(()),
         };
         let (head_only, status) = (request.method == "HEAD", request.status);
         asked.lock().expect("no thread of ours panics").push(request);
-        if status == 0 {
+        if status == 0 || told == Some(Fault::AnswerLost) {
             return Ok(());
         }
-        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n", answer.len());
-        (&*stream).write_all(head.as_bytes())?;
+        let tag = tag.map(|tag| format!("ETag: {tag}\r\n")).unwrap_or_default();
+        let mut whole = format!("HTTP/1.1 {status} X\r\n{tag}Content-Length: {}\r\n\r\n", answer.len()).into_bytes();
         if !head_only {
-            (&*stream).write_all(&answer)?;
+            whole.extend(answer);
         }
-        if told.is_some() {
+        // At once: a second piece would wait until the first is acknowledged, which clients put off for a while.
+        (&*stream).write_all(&whole)?;
+        if undone {
             // What was not read of a body is no request.
             return Ok(());
         }
     }
+}
+
+fn tag_of(bytes: &[u8]) -> String {
+    format!("\"{}\"", &Digest::of(bytes).to_string()[..32])
+}
+
+/// Whether the conditions of a request hold for what is at `place`.
+fn holds(headers: &BTreeMap<String, String>, place: &Path) -> bool {
+    let there = fs::read(place).ok().map(|bytes| tag_of(&bytes));
+    let absent = headers.get("if-none-match").is_none_or(|tag| tag == "*" && there.is_none());
+    absent && headers.get("if-match").is_none_or(|tag| there.as_ref() == Some(tag))
 }
 
 fn keep(place: &Path, bytes: &[u8]) -> io::Result<()> {

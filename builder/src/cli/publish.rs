@@ -14,9 +14,10 @@ use kiln_model::store_path::StorePath;
 
 use super::{Failure, Session, tlog};
 use crate::exit::{self, Kind};
-use crate::fetch::{self, Policy, Web};
+use crate::fetch::{self, Address, Policy, Web, address};
 use crate::nix::{CacheError, Destination, Publisher, paths_of};
-use crate::publish::{Appended, Directory, Evidence, LogWriter, public_keys};
+use crate::parallel;
+use crate::publish::{Appended, Directory, Evidence, Keys, LogWriter, Place, PublishError, Server, public_keys};
 
 /// Publish evidence in a transparency log (--log-key), or paths as a binary cache that Nix substitutes from (--nix-cache).
 #[derive(Debug, Args)]
@@ -27,8 +28,8 @@ pub(super) struct Publish {
     /// interrupted is finished and cosignatures are taken
     #[arg(required_unless_present = "log_key")]
     what: Vec<PathBuf>,
-    /// Directory of the cache or log, made if it is not there; a cache may also have an address (http, https), which must take
-    /// PUT; credentials are read from ~/.netrc
+    /// Directory of the cache or log, made if it is not there, or an address (http, https) that takes PUT, for a log also under
+    /// conditions (If-None-Match, If-Match); credentials are read from ~/.netrc
     #[arg(long, value_name = "DIR|URL")]
     to: PathBuf,
     /// As a binary cache of Nix
@@ -56,7 +57,8 @@ struct Logging {
     /// Name of the log: the address that it is served at, without the scheme
     #[arg(long, value_name = "NAME", requires = "log_key")]
     origin: Option<String>,
-    /// Public keys (PEM) that evidence is signed with, as files or directories of .pub and .pem files
+    /// Public keys (PEM) that evidence is signed with, as files or directories of .pub and .pem files; those in the directory of a
+    /// log are known
     #[arg(long, value_name = "FILE|DIR", requires = "log_key")]
     keys: Vec<PathBuf>,
     /// A witness's key, as a vkey or a file with one; its cosignatures are taken and readers are proposed to ask for them
@@ -65,7 +67,8 @@ struct Logging {
     /// Lines that `kiln tlog witness` printed for this log's checkpoint
     #[arg(long, value_name = "FILE", requires = "log_key")]
     cosignature: Vec<PathBuf>,
-    /// What the writer remembers, outside the log [default: logs/ in the store]
+    /// What the writer remembers, outside the log and on this host: whoever publishes with the same key needs it
+    /// [default: logs/ in the store]
     #[arg(long, value_name = "DIR", requires = "log_key")]
     state: Option<PathBuf>,
     /// Make proofs, bundles and indexes of the whole log again
@@ -136,10 +139,8 @@ impl Publish {
 
 impl Logging {
     fn run(&self, session: &Session, key: &Path, to: &Path, what: &[PathBuf]) -> Result<u8, Failure> {
-        if to.to_str().is_some_and(|to| to.contains("://")) {
-            let error = anyhow!("{}: a log is written to a directory; serve that, or copy it", to.display());
-            return Err(Failure { kind: Kind::BadInput, error });
-        }
+        let refused = |source| PublishError::Place { address: address::public(&to.display().to_string()), source };
+        let to = Address::of(to).map_err(refused)?;
         let origin = self.origin.as_deref().expect("clap requires it with --log-key");
         let signer = tlog::note_key(key, self.passphrase_file.as_deref(), origin, NoteKind::Log)?;
         let witnesses = self.witness.iter().map(|witness| tlog::vkey(witness)).collect::<Result<Vec<_>, _>>()?;
@@ -149,13 +150,36 @@ impl Logging {
             // One key under one name is one log, wherever it is.
             None => session.store_root()?.join("logs").join(Digest::of(signer.vkey().to_string()).to_string()),
         };
-        let place = Directory::writing(to)?;
-        // Keys that are there belong to what is there.
-        keys.extend(public_keys(&[to.join("keys")].into_iter().filter(|keys| keys.is_dir()).collect::<Vec<_>>())?);
-        let mut writer = LogWriter::open(&place, &state, signer, witnesses)?;
+        match to {
+            Address::Directory(directory) => {
+                let place = Directory::writing(&directory)?;
+                // Keys that are there belong to what is there.
+                let known = directory.join("keys");
+                keys.extend(public_keys(&[known].into_iter().filter(|keys| keys.is_dir()).collect::<Vec<_>>())?);
+                self.append(session, LogWriter::open(&place, &state, signer, witnesses)?, &place, &keys, what)
+            }
+            Address::Web(base) => {
+                let policy = Policy::of(session.config()?);
+                let at_once =
+                    NonZeroUsize::new(policy.parallel).unwrap_or(NonZeroUsize::MIN).max(parallel::processors());
+                let web = Web::new(&fetch::Host::current(), session.network(), policy);
+                let place = Server::writing(&web, base, at_once)?;
+                self.append(session, LogWriter::open(&place, &state, signer, witnesses)?, &place, &keys, what)
+            }
+        }
+    }
+
+    fn append<P: Place + Sync>(
+        &self,
+        session: &Session,
+        mut writer: LogWriter<'_, P>,
+        place: &P,
+        keys: &Keys,
+        what: &[PathBuf],
+    ) -> Result<u8, Failure> {
         let (mut evidence, mut done) = (Evidence::at(what), Appended::default());
         loop {
-            let batch = evidence.batch(&keys)?;
+            let batch = evidence.batch(keys)?;
             if batch.is_empty() {
                 break;
             }
@@ -174,7 +198,7 @@ impl Logging {
         if session.json() {
             session.print_json(&serde_json::json!({
                 "schema": "kiln/logged/v1",
-                "origin": origin,
+                "origin": writer.vkey().name(),
                 "vkey": writer.vkey().to_string(),
                 "size": size,
                 "added": done.added,
@@ -187,7 +211,7 @@ impl Logging {
                 "{} entries added, {} there already, {cosignatures} new cosignatures: {size} entries in {}",
                 done.added,
                 done.kept,
-                to.display()
+                place.shown()
             ));
         }
         Ok(exit::YES)

@@ -65,6 +65,8 @@ pub(super) struct Reply {
     pub(super) from: Option<u64>,
     /// How long the server asks to be left alone.
     pub(super) retry_after: Option<Duration>,
+    /// What names these bytes (RFC 9110, 8.8.3), as the server wrote it.
+    pub(super) tag: Option<String>,
     pub(super) body: Box<dyn Read>,
 }
 
@@ -77,21 +79,33 @@ impl Client {
         })
     }
 
+    /// Asks for the bytes of `url` as they are now, whatever a cache on the way remembers (RFC 9111, 5.2.1.4).
+    pub(super) fn get_now(&self, origin: Origin, url: &Url) -> Result<Reply, Refusal> {
+        self.followed(origin, url, || {
+            Request::builder().header(header::ACCEPT, "*/*").header(header::CACHE_CONTROL, "no-cache")
+        })
+    }
+
     /// Asks what a GET would give.
     pub(super) fn head(&self, origin: Origin, url: &Url) -> Result<Reply, Refusal> {
         self.followed(origin, url, || Request::builder().method(Method::HEAD))
     }
 
-    /// Sends `body` to `url` itself; the status of the answer. A redirect is refused: who asked meant this server.
+    /// Sends `body` to `url` itself, to be taken under a `condition`, if there is one; the status of the answer. A redirect is
+    /// refused: who asked meant this server.
     pub(super) fn put(
         &self,
         origin: Origin,
         url: &Url,
         kind: &str,
+        condition: Option<(header::HeaderName, &str)>,
         body: impl AsSendBody,
         size: u64,
     ) -> Result<u16, Refusal> {
         let mut request = Request::builder().method(Method::PUT).header(header::CONTENT_TYPE, kind);
+        if let Some((name, value)) = condition {
+            request = request.header(name, value);
+        }
         if size > MOST_UNASKED {
             request = request.header(header::EXPECT, "100-continue");
         }
@@ -120,6 +134,7 @@ impl Client {
                     length: number(headers, header::CONTENT_LENGTH),
                     from: range_start(headers),
                     retry_after: number(headers, header::RETRY_AFTER).map(Duration::from_secs),
+                    tag: headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned),
                     body: Box::new(reply.into_body().into_reader()),
                 });
             }

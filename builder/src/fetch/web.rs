@@ -1,4 +1,4 @@
-//! Addresses that are no mirror's: binary caches.
+//! Addresses that are no mirror's: binary caches, logs.
 //!
 //! One GET with the host's proxies, certificates and credentials, redirects followed as everywhere in `fetch`. What is
 //! waited for is bounded; what is read is not believed, and bounded by the caller, who knows how much there should be.
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::credentials::Credentials;
-use super::http::{Client, while_reading};
+use super::http::{Client, Reply, while_reading};
 use super::mirror::Origin;
 use super::route::Proxies;
 use super::transfer::LEAST;
@@ -73,16 +73,20 @@ impl Web {
     fn once(&self, client: &Client, url: &Url) -> Result<Option<Stream>, Refusal> {
         let reply = client.get(Origin::Kiln, url, 0, "*/*")?;
         match reply.status {
-            200 => Ok(Some(Stream {
-                body: reply.body,
-                announced: reply.length,
-                read: 0,
-                window: (Instant::now(), 0),
-                stall: self.policy.stall,
-            })),
+            200 => Ok(Some(self.stream(reply))),
             // Stores of objects answer 403 for what they lack to those who may not list them.
             403 | 404 | 410 => Ok(None),
             other => Err(Refusal::Status(other)),
+        }
+    }
+
+    pub(super) fn stream(&self, reply: Reply) -> Stream {
+        Stream {
+            body: reply.body,
+            announced: reply.length,
+            read: 0,
+            window: (Instant::now(), 0),
+            stall: self.policy.stall,
         }
     }
 }

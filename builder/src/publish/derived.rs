@@ -122,12 +122,10 @@ pub(super) fn write<P: Place + Sync>(
     }
     let log = log.long_id();
     let artifacts: Vec<(Digest, Vec<(usize, Line)>)> = artifacts.into_iter().collect();
-    let files = parallel::map(&artifacts, |(artifact, new)| of_artifact(place, log, *artifact, new, &items, &proofs));
-    let mut all = Vec::new();
-    for files in files {
-        all.extend(files?);
-    }
-    place.write_over(&all)
+    let files = parallel::try_map(place.at_once(), &artifacts, |(artifact, new)| {
+        of_artifact(place, log, *artifact, new, &items, &proofs)
+    })?;
+    place.write_over(&files.into_iter().flatten().collect::<Vec<_>>())
 }
 
 fn of_artifact<P: Place>(

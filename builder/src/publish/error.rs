@@ -9,7 +9,7 @@ use kiln_model::log::{LogError, Weight};
 use kiln_model::statement::StatementError;
 
 use crate::exit::Kind;
-use crate::fetch::Refusal;
+use crate::fetch::{AddressError, Refusal};
 
 /// Why evidence is not published, pulled or believed to be whole.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,18 @@ pub enum PublishError {
     Conflict {
         /// Which.
         file: String,
+    },
+    /// Somebody else goes on from where this writer would.
+    #[error("{file} in {tree} says that another batch comes after {size} entries: a log has one writer, with one state (here {}); if that other state is lost, publish again what it published, or begin a log with another origin", state.display())]
+    Claimed {
+        /// Where the tree is.
+        tree: String,
+        /// What says so.
+        file: String,
+        /// After how many entries.
+        size: u64,
+        /// This writer's state.
+        state: PathBuf,
     },
     /// A file that a whole tree has.
     #[error("{file} is missing")]
@@ -146,6 +158,63 @@ pub enum PublishError {
         /// Why not.
         source: Refusal,
     },
+    /// A server that gives nothing to this user, or does not say that it has nothing.
+    #[error(
+        "{from} answered {status} when asked for {file}: it wants other credentials than $NETRC or ~/.netrc has for it; where objects are \
+         stored, they must allow to list, or what is absent cannot be told from what is forbidden"
+    )]
+    Unreadable {
+        /// From where.
+        from: String,
+        /// What.
+        file: String,
+        /// What it answered.
+        status: u16,
+    },
+    /// A server that takes no files, or none from this user.
+    #[error(
+        "{to} answered {status} when {file} was put there: it takes no uploads, or other credentials than $NETRC or ~/.netrc \
+         has for it"
+    )]
+    Unwelcome {
+        /// To where.
+        to: String,
+        /// What.
+        file: String,
+        /// What it answered.
+        status: u16,
+    },
+    /// A file that could not be sent.
+    #[error("putting {file} to {to}; publish again to go on from there")]
+    NotTaken {
+        /// To where.
+        to: String,
+        /// What.
+        file: String,
+        /// Why not.
+        source: Refusal,
+    },
+    /// A server on which two writers could fork a log.
+    #[error(
+        "{to} {what}, tried on {file}: two writers could fork a log there; publish to a server that holds to If-None-Match and If-Match \
+         (RFC 9110, 13.1), or to a directory, and copy that"
+    )]
+    Unconditional {
+        /// Which.
+        to: String,
+        /// On what it was tried.
+        file: String,
+        /// What it does.
+        what: &'static str,
+    },
+    /// No place for a log.
+    #[error("{address} is no place for a log")]
+    Place {
+        /// Which, without credentials.
+        address: String,
+        /// Why not.
+        source: AddressError,
+    },
     /// Nothing is known there of an artifact.
     #[error("{from} has no evidence for {artifact}")]
     NothingFor {
@@ -173,20 +242,24 @@ impl PublishError {
             | Self::NoKey { .. }
             | Self::Statement { .. }
             | Self::Key { .. }
-            | Self::Address { .. } => Kind::BadInput,
+            | Self::Address { .. }
+            | Self::Unconditional { .. }
+            | Self::Place { .. } => Kind::BadInput,
             Self::Changed { .. }
             | Self::Unknown { .. }
             | Self::State { .. }
             | Self::Disagree { .. }
             | Self::Envelope { .. } => Kind::Tampered,
-            Self::Conflict { .. } => Kind::Host,
+            Self::Conflict { .. } | Self::Claimed { .. } => Kind::Host,
             Self::Missing { .. } | Self::NothingFor { .. } => Kind::Inconclusive,
             Self::Log { source, .. } => match source.weight() {
                 Weight::Malformed => Kind::BadInput,
                 Weight::Contradicted => Kind::Tampered,
                 Weight::Insufficient => Kind::Inconclusive,
             },
-            Self::Unreachable { .. } => Kind::Host,
+            Self::Unreachable { .. } | Self::Unreadable { .. } | Self::Unwelcome { .. } | Self::NotTaken { .. } => {
+                Kind::Host
+            }
         }
     }
 }

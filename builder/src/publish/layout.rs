@@ -1,7 +1,8 @@
 //! What the files of a tree of evidence are called.
 //!
 //! `checkpoint`, `log.vkey` and `tile/…` are C2SP's. Envelopes are named by their ids, immutable; `att/index/…` has the ids of a log's
-//! entries in the form of tiles, so that whoever walks the log finds the envelopes. Below `by-subject` is what can be made again.
+//! entries in the form of tiles, so that whoever walks the log finds the envelopes. Below `by-subject` is what can be made again. Writers
+//! of a place without a lock agree below `claim` on who goes on from which size.
 
 use kiln_model::digest::Digest;
 use kiln_model::envelope::EnvelopeId;
@@ -28,6 +29,11 @@ pub(super) fn envelope(id: EnvelopeId) -> String {
 pub(super) fn ids(bundle: Tile) -> String {
     debug_assert_eq!(bundle.level, Level::Entries);
     bundle.to_string().replacen("tile/entries/", "att/index/", 1)
+}
+
+/// Says which batch comes after this many entries.
+pub(super) fn claim(size: u64) -> String {
+    format!("claim/{size}")
 }
 
 /// A public key.

@@ -1,6 +1,6 @@
 //! Where a tree of evidence is: files by name, some of which never change.
 //!
-//! A directory now; object storage has the same three promises (put if absent, put, put if unchanged). A file of a directory is written
+//! A directory here, a server in [`super::server`]: both put if absent, put, and put if unchanged. A file of a directory is written
 //! under a private name, synced, renamed, and its directory is synced. Many at once are synced by two syncfs(2), one before
 //! the renames and one after ("all pending changes to file system metadata and cached file data", and since Linux 5.8 errors
 //! of writing back are reported), instead of one journal commit each.
@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +37,13 @@ pub trait Place {
     /// What errors call it.
     fn shown(&self) -> String;
 
-    /// A file of at most `limit` bytes; none if there is none. May be asked again.
+    /// How many questions at once it answers sooner than one after another.
+    fn at_once(&self) -> NonZero<usize>;
+
+    /// Whether somebody else may write here meanwhile.
+    fn is_shared(&self) -> bool;
+
+    /// A file of at most `limit` bytes, as it is now; none if there is none. May be asked again.
     fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, PublishError>;
 
     /// Writes files whose names never have other bytes: those that are there are left if they are the same, and refused if
@@ -47,8 +54,8 @@ pub trait Place {
     /// no particular order; may be asked again after any failure.
     fn write_over(&self, files: &[NewFile]) -> Result<(), PublishError>;
 
-    /// Replaces a file that still has the bytes `old`, or, without, is not there yet: [`PublishError::Conflict`] if it has
-    /// others. At once and durable on return. May be asked again, with what is there then.
+    /// Replaces a file that still has the bytes `old`, or, without, is not there yet, or that is replaced already:
+    /// [`PublishError::Conflict`] if it has others. At once and durable on return. May be asked again.
     fn replace(&self, file: &NewFile, old: Option<&[u8]>) -> Result<(), PublishError>;
 }
 
@@ -162,6 +169,15 @@ impl Place for Directory {
         self.root.display().to_string()
     }
 
+    fn at_once(&self) -> NonZero<usize> {
+        parallel::processors()
+    }
+
+    /// Writers wait for its lock.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, PublishError> {
         read(&self.root.join(name), limit)
     }
@@ -191,6 +207,7 @@ impl Place for Directory {
     fn replace(&self, file: &NewFile, old: Option<&[u8]>) -> Result<(), PublishError> {
         let limit = old.map_or(0, <[u8]>::len).max(file.bytes.len());
         match self.read(&file.name, limit) {
+            Ok(Some(found)) if found == file.bytes => Ok(()),
             Ok(found) if found.as_deref() == old => self.write(&[file]),
             Ok(_) | Err(PublishError::TooLarge { .. }) => Err(PublishError::Conflict { file: file.name.clone() }),
             Err(error) => Err(error),

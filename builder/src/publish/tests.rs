@@ -124,6 +124,14 @@ impl Place for Shared<'_> {
         "the tree".into()
     }
 
+    fn at_once(&self) -> std::num::NonZero<usize> {
+        std::num::NonZero::<usize>::MIN
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, PublishError> {
         self.0.lock().unwrap().directory.read(name, limit)
     }

@@ -1,7 +1,8 @@
 //! The one who appends to a log, in the order of writes that no crash breaks.
 //!
 //! 1. Lock; the tree is at what was signed last, or one batch before.
-//! 2. The batch into the journal.
+//! 2. The batch into the journal. Where no lock keeps others away, who goes on from here is said under a name that never changes:
+//!    of two writers who have the same key and the same state, one stops before it has written or signed anything.
 //! 3. Envelopes, entries, hashes, under names that never change.
 //! 4. The root, from what is read back; it extends what was signed last.
 //! 5. Signed, and the signature kept.
@@ -46,6 +47,9 @@ pub struct LogWriter<'p, P> {
     signer: NoteSigner,
     witnesses: Vec<Vkey>,
     signed: Option<(Checkpoint, SignedNote)>,
+    /// The checkpoint of the tree as this writer last saw or wrote it. Only that is replaced: what another put there since was not
+    /// held against the state.
+    published: Option<Vec<u8>>,
     /// The ids of all entries, once they were asked for.
     known: Option<BTreeSet<EnvelopeId>>,
 }
@@ -125,7 +129,7 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
         }
         let state = State::open(state)?;
         let signed = state.signed(signer.vkey())?;
-        let mut writer = Self { place, state, signer, witnesses, signed, known: None };
+        let mut writer = Self { place, state, signer, witnesses, signed, published: None, known: None };
         let journal = writer.state.journal()?;
         writer.check(journal.as_ref())?;
         match journal {
@@ -154,12 +158,8 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
         self.signed.as_ref().map_or((0, tree::empty_root()), |(checkpoint, _)| (checkpoint.size, checkpoint.root))
     }
 
-    fn published(&self) -> Result<Option<Vec<u8>>, PublishError> {
-        self.place.read(layout::CHECKPOINT, MOST_NOTE_BYTES)
-    }
-
     /// The tree is at what was signed last, or at what that was made from by the batch in the journal.
-    fn check(&self, journal: Option<&Journal>) -> Result<(), PublishError> {
+    fn check(&mut self, journal: Option<&Journal>) -> Result<(), PublishError> {
         let base = self.base();
         if let Some(journal) = journal
             && journal.base != base
@@ -171,8 +171,8 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
                 what: format!("it begins at {} entries, {} were signed", journal.base.0, base.0),
             });
         }
-        let published = self.published()?;
-        let found = match &published {
+        self.published = self.place.read(layout::CHECKPOINT, MOST_NOTE_BYTES)?;
+        let found = match &self.published {
             None => None,
             Some(bytes) => {
                 let note = SignedNote::parse(bytes).and_then(|note| witness::signed_by(self.vkey(), &note));
@@ -204,11 +204,12 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
     /// Appends what of a batch is not logged yet. On return readers see it.
     pub fn append(&mut self, batch: Batch) -> Result<Appended, PublishError> {
         let ids = parallel::map(&batch.envelopes, |signed| signed.envelope.id());
+        self.know(&ids)?;
         let mut appended = Appended::default();
         let mut new = BTreeSet::new();
         let mut journal = Journal { base: self.base(), batch: Vec::new() };
         for (signed, id) in batch.envelopes.into_iter().zip(ids) {
-            if new.contains(&id) || self.is_logged(id)? {
+            if new.contains(&id) || self.known.as_ref().is_some_and(|known| known.contains(&id)) {
                 appended.kept += 1;
             } else {
                 // What does not fit into a log is refused before anything is written.
@@ -228,33 +229,64 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
         Ok(appended)
     }
 
-    /// A file alone shows nothing: anybody who can write may have put it there.
-    fn is_logged(&mut self, id: EnvelopeId) -> Result<bool, PublishError> {
-        if let Some(known) = &self.known {
-            return Ok(known.contains(&id));
+    /// Learns what is logged, if any of `ids` may be. A file alone shows nothing: anybody who can write may have put it there.
+    fn know(&mut self, ids: &[EnvelopeId]) -> Result<(), PublishError> {
+        if self.known.is_some() || self.size() == 0 {
+            return Ok(());
         }
-        let there = self.place.read(&layout::envelope(id), layout::MOST_ENVELOPE_BYTES)?.is_some();
-        if !there {
-            return Ok(false);
+        let place = self.place;
+        let absent = parallel::try_map(place.at_once(), ids, |id| {
+            match place.read(&layout::envelope(*id), layout::MOST_ENVELOPE_BYTES) {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err(None),
+                Err(error) => Err(Some(error)),
+            }
+        });
+        match absent {
+            Ok(_) => return Ok(()),
+            Err(Some(error)) => return Err(error),
+            Err(None) => {}
         }
-        let mut known = BTreeSet::new();
-        for bundle in Level::Entries.tiles(self.size()) {
-            known.extend(ids(self.place, bundle)?);
-        }
-        Ok(self.known.insert(known).contains(&id))
+        let bundles: Vec<Tile> = Level::Entries.tiles(self.size()).collect();
+        let known = parallel::try_map(place.at_once(), &bundles, |bundle| self::ids(place, *bundle))?;
+        self.known = Some(known.into_iter().flatten().collect());
+        Ok(())
     }
 
-    /// Steps 3 to 7.
+    /// Steps 3 to 7, and the claim before them.
     fn carry_out(&mut self, journal: &Journal) -> Result<(), PublishError> {
         let entries = parallel::map(&journal.batch, |(envelope, key)| {
             let id = envelope.id();
             Entry::of(envelope, key).map(|entry| (id, entry)).map_err(of(layout::envelope(id)))
         });
         let entries = entries.into_iter().collect::<Result<Vec<_>, _>>()?;
+        if self.place.is_shared() {
+            self.claim(journal, &entries)?;
+        }
         self.write(journal, &entries)?;
         self.publish(journal, &entries)?;
         self.derive_batch(journal, &entries)?;
         self.state.end()
+    }
+
+    /// The end of step 2.
+    fn claim(&self, journal: &Journal, entries: &[(EnvelopeId, Entry)]) -> Result<(), PublishError> {
+        let bytes: Vec<u8> = entries
+            .iter()
+            .flat_map(|(id, entry)| [*id.digest().as_bytes(), *tree::leaf_hash(entry.as_bytes()).as_bytes()])
+            .flatten()
+            .collect();
+        let (name, text) = (layout::claim(journal.base.0), format!("{} {}\n", journal.size(), Digest::of(bytes)));
+        let claimed = self.place.write_new(&[NewFile { name: name.clone(), bytes: text.into_bytes() }]);
+        claimed.map_err(|error| match error {
+            PublishError::Changed { .. } => PublishError::Claimed {
+                tree: self.place.shown(),
+                file: name,
+                size: journal.base.0,
+                state: self.state.path().into(),
+            },
+            error => error,
+        })
     }
 
     /// Step 3.
@@ -304,7 +336,6 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
     /// Steps 4 to 6.
     fn publish(&mut self, journal: &Journal, entries: &[(EnvelopeId, Entry)]) -> Result<(), PublishError> {
         let checkpoint = self.read_back(journal, entries)?;
-        let published = self.published()?;
         if self.signed.as_ref().is_none_or(|(signed, _)| signed.size < checkpoint.size) {
             let note = checkpoint.sign(&self.signer).map_err(of(layout::CHECKPOINT))?;
             self.state.sign(&note)?;
@@ -315,16 +346,17 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
         }
         let policy = NewFile { name: layout::POLICY.into(), bytes: self.policy().into_bytes() };
         self.place.write_over(&[policy])?;
-        self.replace_checkpoint(published)
+        self.replace_checkpoint()
     }
 
-    fn replace_checkpoint(&self, published: Option<Vec<u8>>) -> Result<(), PublishError> {
+    fn replace_checkpoint(&mut self) -> Result<(), PublishError> {
         let note = self.checkpoint().expect("something was signed").print();
         let file = NewFile { name: layout::CHECKPOINT.into(), bytes: note.into_bytes() };
-        match published.as_deref() == Some(&file.bytes[..]) {
-            true => Ok(()),
-            false => self.place.replace(&file, published.as_deref()),
+        if self.published.as_ref() != Some(&file.bytes) {
+            self.place.replace(&file, self.published.as_deref())?;
+            self.published = Some(file.bytes);
         }
+        Ok(())
     }
 
     /// Step 4: the files as they are now lead to a root that extends what the batch began from.
@@ -392,8 +424,11 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
 
     /// Publishes what was signed, if readers see fewer signatures, and proofs with all that they were waiting for.
     fn settle(&mut self) -> Result<(), PublishError> {
+        if self.signed.is_none() {
+            return Ok(());
+        }
+        self.replace_checkpoint()?;
         let Some((checkpoint, note)) = &self.signed else { return Ok(()) };
-        self.replace_checkpoint(self.published()?)?;
         let proved = self.state.proved()?;
         if proved < checkpoint.size && note.signatures().len() > 1 {
             self.derive_from(proved)?;
@@ -498,11 +533,10 @@ pub(super) fn items<P: Place + Sync>(
             }
         }
     }
-    let items = parallel::map(&found, |(index, id, entry)| {
+    parallel::try_map(place.at_once(), &found, |(index, id, entry)| {
         let file = layout::envelope(*id);
         let bytes = place.read(&file, layout::MOST_ENVELOPE_BYTES)?;
         let bytes = bytes.ok_or_else(|| PublishError::Missing { file: format!("{}/{file}", place.shown()) })?;
         Item::checked(*index, *id, entry.clone(), &bytes)
-    });
-    items.into_iter().collect()
+    })
 }

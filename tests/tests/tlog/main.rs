@@ -16,6 +16,8 @@ use kiln_tests::web::{Answer, Files, Server};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+mod server;
+
 const ORIGIN: &str = "log.example.org/rebuild";
 const WITNESS: &str = "w1.example.org";
 
@@ -268,8 +270,8 @@ fn evidence_that_no_key_signed_or_that_is_none_is_refused_and_nothing_is_logged(
     publisher.kiln.run(["publish", "--to", &tree, "--log-key", &key, &file]).exits(2).says(&["--origin"]);
     publisher.kiln.run(["publish", "--to", &tree, "--nix-cache", "--log-key", &key, "--origin", "x", &file]).exits(2);
     publisher.kiln.run(["publish", "--to", &tree, "--nix-cache"]).exits(2);
-    let url = publisher.kiln.run(["publish", "--to", "https://x.test/", "--log-key", &key, "--origin", "x", &file]);
-    url.exits(2).says(&["directory"]);
+    let url = publisher.kiln.run(["publish", "--to", "ftp://x.test/", "--log-key", &key, "--origin", "x", &file]);
+    url.exits(2).says(&["ftp://x.test", "directory"]);
     publisher.kiln.run(["publish", "--to", &tree, "--log-key", &key, "--origin", "a b", &file]).exits(2);
 }
 
