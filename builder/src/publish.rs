@@ -23,7 +23,7 @@ mod writer;
 mod tests;
 
 pub use error::PublishError;
-pub use evidence::{Evidence, Keys, public_keys};
+pub use evidence::{Evidence, Keys, public_keys, trust_bundles};
 pub use inspect::{Inspected, Seen, inspect, proof_of, walk};
 pub use place::{Directory, NewFile, Place};
 pub use pull::{Limits, Pulled, Wish, pull};

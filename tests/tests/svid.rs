@@ -5,15 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kiln::publish::{Appended, Directory, Evidence, LogWriter, PublishError, Witness, public_keys, trust_bundles};
 use kiln_model::canonical;
 use kiln_model::digest::Digest;
 use kiln_model::envelope::Envelope;
 use kiln_model::format::bundle::Bundle;
 use kiln_model::key::{SecretKey, Svid, TrustBundle};
+use kiln_model::log::{NoteKind, NoteSigner};
 use kiln_model::outcome::Moment;
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::recipe::Made;
 use kiln_tests::run::{Kiln, Ran};
+use kiln_tests::shelf::{Fault, Shelf};
+use kiln_tests::web::Server;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -369,4 +373,194 @@ fn attest_signs_as_the_svid_says_and_with_no_other_key_or_name() {
     kiln.run(["attest", &recipe, "--output", &at("att")]).exits(2);
     fs::set_permissions(office.at("rb2.key"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     attest("rb2.chain", "rb2.key", &[]).exits(2).says(&["chmod 600"]);
+}
+
+/// After all of the office's certificates are over.
+const AFTERWARDS: &str = "2040-01-01T00:00:00Z";
+const YEAR_2040: u64 = 2_208_988_800;
+
+impl World {
+    fn log_key() -> NoteSigner {
+        NoteSigner::new("log.example.org/svid", NoteKind::Log, SecretKey::ed25519(&[1; 32])).unwrap()
+    }
+
+    fn witness_key() -> NoteSigner {
+        NoteSigner::new("w1.example.org", NoteKind::Witness, SecretKey::ed25519(&[2; 32])).unwrap()
+    }
+
+    /// Publishes to `to`, with what a writer of that log remembers in `state`.
+    fn publish(&self, kiln: &Kiln, to: &str, state: &str, more: &[&str]) -> Ran {
+        let witness = Self::witness_key().vkey().to_string();
+        self.publish_unseen(kiln, to, state, &[&["--witness", &witness], more].concat())
+    }
+
+    /// The same, without a word of the witness.
+    fn publish_unseen(&self, kiln: &Kiln, to: &str, state: &str, more: &[&str]) -> Ran {
+        let (key, state) = (self.shown("log.key"), self.shown(state));
+        ground::write_secret(&key, SecretKey::ed25519(&[1; 32]).to_pem(None).as_bytes());
+        let words = ["publish", "--to", to, "--log-key", &key, "--origin", "log.example.org/svid", "--state", &state];
+        kiln.run(words.iter().chain(more))
+    }
+
+    fn shown(&self, name: &str) -> String {
+        self.office.at(name).display().to_string()
+    }
+
+    /// What the witness says of the log in `tree` at `time`, in a file.
+    fn cosigned(&self, tree: &str, time: u64) -> String {
+        let seen = self.office.at(&format!("{tree}-seen"));
+        let witness = Witness::open(&seen, Self::witness_key()).unwrap();
+        let signature = witness.cosign(Self::log_key().vkey(), &self.office.at(tree), time).unwrap();
+        let file = self.shown(&format!("{tree}-cosignature"));
+        fs::write(&file, format!("{signature}\n")).unwrap();
+        file
+    }
+
+    /// A policy that asks for the log, and whether it lets the artifact in by the evidence in `place`, at `now`.
+    fn judged(&self, place: &str, now: &str) -> Ran {
+        let policy = fs::read_to_string(self.office.at("policy.toml")).unwrap();
+        let logged = policy.replace("require_inclusion = false", "tlog_policy = \"log.policy\"");
+        fs::write(self.office.at("logged.toml"), logged).unwrap();
+        let (log, witness) = (Self::log_key(), Self::witness_key());
+        let believed = format!("log {}\nwitness w {}\nquorum w\n", log.vkey(), witness.vkey());
+        fs::write(self.office.at("log.policy"), believed).unwrap();
+        let [artifact, policy, evidence] = ["hello.bin", "logged.toml", place].map(|name| self.shown(name));
+        self.kiln.run(["verify", &artifact, "--explain", "--policy", &policy, "--evidence", &evidence, "--now", now])
+    }
+}
+
+#[test]
+fn statements_are_published_with_their_certificates_which_count_by_the_time_of_witnesses() {
+    let test = "statements_are_published_with_their_certificates_which_count_by_the_time_of_witnesses";
+    if !has_openssl(test) {
+        return;
+    }
+    let world = World::new();
+    let (tree, evidence, root) = (world.shown("tree"), world.shown("evidence"), world.shown("root.pem"));
+    // Only whom an authority vouches for.
+    world.publish(&world.kiln, &tree, "state", &[&evidence]).exits(2).says(&["--svid-bundle", ONE]);
+    world.office.root("other", "spiffe://example.org");
+    let other = world.shown("other.pem");
+    let refused = world.publish(&world.kiln, &tree, "state", &["--svid-bundle", &other, &evidence]);
+    refused.exits(2).says(&["no trust bundle vouches", "no chain leads to an authority"]);
+    world.publish(&world.kiln, &tree, "state", &["--svid-bundle", &evidence, &evidence]).exits(7);
+    assert!(!world.office.at("tree/checkpoint").exists());
+    let published = world.publish(&world.kiln, &tree, "state", &["--json", "--svid-bundle", &root, &evidence]);
+    assert_eq!(published.succeeded().json()["added"], 2);
+
+    // Nobody has said when, yet: it counts neither now, where a witness is asked for, nor later, where none is.
+    let today = now();
+    assert_eq!(world.judged("tree", &today).code(), Some(4));
+    let ran = world.verify(&["--now", AFTERWARDS]);
+    assert_eq!(ran.code(), Some(4), "{}", ran.stdout);
+
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let cosignature = world.cosigned("tree", now);
+    world.publish(&world.kiln, &tree, "state", &["--cosignature", &cosignature]).succeeded();
+    for when in [&today[..], AFTERWARDS] {
+        let ran = world.judged("tree", when);
+        assert_eq!(ran.code(), Some(0), "{when}: {}{}", ran.stdout, ran.stderr);
+    }
+    // Readers find the certificates in the bundle beside the artifact, too.
+    let digest = Digest::of("hello").to_string();
+    let bundle = world.office.at(&format!("tree/by-subject/sha256/{digest}/hello.bin.sigstore.json"));
+    let bundle = Bundle::parse(&fs::read(bundle).unwrap()).unwrap();
+    assert!(bundle.svid.is_some_and(|svid| [ONE, TWO].contains(&svid.id().as_str())));
+
+    // Over the network, all of it or what is about the artifact.
+    let server = Server::of(&world.office.at("tree"));
+    let online = Kiln::fresh(Ground::Tmpfs).online();
+    for (place, more) in [("all", &[][..]), ("about", &["--about", &digest])] {
+        let output = world.shown(place);
+        online.run(["evidence", "pull", server.address(), "--output", &output].iter().chain(more)).succeeded();
+        let ran = world.judged(place, AFTERWARDS);
+        assert_eq!(ran.code(), Some(0), "{place}: {}{}", ran.stdout, ran.stderr);
+    }
+
+    // What comes later, and is seen later, takes nothing from those that were seen in time.
+    world.office.workload("late", "root", ONE, &[]);
+    fs::create_dir(world.office.at("more")).unwrap();
+    fs::write(world.office.at("more/late.sigstore.json"), world.office.bundle("late", ONE).print()).unwrap();
+    let more = world.shown("more");
+    world.publish(&world.kiln, &tree, "state", &["--svid-bundle", &root, &more]).succeeded();
+    let cosignature = world.cosigned("tree", YEAR_2040 + 1);
+    world.publish(&world.kiln, &tree, "state", &["--cosignature", &cosignature, "--rebuild"]).succeeded();
+    world.publish_unseen(&world.kiln, &tree, "state", &["--rebuild"]).succeeded();
+    let ran = world.judged("tree", "2041-01-01T00:00:00Z");
+    assert_eq!(ran.code(), Some(0), "{}", ran.stdout);
+    assert!(ran.stdout.contains("no authority of the trust bundle is valid then"), "{}", ran.stdout);
+    let vkey = World::log_key().vkey().to_string();
+    world.kiln.run(["tlog", "verify", &tree, "--log", &vkey]).succeeded();
+
+    // A log that no witness saw in time.
+    let slow = world.shown("slow");
+    world.publish(&world.kiln, &slow, "slow-state", &["--svid-bundle", &root, &evidence]).succeeded();
+    let cosignature = world.cosigned("slow", YEAR_2040);
+    world.publish(&world.kiln, &slow, "slow-state", &["--cosignature", &cosignature]).succeeded();
+    let ran = world.judged("slow", "2041-01-01T00:00:00Z");
+    assert_eq!(ran.code(), Some(4), "{}", ran.stdout);
+    assert!(ran.stdout.contains("valid at 2040-01-01"), "{}", ran.stdout);
+}
+
+fn now() -> String {
+    Moment::from_unix(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).to_string()
+}
+
+#[test]
+fn a_certificate_that_is_over_brings_nothing_new_into_a_log_and_what_is_there_may_be_published_again() {
+    let test = "a_certificate_that_is_over_brings_nothing_new_into_a_log_and_what_is_there_may_be_published_again";
+    if !has_openssl(test) {
+        return;
+    }
+    let world = World::new();
+    let (place, state) = (Directory::writing(&world.office.at("tree")).unwrap(), world.office.at("state"));
+    let authorities = trust_bundles(&[world.office.at("root.pem")]).unwrap();
+    let append = |at: Moment| {
+        let keys = public_keys(&[]).unwrap().trusting(authorities.clone(), at);
+        let batch = Evidence::at(&[world.office.at("evidence")]).batch(&keys).unwrap();
+        LogWriter::open(&place, &state, World::log_key(), vec![]).unwrap().append(batch)
+    };
+    let (now, then) = (std::time::UNIX_EPOCH.elapsed().unwrap().as_secs(), Moment::from_unix(YEAR_2040));
+    let refused = append(then).unwrap_err();
+    assert!(matches!(refused, PublishError::Certificate { .. }), "{refused}");
+    assert!(refused.to_string().contains("1.sigstore.json"), "{refused}");
+    assert!(!world.office.at("tree/checkpoint").exists());
+    assert_eq!(append(Moment::from_unix(now)).unwrap(), Appended { added: 2, kept: 0 });
+    assert_eq!(append(then).unwrap(), Appended { added: 0, kept: 2 });
+}
+
+#[test]
+fn certificates_survive_a_writer_who_was_broken_off() {
+    if !has_openssl("certificates_survive_a_writer_who_was_broken_off") {
+        return;
+    }
+    let world = World::new();
+    let (evidence, root) = (world.shown("evidence"), world.shown("root.pem"));
+    let shelf = Shelf::faulty(|asked| {
+        let first = asked.method == "PUT" && asked.nth == 0 && asked.file.starts_with("log/att/svid/");
+        first.then_some(Fault::HangUp)
+    });
+    let kiln = Kiln::fresh(Ground::Tmpfs).online();
+    kiln.configure("[fetch]\nclients = []\nattempts = 1\n");
+    let to = format!("{}/log", shelf.address());
+    world.publish(&kiln, &to, "state", &["--svid-bundle", &root, &evidence]).exits(7).says(&["att/svid"]);
+    // Whoever goes on has neither the evidence nor the authorities; one more is broken off.
+    assert!((0..3).any(|_| world.publish(&kiln, &to, "state", &[]).code() == Some(0)));
+    world.publish(&kiln, &world.shown("tree"), "other", &["--svid-bundle", &root, &evidence]).succeeded();
+    let mut compared = 0;
+    for below in ["att/svid", "by-subject", "keys"] {
+        let ours = world.office.at("tree").join(below);
+        let mut open = vec![ours.clone()];
+        while let Some(path) = open.pop() {
+            match path.is_dir() {
+                true => open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path())),
+                false => {
+                    let put = shelf.path().join("log").join(below).join(path.strip_prefix(&ours).unwrap());
+                    assert!(fs::read(&put).unwrap() == fs::read(&path).unwrap(), "{}", put.display());
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert!(compared > 8, "{compared}");
 }

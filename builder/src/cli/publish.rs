@@ -10,6 +10,7 @@ use kiln_model::digest::Digest;
 use kiln_model::format::narinfo::Compression;
 use kiln_model::format::signature::SecretKey;
 use kiln_model::log::{NoteKind, SignedNote};
+use kiln_model::outcome::Moment;
 use kiln_model::store_path::StorePath;
 
 use super::{Failure, Session, tlog};
@@ -17,7 +18,9 @@ use crate::exit::{self, Kind};
 use crate::fetch::{self, Address, Policy, Web, address};
 use crate::nix::{CacheError, Destination, Publisher, paths_of};
 use crate::parallel;
-use crate::publish::{Appended, Directory, Evidence, Keys, LogWriter, Place, PublishError, Server, public_keys};
+use crate::publish::{
+    Appended, Directory, Evidence, Keys, LogWriter, Place, PublishError, Server, public_keys, trust_bundles,
+};
 
 /// Publish evidence in a transparency log (--log-key), or paths as a binary cache that Nix substitutes from (--nix-cache).
 #[derive(Debug, Args)]
@@ -33,7 +36,7 @@ pub(super) struct Publish {
     #[arg(long, value_name = "DIR|URL")]
     to: PathBuf,
     /// As a binary cache of Nix
-    #[arg(long, conflicts_with_all = ["log_key", "origin", "keys", "witness", "cosignature", "state", "rebuild", "passphrase_file"])]
+    #[arg(long, conflicts_with_all = ["log_key", "origin", "keys", "svid_bundle", "witness", "cosignature", "state", "rebuild", "passphrase_file"])]
     nix_cache: bool,
     #[command(flatten)]
     log: Logging,
@@ -61,6 +64,10 @@ struct Logging {
     /// log are known
     #[arg(long, value_name = "FILE|DIR", requires = "log_key")]
     keys: Vec<PathBuf>,
+    /// Trust bundle of a SPIFFE trust domain (PEM, or SPIFFE's JWK set): what its workloads signed is published with their
+    /// certificates, which must be valid now
+    #[arg(long, value_name = "FILE", requires = "log_key")]
+    svid_bundle: Vec<PathBuf>,
     /// A witness's key, as a vkey or a file with one; its cosignatures are taken and readers are proposed to ask for them
     #[arg(long, value_name = "VKEY|FILE", requires = "log_key")]
     witness: Vec<String>,
@@ -144,7 +151,8 @@ impl Logging {
         let origin = self.origin.as_deref().expect("clap requires it with --log-key");
         let signer = tlog::note_key(key, self.passphrase_file.as_deref(), origin, NoteKind::Log)?;
         let witnesses = self.witness.iter().map(|witness| tlog::vkey(witness)).collect::<Result<Vec<_>, _>>()?;
-        let mut keys = public_keys(&self.keys)?;
+        let now = Moment::from_unix(u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default());
+        let mut keys = public_keys(&self.keys)?.trusting(trust_bundles(&self.svid_bundle)?, now);
         let state = match &self.state {
             Some(state) => state.clone(),
             // One key under one name is one log, wherever it is.

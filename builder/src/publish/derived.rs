@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::digest::Digest;
 use kiln_model::envelope::{Envelope, EnvelopeId};
-use kiln_model::format::bundle::{Bundle, Logged};
-use kiln_model::key::PublicKey;
+use kiln_model::format::bundle::{self, Bundle, Logged};
+use kiln_model::key::{PublicKey, Svid};
+use kiln_model::log::proof::MOST_BYTES as MOST_PROOF_BYTES;
 use kiln_model::log::tile::Tile;
 use kiln_model::log::tree::Tree;
-use kiln_model::log::{Entry, Proof, SignedNote, Vkey};
+use kiln_model::log::{Entry, LogPolicy, Proof, SignedNote, Vkey};
 use serde::{Deserialize, Serialize};
 
 use super::error::PublishError;
@@ -31,6 +32,17 @@ pub(super) struct Item {
     pub(super) entry: Entry,
     pub(super) envelope: Envelope,
     pub(super) key: PublicKey,
+    /// What says whose key it is, if that is not known by itself.
+    pub(super) certificate: Option<Certificate>,
+}
+
+/// What says whose key it is.
+#[derive(Debug, Clone)]
+pub(super) struct Certificate {
+    pub(super) svid: Svid,
+    /// The proof under a checkpoint that enough witnesses have seen. It is never made again: under a later one it would say
+    /// nothing of the time at which the certificate was valid.
+    pub(super) seen: Option<Proof>,
 }
 
 /// A line of an artifact's index.
@@ -82,7 +94,7 @@ impl Item {
             return Err(disagree());
         }
         envelope.verified_by(&key).map_err(|source| PublishError::Envelope { file: file.clone(), source })?;
-        Ok(Self { index, id, entry, envelope, key })
+        Ok(Self { index, id, entry, envelope, key, certificate: None })
     }
 
     /// The artifacts that it is about, and what it calls them.
@@ -96,6 +108,38 @@ impl Item {
     }
 }
 
+/// A bundle of an envelope with the certificates of the key that signed it, before any log.
+pub(super) fn certified(id: EnvelopeId, envelope: &Envelope, svid: &Svid) -> Result<Vec<u8>, PublishError> {
+    let disagree = |_| PublishError::Disagree { file: layout::envelope(id), other: "its certificate".into() };
+    Ok(Bundle::with_svid(envelope.clone(), svid.clone(), Vec::new()).map_err(disagree)?.print())
+}
+
+/// Reads the certificates of those items that have some, and what `policy` believes of the proofs that lie beside them.
+pub(super) fn certify<P: Place + Sync>(place: &P, policy: &LogPolicy, items: &mut [Item]) -> Result<(), PublishError> {
+    let mut keys = BTreeSet::new();
+    for key in items.iter().map(|item| item.key.id()).collect::<BTreeSet<_>>() {
+        if place.read(&layout::certified_key(key), layout::CERTIFIED_KEY.len())?.is_some() {
+            keys.insert(key);
+        }
+    }
+    for item in items.iter_mut().filter(|item| keys.contains(&item.key.id())) {
+        let name = layout::certified(item.id);
+        let Some(bytes) = place.read(&name, bundle::LIMITS.bytes)? else { continue };
+        let svid = Bundle::parse(&bytes).ok().and_then(|bundle| bundle.svid);
+        let disagree = || PublishError::Disagree { file: name.clone(), other: layout::envelope(item.id) };
+        let svid = svid.ok_or_else(disagree)?;
+        if certified(item.id, &item.envelope, &svid)? != bytes {
+            return Err(disagree());
+        }
+        let proof = place.read(&layout::certified_proof(item.id), MOST_PROOF_BYTES)?;
+        let proof = proof.and_then(|bytes| Proof::parse(&bytes).ok());
+        // Also where this writer was not told of the witnesses.
+        let seen = |proof: &Proof| proof.checkpoint.signatures().len() > 1 && policy.judge(proof, &item.entry).is_ok();
+        item.certificate = Some(Certificate { svid, seen: proof.filter(seen) });
+    }
+    Ok(())
+}
+
 /// All files that `items` bring about, made and written.
 pub(super) fn write<P: Place + Sync>(
     place: &P,
@@ -106,8 +150,17 @@ pub(super) fn write<P: Place + Sync>(
 ) -> Result<(), PublishError> {
     let mut artifacts: BTreeMap<Digest, Vec<(usize, Line)>> = BTreeMap::new();
     let mut proofs = Vec::new();
+    let mut all = Vec::new();
     for (place, item) in items.iter().enumerate() {
-        proofs.push(Proof { index: item.index, hashes: tree.inclusion(item.index)?, checkpoint: note.clone() });
+        let seen = item.certificate.as_ref().and_then(|certificate| certificate.seen.clone());
+        let proof = match seen {
+            Some(proof) => proof,
+            None => Proof { index: item.index, hashes: tree.inclusion(item.index)?, checkpoint: note.clone() },
+        };
+        if item.certificate.is_some() {
+            all.push(NewFile { name: layout::certified_proof(item.id), bytes: proof.print().into_bytes() });
+        }
+        proofs.push(proof);
         let (predicate_type, subjects) = item.subjects();
         for (artifact, name) in subjects {
             let line = Line {
@@ -125,7 +178,8 @@ pub(super) fn write<P: Place + Sync>(
     let files = parallel::try_map(place.at_once(), &artifacts, |(artifact, new)| {
         of_artifact(place, log, *artifact, new, &items, &proofs)
     })?;
-    place.write_over(&files.into_iter().flatten().collect::<Vec<_>>())
+    all.extend(files.into_iter().flatten());
+    place.write_over(&all)
 }
 
 fn of_artifact<P: Place>(
@@ -161,7 +215,11 @@ fn of_artifact<P: Place>(
         files.push(NewFile { name: format!("{below}/{}.tlog-proof", item.id), bytes: proof.print().into_bytes() });
         let logged = Logged { log, proof: proof.clone(), canonicalized_body: item.entry.as_bytes().into() };
         // An envelope of several signatures has no bundle: clients take one.
-        if let Ok(bundle) = Bundle::new(item.envelope.clone(), &item.key, vec![logged]) {
+        let bundle = match &item.certificate {
+            Some(Certificate { svid, .. }) => Bundle::with_svid(item.envelope.clone(), svid.clone(), vec![logged]),
+            None => Bundle::new(item.envelope.clone(), &item.key, vec![logged]),
+        };
+        if let Ok(bundle) = bundle {
             files.push(NewFile { name: format!("{below}/{own}.sigstore.json"), bytes: bundle.print() });
         }
         collections.entry(name).or_default().push(item);

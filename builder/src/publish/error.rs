@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use kiln_model::digest::Digest;
 use kiln_model::envelope::EnvelopeError;
+use kiln_model::key::SvidError;
 use kiln_model::log::{LogError, Weight};
 use kiln_model::statement::StatementError;
 
@@ -132,6 +133,34 @@ pub enum PublishError {
         /// How many there are.
         keys: usize,
     },
+    /// An envelope whose signer's key only a certificate names.
+    #[error(
+        "{file} is signed by {id}, whose key a certificate names: say whose word for that is taken, with --svid-bundle"
+    )]
+    NoAuthority {
+        /// Which.
+        file: String,
+        /// Whose key it is said to be.
+        id: String,
+    },
+    /// A certificate for which nobody vouches now.
+    #[error(
+        "{file} is signed by a certificate that no trust bundle vouches for now: have statements logged while their certificates are valid"
+    )]
+    Certificate {
+        /// Which.
+        file: String,
+        /// Why not.
+        source: SvidError,
+    },
+    /// A file that is no trust bundle.
+    #[error("{file} is no trust bundle")]
+    TrustBundle {
+        /// Which.
+        file: String,
+        /// What is wrong.
+        source: SvidError,
+    },
     /// An envelope with something else than a statement in it.
     #[error("{file} holds no statement that can be published")]
     Statement {
@@ -240,6 +269,9 @@ impl PublishError {
             | Self::TooMany { .. }
             | Self::NoEvidence { .. }
             | Self::NoKey { .. }
+            | Self::NoAuthority { .. }
+            | Self::Certificate { .. }
+            | Self::TrustBundle { .. }
             | Self::Statement { .. }
             | Self::Key { .. }
             | Self::Address { .. }

@@ -1,7 +1,8 @@
 //! What is to be published: envelopes from files and directories, each with the key that signed it.
 //!
 //! A file is an envelope, a Sigstore bundle (whose envelope is taken) or lines of envelopes (`.jsonl`). Whatever is none of these, or is
-//! signed by no key that was given, is refused with its name: nothing is left out in silence. Links are not followed.
+//! signed by no key that was given, is refused with its name: nothing is left out in silence. A bundle with certificates is published
+//! with them, if an authority that was given vouches for its key now. Links are not followed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use kiln_model::envelope::{Envelope, EnvelopeError, Verified};
 use kiln_model::format::bundle::{self, Bundle};
-use kiln_model::key::{KeyId, PublicKey};
+use kiln_model::key::{KeyId, PublicKey, Svid, TrustBundle};
+use kiln_model::outcome::Moment;
 
 use super::error::{PublishError, failed};
 use super::layout::MOST_ENVELOPE_BYTES;
@@ -20,12 +22,36 @@ use crate::parallel;
 
 /// Envelopes that are verified together.
 const AT_ONCE: usize = 1024;
+/// Bytes of the largest trust bundle.
+const MOST_BUNDLE_BYTES: usize = 4 << 20;
 /// Bytes of the largest file with a public key.
 const MOST_KEY_BYTES: usize = 64 * 1024;
 
-/// Public keys by their ids.
+/// Whose statements are published: public keys by their ids, and authorities that vouch for others.
 #[derive(Debug, Clone, Default)]
-pub struct Keys(BTreeMap<KeyId, PublicKey>);
+pub struct Keys {
+    named: BTreeMap<KeyId, PublicKey>,
+    authorities: Vec<TrustBundle>,
+    /// When they are to vouch for a key.
+    now: Option<Moment>,
+}
+
+/// Evidence that has a form.
+struct Found {
+    envelope: Envelope,
+    /// The certificates that came with it.
+    svid: Option<Svid>,
+}
+
+/// Reads trust bundles of SPIFFE trust domains.
+pub fn trust_bundles(paths: &[PathBuf]) -> Result<Vec<TrustBundle>, PublishError> {
+    let bundle = |path: &PathBuf| {
+        let file = path.display().to_string();
+        let bytes = read(path, MOST_BUNDLE_BYTES)?.ok_or_else(|| PublishError::Missing { file: file.clone() })?;
+        TrustBundle::parse(&bytes).map_err(|source| PublishError::TrustBundle { file, source })
+    };
+    paths.iter().map(bundle).collect()
+}
 
 /// Reads public keys, PEM, from files and from all `.pub` and `.pem` files of directories.
 pub fn public_keys(paths: &[PathBuf]) -> Result<Keys, PublishError> {
@@ -52,12 +78,41 @@ pub fn public_keys(paths: &[PathBuf]) -> Result<Keys, PublishError> {
 
 impl Keys {
     fn add(&mut self, key: PublicKey) {
-        self.0.insert(key.id(), key);
+        self.named.insert(key.id(), key);
     }
 
-    /// Adds all of `other`.
+    /// Adds the keys of `other`.
     pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.named.extend(other.named);
+    }
+
+    /// The same, and whomever `authorities` vouch for at `now`.
+    pub fn trusting(self, authorities: Vec<TrustBundle>, now: Moment) -> Self {
+        Self { authorities, now: Some(now), ..self }
+    }
+
+    fn admitted(&self, file: &str, found: Found) -> Result<Signed, PublishError> {
+        let Found { envelope, svid } = found;
+        let Some(svid) = svid else { return self.signed(file, envelope) };
+        let Some(now) = self.now.filter(|_| !self.authorities.is_empty()) else {
+            return match self.named.contains_key(&svid.key().id()) {
+                true => self.signed(file, envelope),
+                false => Err(PublishError::NoAuthority { file: file.into(), id: svid.id().to_string() }),
+            };
+        };
+        let wrong = |source| PublishError::Envelope { file: file.into(), source };
+        let (signed, verified) = Signed::certified(envelope, svid).map_err(wrong)?;
+        verified.statement().map_err(|source| PublishError::Statement { file: file.into(), source })?;
+        let svid = signed.svid().expect("it was given one");
+        let mut refused = None;
+        for authority in &self.authorities {
+            match svid.verify(authority, now) {
+                Ok(()) => return Ok(signed),
+                Err(error) => refused = Some(error),
+            }
+        }
+        // What was logged in time may be published again.
+        Ok(signed.refused(file, refused.expect("there is an authority")))
     }
 
     /// The envelope with the key that signed it; it holds a statement.
@@ -69,17 +124,17 @@ impl Keys {
         };
         // A keyid says which to try first; one that lies about a key of ours is tampering.
         let named =
-            envelope.signatures().iter().find_map(|signature| self.0.get(&signature.keyid.as_ref()?.parse().ok()?));
+            envelope.signatures().iter().find_map(|signature| self.named.get(&signature.keyid.as_ref()?.parse().ok()?));
         if let Some(key) = named {
             return Signed::new(envelope, key).map_err(wrong).and_then(stated);
         }
-        for key in self.0.values() {
+        for key in self.named.values() {
             match Signed::new(envelope.clone(), key) {
                 Err(EnvelopeError::NotSignedBy { .. }) => {}
                 done => return done.map_err(wrong).and_then(stated),
             }
         }
-        Err(PublishError::NoKey { file: file.into(), keys: self.0.len() })
+        Err(PublishError::NoKey { file: file.into(), keys: self.named.len() })
     }
 }
 
@@ -110,7 +165,7 @@ impl Evidence {
             if found.is_empty() {
                 break;
             }
-            for signed in parallel::map(&found, |(file, bytes)| keys.signed(file, envelope(file, bytes)?)) {
+            for signed in parallel::map(&found, |(file, bytes)| keys.admitted(file, form_of(file, bytes)?)) {
                 batch.push(signed?);
             }
         }
@@ -159,13 +214,13 @@ impl Evidence {
     }
 }
 
-fn envelope(file: &str, bytes: &[u8]) -> Result<Envelope, PublishError> {
+fn form_of(file: &str, bytes: &[u8]) -> Result<Found, PublishError> {
     let refused = match Envelope::parse(bytes) {
-        Ok(envelope) => return Ok(envelope),
+        Ok(envelope) => return Ok(Found { envelope, svid: None }),
         Err(source) => source,
     };
     match Bundle::parse(bytes) {
-        Ok(bundle) => Ok(bundle.envelope),
+        Ok(Bundle { envelope, svid, .. }) => Ok(Found { envelope, svid }),
         Err(_) => Err(PublishError::NoEvidence { file: file.into(), source: refused }),
     }
 }

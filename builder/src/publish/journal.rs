@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
 use kiln_model::digest::Digest;
-use kiln_model::envelope::Envelope;
-use kiln_model::key::{KeyId, PublicKey};
+use kiln_model::envelope::{Envelope, EnvelopeId};
+use kiln_model::key::{KeyId, PublicKey, Svid};
 use kiln_model::log::tree;
 
 /// A batch, and the log that it extends.
@@ -18,6 +18,8 @@ pub(super) struct Journal {
     pub(super) base: (u64, Digest),
     /// What is appended, in order, each with the key that signed it.
     pub(super) batch: Vec<(Envelope, PublicKey)>,
+    /// The certificates of those whose keys are known by them.
+    pub(super) certificates: BTreeMap<EnvelopeId, Svid>,
 }
 
 const HEADER: &str = "kiln-journal-v1";
@@ -44,6 +46,10 @@ impl Journal {
             body.extend(envelope.canonical());
             body.push(b'\n');
         }
+        for (id, svid) in &self.certificates {
+            let chain: Vec<String> = svid.chain().iter().map(|der| BASE64.encode(der)).collect();
+            body.extend(format!("svid {id} {}\n", chain.join(",")).bytes());
+        }
         let mut text = format!("{HEADER} {} {} {} {}\n", Digest::of(&body), self.base.0, self.base.1, self.batch.len());
         text.push_str(&String::from_utf8_lossy(&body));
         text.into_bytes()
@@ -59,7 +65,7 @@ impl Journal {
             return Err("its digest is another".into());
         }
         let base = (size.parse().map_err(|_| "expected a size")?, root.parse().map_err(|_| "expected a root")?);
-        let (mut keys, mut batch) = (BTreeMap::new(), Vec::new());
+        let (mut keys, mut batch, mut certificates) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         for line in body.lines() {
             let refused = || format!("line {:?}", line.get(..40).unwrap_or(line));
             let (kind, rest) = line.split_once(' ').ok_or_else(refused)?;
@@ -73,11 +79,17 @@ impl Journal {
                     let key: &PublicKey = keys.get(id).ok_or_else(refused)?;
                     batch.push((Envelope::parse(rest.as_bytes()).map_err(|_| refused())?, key.clone()));
                 }
+                "svid" => {
+                    let der = |text: &str| BASE64.decode(text.as_bytes()).ok();
+                    let chain: Option<Vec<_>> = rest.split(',').map(der).collect();
+                    let svid = chain.and_then(|chain| Svid::parse(chain).ok()).ok_or_else(refused)?;
+                    certificates.insert(id.parse().map_err(|_| refused())?, svid);
+                }
                 _ => return Err(refused()),
             }
         }
         match count.parse() == Ok(batch.len()) {
-            true => Ok(Self { base, batch }),
+            true => Ok(Self { base, batch, certificates }),
             false => Err(format!("expected {count} entries")),
         }
     }
@@ -93,7 +105,7 @@ mod tests {
     fn a_journal_parses_back_and_a_damaged_one_is_refused() {
         let keys = [SecretKey::ed25519(&[1; 32]), SecretKey::p256(&[7; 32]).unwrap()];
         let batch = keys.iter().map(|key| (Envelope::sign(b"{\"\n\":1}".to_vec(), key), key.public())).collect();
-        let journal = Journal { base: (5, Digest::of(b"x")), batch };
+        let journal = Journal { base: (5, Digest::of(b"x")), batch, certificates: BTreeMap::new() };
         let bytes = journal.print();
         assert_eq!(Journal::parse(&bytes), Ok(journal));
         for at in 0..bytes.len() {

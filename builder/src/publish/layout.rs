@@ -31,6 +31,25 @@ pub(super) fn ids(bundle: Tile) -> String {
     bundle.to_string().replacen("tile/entries/", "att/index/", 1)
 }
 
+/// An envelope together with the certificates of the key that signed it: a bundle, immutable.
+pub(super) fn certified(id: EnvelopeId) -> String {
+    let hex = id.to_string();
+    format!("att/svid/{}/{hex}.sigstore.json", &hex[..2])
+}
+
+/// Its proof, by the first checkpoint that enough witnesses saw: a certificate is to be valid then.
+pub(super) fn certified_proof(id: EnvelopeId) -> String {
+    certified(id).replace(".sigstore.json", ".tlog-proof")
+}
+
+/// Says that statements by a key have certificates, so that nobody asks for those of all others.
+pub(super) fn certified_key(id: KeyId) -> String {
+    format!("keys/{id}.svid")
+}
+
+/// What it says.
+pub(super) const CERTIFIED_KEY: &str = "statements by this key have certificates, below att/svid\n";
+
 /// Says which batch comes after this many entries.
 pub(super) fn claim(size: u64) -> String {
     format!("claim/{size}")

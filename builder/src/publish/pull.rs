@@ -4,18 +4,19 @@
 //! or is refused. Everything else is for `kiln verify` and `kiln tlog verify` to judge, which open no socket.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
 
 use kiln_model::digest::Digest;
-use kiln_model::envelope::EnvelopeId;
+use kiln_model::envelope::{Envelope, EnvelopeId};
+use kiln_model::format::bundle::{self, Bundle};
 use kiln_model::key::{KeyId, PublicKey};
 use kiln_model::log::tile::{Level, Tile};
 use kiln_model::log::{Checkpoint, SignedNote, note, policy, proof};
 use url::Url;
 
-use super::derived::Line;
+use super::derived::{Line, certified};
 use super::error::{PublishError, of};
 use super::layout;
 use super::place::{NewFile, Place};
@@ -23,6 +24,8 @@ use crate::fetch::{Address, Refusal, Web, address};
 
 /// Files that are written together.
 const AT_ONCE: usize = 256;
+/// Bytes of the largest file about a key.
+const MOST_KEY_BYTES: usize = 64 << 10;
 /// Bytes of the largest index of one artifact that is fetched.
 const MOST_INDEX_BYTES: usize = 64 << 20;
 
@@ -61,6 +64,8 @@ struct Pulling<'a, P> {
     place: &'a P,
     limits: Limits,
     pulled: Cell<Pulled>,
+    /// Whether statements by a key have certificates.
+    certified: BTreeMap<KeyId, bool>,
     ready: Vec<NewFile>,
 }
 
@@ -75,7 +80,8 @@ pub fn pull<P: Place>(
     let Ok(Address::Web(base)) = Address::of(Path::new(address)) else {
         return Err(PublishError::Address { address: address::public(address) });
     };
-    let mut pulling = Pulling { web, base, place, limits, pulled: Cell::default(), ready: Vec::new() };
+    let mut pulling =
+        Pulling { web, base, place, limits, pulled: Cell::default(), certified: BTreeMap::new(), ready: Vec::new() };
     match wish {
         Wish::Everything => pulling.everything()?,
         Wish::About(artifacts) => artifacts.iter().try_for_each(|artifact| pulling.about(*artifact))?,
@@ -134,21 +140,55 @@ impl<P: Place> Pulling<'_, P> {
         if Digest::of(&bytes) != id.digest() {
             return Err(PublishError::Disagree { file: name, other: "its name, which is its digest".into() });
         }
-        let envelope = kiln_model::envelope::Envelope::parse(&bytes);
+        let envelope = Envelope::parse(&bytes);
         let envelope = envelope.map_err(|source| PublishError::NoEvidence { file: name.clone(), source })?;
-        let keys =
+        let keys: Vec<KeyId> =
             envelope.signatures().iter().filter_map(|signature| signature.keyid.as_ref()?.parse().ok()).collect();
         let mut pulled = self.pulled.get();
         pulled.envelopes += 1;
         self.pulled.set(pulled);
         self.keep(name, bytes)?;
+        self.certificates(id, &envelope, &keys)?;
         Ok(keys)
+    }
+
+    /// Keeps the certificates of the key that signed an envelope, if it has some, and the proof that says when they were to hold.
+    fn certificates(&mut self, id: EnvelopeId, envelope: &Envelope, keys: &[KeyId]) -> Result<(), PublishError> {
+        for key in keys {
+            if !self.is_certified(*key)? {
+                continue;
+            }
+            let name = layout::certified(id);
+            let Some(bytes) = self.get(&name, bundle::LIMITS.bytes)? else { continue };
+            let svid = Bundle::parse(&bytes).ok().and_then(|bundle| bundle.svid);
+            if svid.and_then(|svid| certified(id, envelope, &svid).ok()).is_none_or(|expected| expected != bytes) {
+                return Err(PublishError::Disagree { file: name, other: layout::envelope(id) });
+            }
+            self.keep(name, bytes)?;
+            self.optional(&layout::certified_proof(id), proof::MOST_BYTES)?;
+        }
+        Ok(())
+    }
+
+    /// Whether statements by this key have certificates.
+    fn is_certified(&mut self, key: KeyId) -> Result<bool, PublishError> {
+        if let Some(known) = self.certified.get(&key) {
+            return Ok(*known);
+        }
+        let name = layout::certified_key(key);
+        // What some servers say of everything that they lack is none.
+        let marker = self.get(&name, MOST_KEY_BYTES)?.filter(|bytes| bytes == layout::CERTIFIED_KEY.as_bytes());
+        self.certified.insert(key, marker.is_some());
+        match marker {
+            Some(bytes) => self.keep(name, bytes).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// A key is named by its digest, too. One that is not there has to come from elsewhere, as all that are trusted should.
     fn key(&mut self, id: KeyId) -> Result<(), PublishError> {
         let name = layout::key(id);
-        let Some(bytes) = self.get(&name, 64 * 1024)? else { return Ok(()) };
+        let Some(bytes) = self.get(&name, MOST_KEY_BYTES)? else { return Ok(()) };
         let key = std::str::from_utf8(&bytes).ok().and_then(|text| PublicKey::from_pem(text).ok());
         match key.is_some_and(|key| key.id() == id) {
             true => self.keep(name, bytes),

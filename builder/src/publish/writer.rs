@@ -11,12 +11,12 @@
 //!
 //! Whoever begins after a crash does the batch of the journal again, with the same bytes, before anything else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use kiln_model::digest::Digest;
-use kiln_model::envelope::{Envelope, EnvelopeError, EnvelopeId, Verified};
-use kiln_model::key::PublicKey;
+use kiln_model::envelope::{Envelope, EnvelopeError, EnvelopeId, Signature, Verified};
+use kiln_model::key::{PublicKey, Svid, SvidError};
 use kiln_model::log::note::MOST_BYTES as MOST_NOTE_BYTES;
 use kiln_model::log::tile::{self, Level, Tile};
 use kiln_model::log::tree::{self, Growth, Tree};
@@ -25,7 +25,7 @@ use kiln_model::log::{
     witness,
 };
 
-use super::derived::{self, Item};
+use super::derived::{self, Certificate, Item};
 use super::error::{PublishError, of};
 use super::journal::Journal;
 use super::layout;
@@ -64,8 +64,12 @@ pub struct Batch {
 /// An envelope that its key has signed.
 #[derive(Debug, Clone)]
 pub struct Signed {
-    pub(super) envelope: Envelope,
-    pub(super) key: PublicKey,
+    envelope: Envelope,
+    key: PublicKey,
+    /// The certificates that say whose key it is, if that is how it is known.
+    svid: Option<Svid>,
+    /// Why nobody vouches for it now, and the file that it came from.
+    refused: Option<(String, SvidError)>,
 }
 
 /// What came of a batch.
@@ -81,7 +85,29 @@ impl Signed {
     /// An envelope that `key` has signed, and what was signed.
     pub fn new(envelope: Envelope, key: &PublicKey) -> Result<(Self, Verified), EnvelopeError> {
         let verified = envelope.verified_by(key)?;
-        Ok((Self { envelope, key: key.clone() }, verified))
+        Ok((Self { envelope, key: key.clone(), svid: None, refused: None }, verified))
+    }
+
+    /// An envelope that the key of `svid` has signed, and what was signed. Bundles with certificates name no key in their envelopes;
+    /// here it is named, so that the envelope's id is the one that verifiers look for.
+    pub fn certified(envelope: Envelope, svid: Svid) -> Result<(Self, Verified), EnvelopeError> {
+        let keyid = Some(svid.key().id().to_string());
+        let signatures =
+            envelope.signatures().iter().map(|one| Signature { keyid: keyid.clone(), sig: one.sig.clone() });
+        let envelope =
+            Envelope::new(envelope.payload().to_vec(), envelope.payload_type().to_owned(), signatures.collect())?;
+        let (signed, verified) = Self::new(envelope, svid.key())?;
+        Ok((Self { svid: Some(svid), ..signed }, verified))
+    }
+
+    /// The same, which may be in the log, and may not come into it for this reason.
+    pub(super) fn refused(self, file: &str, why: SvidError) -> Self {
+        Self { refused: Some((file.into(), why)), ..self }
+    }
+
+    /// The certificates that say whose key it is.
+    pub fn svid(&self) -> Option<&Svid> {
+        self.svid.as_ref()
     }
 
     /// The envelope.
@@ -207,13 +233,17 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
         self.know(&ids)?;
         let mut appended = Appended::default();
         let mut new = BTreeSet::new();
-        let mut journal = Journal { base: self.base(), batch: Vec::new() };
+        let mut journal = Journal { base: self.base(), batch: Vec::new(), certificates: BTreeMap::new() };
         for (signed, id) in batch.envelopes.into_iter().zip(ids) {
             if new.contains(&id) || self.known.as_ref().is_some_and(|known| known.contains(&id)) {
                 appended.kept += 1;
             } else {
                 // What does not fit into a log is refused before anything is written.
                 Entry::of(&signed.envelope, &signed.key).map_err(of(layout::envelope(id)))?;
+                if let Some((file, source)) = signed.refused {
+                    return Err(PublishError::Certificate { file, source });
+                }
+                journal.certificates.extend(signed.svid.map(|svid| (id, svid)));
                 new.insert(id);
                 journal.batch.push((signed.envelope, signed.key));
             }
@@ -297,9 +327,17 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
             .map(|(bytes, (id, _))| NewFile { name: layout::envelope(*id), bytes })
             .collect();
         let mut keys = BTreeSet::new();
-        for (_, key) in &journal.batch {
+        for ((envelope, key), (id, _)) in journal.batch.iter().zip(entries) {
+            let svid = journal.certificates.get(id);
+            if let Some(svid) = svid {
+                files.push(NewFile { name: layout::certified(*id), bytes: derived::certified(*id, envelope, svid)? });
+            }
             if keys.insert(key.id()) {
-                files.push(NewFile { name: layout::key(key.id()), bytes: key.to_pem().into_bytes() });
+                // A key that a certificate names is not one that is known by itself.
+                files.push(match svid {
+                    Some(_) => NewFile { name: layout::certified_key(key.id()), bytes: layout::CERTIFIED_KEY.into() },
+                    None => NewFile { name: layout::key(key.id()), bytes: key.to_pem().into_bytes() },
+                });
             }
         }
         files.push(NewFile { name: layout::VKEY.into(), bytes: format!("{}\n", self.vkey()).into_bytes() });
@@ -448,10 +486,12 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
     fn derive_from(&self, first: u64) -> Result<(), PublishError> {
         let Some((checkpoint, note)) = &self.signed else { return Ok(()) };
         let mut tree = Tree::new(checkpoint.size, |tile| tile_bytes(self.place, tile));
+        let policy = LogPolicy::parse(&self.policy()).map_err(of(layout::POLICY))?;
         let mut next = first;
         while next < checkpoint.size {
             let end = checkpoint.size.min(next + DERIVED_AT_ONCE);
-            let items = items(self.place, checkpoint.size, next..end)?;
+            let mut items = items(self.place, checkpoint.size, next..end)?;
+            derived::certify(self.place, &policy, &mut items)?;
             derived::write(self.place, &mut tree, self.vkey(), note, items)?;
             next = end;
         }
@@ -464,7 +504,9 @@ impl<'p, P: Place + Sync> LogWriter<'p, P> {
         let mut tree = Tree::new(checkpoint.size, |tile| tile_bytes(self.place, tile));
         let items =
             journal.batch.iter().zip(entries).zip(journal.base.0..).map(|(((envelope, key), (id, entry)), index)| {
-                Item { index, id: *id, entry: entry.clone(), envelope: envelope.clone(), key: key.clone() }
+                let certificate =
+                    journal.certificates.get(id).map(|svid| Certificate { svid: svid.clone(), seen: None });
+                Item { index, id: *id, entry: entry.clone(), envelope: envelope.clone(), key: key.clone(), certificate }
             });
         derived::write(self.place, &mut tree, self.vkey(), note, items.collect())?;
         match self.witnesses.is_empty() {
