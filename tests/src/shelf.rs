@@ -53,6 +53,8 @@ pub enum Fault {
     Stall,
     /// Does it whatever the condition says.
     Unconditional,
+    /// Has directories, which must be there before the files in them: as WebDAV (RFC 4918, 9.3 and 9.7.1).
+    Directories,
     /// Gives no tag.
     NoTag,
     /// Gives a tag that says that the bytes are much the same.
@@ -171,6 +173,13 @@ fn converse(
                 // Ends when the client does.
                 return reader.read_line(&mut line).map(drop);
             }
+            (Some(Fault::Directories), "MKCOL") => match fs::create_dir(&place) {
+                Ok(()) => 201,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => 409,
+                Err(_) => 405,
+            },
+            (_, "MKCOL") => 405,
+            (Some(Fault::Directories), "PUT") if !place.parent().is_some_and(Path::is_dir) => 409,
             (_, "PUT") if body.len() as u64 == length => {
                 let _alone = writing.lock().expect("no thread of ours panics");
                 let holds = told == Some(Fault::Unconditional) || holds(&headers, &place);

@@ -120,6 +120,16 @@ impl Client {
         }
     }
 
+    /// Asks `url` itself to become a directory (RFC 4918, 9.3); the status of the answer.
+    pub(super) fn make_directory(&self, origin: Origin, url: &Url) -> Result<u16, Refusal> {
+        let method = Method::from_bytes(b"MKCOL").expect("a method's name");
+        let authorization = self.credentials.header(url, origin);
+        let reply = self.hop(origin, url, authorization.as_deref(), Request::builder().method(method), ())?;
+        let status = reply.status().as_u16();
+        io::copy(&mut reply.into_body().into_reader().take(MOST_READ_OF_ANSWER), &mut io::sink()).ok();
+        Ok(status)
+    }
+
     fn followed(&self, origin: Origin, url: &Url, ask: impl Fn() -> request::Builder) -> Result<Reply, Refusal> {
         let credentials = self.credentials.header(url, origin);
         let mut here = url.clone();
@@ -183,6 +193,8 @@ impl Client {
         };
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
+            // MKCOL.
+            .allow_non_standard_methods(true)
             .max_redirects(0)
             .proxy(proxy)
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))

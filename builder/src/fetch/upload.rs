@@ -137,6 +137,16 @@ impl Web {
         }
     }
 
+    /// Makes a directory at `url`, which ends in a slash, unless there is one. A server without directories may answer what it likes
+    /// to that: whether a file can be put there afterwards is for [`Web::put`] to find out.
+    pub fn make_directory(&self, url: &Url) -> Result<(), Refusal> {
+        self.patiently(|client| match Refusal::Status(client.make_directory(Origin::Kiln, url)?) {
+            Refusal::Status(501) => Ok(()),
+            refusal if refusal.may_pass() => Err(refusal),
+            _ => Ok(()),
+        })
+    }
+
     /// Sends a file until it is answered in earnest; the status.
     fn sent(
         &self,

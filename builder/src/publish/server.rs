@@ -3,9 +3,13 @@
 //! Names that never change are put if they are absent (`If-None-Match: *`), the checkpoint if it is unchanged (`If-Match`). A server
 //! that takes both whatever they say would let two writers fork a log, so [`Server::writing`] tries that first, on a file that
 //! is there for nothing else. A lost answer to a PUT that was taken looks like somebody else's PUT: what is there is read, and is
-//! ours if the bytes are. That a file is durable once it was taken is the server's promise.
+//! ours if the bytes are. Where a file's directory has to be made first (WebDAV), it is made when the file was not taken for that. That a
+//! file is durable once it was taken is the server's promise.
 
+use std::collections::BTreeSet;
 use std::num::NonZero;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use url::Url;
 
@@ -21,19 +25,23 @@ const PROBE_BYTES: &[u8] = b"kiln tries here whether this server holds to If-Non
 const NO_TAG: &str = "\"kiln-tries-a-tag-that-is-not-this-file's\"";
 /// How often a file is put that was there and is not, or that others replace by the same.
 const TRIES: usize = 4;
+/// How long a file may be too young for a strong tag.
+const YOUNG: Duration = Duration::from_millis(2100);
 
 /// A directory of a server.
 pub struct Server<'w> {
     web: &'w Web,
     base: Url,
     at_once: NonZero<usize>,
+    /// Directories that were made, or were there.
+    made: Mutex<BTreeSet<String>>,
 }
 
 impl<'w> Server<'w> {
     /// To write below `base`, which ends in a slash, with at most `at_once` requests at a time; once the server has shown that it
     /// refuses what it should.
     pub fn writing(web: &'w Web, base: Url, at_once: NonZero<usize>) -> Result<Self, PublishError> {
-        let server = Self { web, base, at_once };
+        let server = Self { web, base, at_once, made: Mutex::default() };
         server.probe()?;
         Ok(server)
     }
@@ -42,7 +50,7 @@ impl<'w> Server<'w> {
     fn probe(&self) -> Result<(), PublishError> {
         let lacks = |what| PublishError::Unconditional { to: self.shown(), file: PROBE.into(), what };
         let put = |condition: Condition<'_>| self.put_if(PROBE, PROBE_BYTES, condition);
-        put(Condition::Absent)?;
+        self.add(&NewFile { name: PROBE.into(), bytes: PROBE_BYTES.into() })?;
         let mut tag = self.probe_tag()?;
         if put(Condition::Absent)? == Taken::Yes {
             return Err(lacks("takes a file that is to be absent, and is there (If-None-Match: *)"));
@@ -63,7 +71,7 @@ impl<'w> Server<'w> {
 
     fn probe_tag(&self) -> Result<Tag, PublishError> {
         let lacks = |what| PublishError::Unconditional { to: self.shown(), file: PROBE.into(), what };
-        match self.found(PROBE, PROBE_BYTES.len())? {
+        match self.found_tagged(PROBE, PROBE_BYTES.len())? {
             Some(Found { bytes, tag: Some(tag) }) if bytes == PROBE_BYTES => Ok(tag),
             Some(Found { bytes, tag: None }) if bytes == PROBE_BYTES => Err(lacks("gives no strong ETag")),
             Some(_) => Err(lacks("gives other bytes than were put there")),
@@ -82,6 +90,18 @@ impl<'w> Server<'w> {
             Refusal::Status(status @ (401 | 403)) => PublishError::Unreadable { from, file, status },
             source => PublishError::Unreachable { from, file, source },
         })
+    }
+
+    /// The same with a strong tag, if need be once the file is older: what was written within a second may have a weak one until
+    /// that is over (RFC 9110, 8.8.2.2), as with Apache's.
+    fn found_tagged(&self, name: &str, limit: usize) -> Result<Option<Found>, PublishError> {
+        match self.found(name, limit)? {
+            Some(Found { tag: None, .. }) => {
+                std::thread::sleep(YOUNG);
+                self.found(name, limit)
+            }
+            found => Ok(found),
+        }
     }
 
     fn put_if(&self, name: &str, bytes: &[u8], condition: Condition<'_>) -> Result<Taken, PublishError> {
@@ -108,12 +128,42 @@ impl<'w> Server<'w> {
                 Ok(Some(_)) | Err(PublishError::TooLarge { .. }) => {
                     return Err(PublishError::Changed { file: format!("{}{}", self.base, file.name) });
                 }
-                // Refused because another was putting it, who did not end.
-                Ok(None) => {}
+                // Refused because another was putting it, who did not end, or for want of a directory.
+                Ok(None) => self.make_directories(&file.name)?,
                 Err(error) => return Err(error),
             }
         }
-        Err(self.conflict(file))
+        let said = "says that the file is there, or cannot be, and does not give it";
+        Err(self.not_taken(&file.name, Refusal::Absent(said.into())))
+    }
+
+    /// The tree's directory and those above the file.
+    fn make_directories(&self, name: &str) -> Result<(), PublishError> {
+        let below = name.match_indices('/').map(|(end, _)| &name[..=end]);
+        for directory in std::iter::once("").chain(below) {
+            // Held while it is made, so that nobody goes on without it.
+            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            if !made.contains(directory) {
+                let asked = self.web.make_directory(&self.url(directory)?);
+                asked.map_err(|refusal| self.not_taken(name, refusal))?;
+                made.insert(directory.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A file, in place of one that may be there.
+    fn put(&self, file: &NewFile) -> Result<(), PublishError> {
+        let url = self.url(&file.name)?;
+        let put = || self.web.put(&url, kind_of(&file.name), Upload::Bytes(&file.bytes));
+        let done = match put() {
+            Err(Refusal::Status(404 | 409)) => {
+                self.make_directories(&file.name)?;
+                put()
+            }
+            done => done,
+        };
+        done.map_err(|refusal| self.not_taken(&file.name, refusal))
     }
 
     fn conflict(&self, file: &NewFile) -> PublishError {
@@ -144,16 +194,12 @@ impl Place for Server<'_> {
     }
 
     fn write_over(&self, files: &[NewFile]) -> Result<(), PublishError> {
-        let put = |file: &NewFile| {
-            let put = self.web.put(&self.url(&file.name)?, kind_of(&file.name), Upload::Bytes(&file.bytes));
-            put.map_err(|refusal| self.not_taken(&file.name, refusal))
-        };
-        parallel::try_map(self.at_once, files, put).map(drop)
+        parallel::try_map(self.at_once, files, |file| self.put(file)).map(drop)
     }
 
     fn replace(&self, file: &NewFile, old: Option<&[u8]>) -> Result<(), PublishError> {
         let limit = old.map_or(0, <[u8]>::len).max(file.bytes.len());
-        let found = || match self.found(&file.name, limit) {
+        let found = || match self.found_tagged(&file.name, limit) {
             Err(PublishError::TooLarge { .. }) => Err(self.conflict(file)),
             found => found,
         };

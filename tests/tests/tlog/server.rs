@@ -179,6 +179,24 @@ fn a_server_that_does_not_hold_to_conditions_gets_nothing_but_the_file_it_was_tr
 }
 
 #[test]
+fn a_server_with_directories_has_them_made_once_and_one_that_has_neither_file_nor_reason_is_told() {
+    let own = ground::directory(Ground::Tmpfs);
+    let (plain, with) = (Shelf::start(), Shelf::faulty(|_| Some(Fault::Directories)));
+    for (shelf, state) in [(&plain, "plain"), (&with, "with")] {
+        let state = own.path().join(state);
+        append(&web(1), shelf.address(), &state, 0..3).unwrap();
+        append(&web(1), shelf.address(), &state, 3..5).unwrap();
+    }
+    assert!(files(plain.path()) == files(with.path()));
+    let made: Vec<_> = with.asked().into_iter().filter(|asked| asked.method == "MKCOL").collect();
+    assert!(made.iter().filter(|asked| asked.file == "log/att/").count() <= 2, "once in a run: {made:?}");
+    let neither = Shelf::failing(|asked| (asked.method == "PUT").then_some(409));
+    let refused = append(&web(1), neither.address(), &own.path().join("neither"), 0..1).unwrap_err();
+    let source = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(source.contains("or cannot be") && refused.kind() == Kind::Host, "{refused}: {source}");
+}
+
+#[test]
 fn broken_off_at_any_request_readers_see_the_old_or_the_new_tree_and_the_next_run_finishes() {
     for (first, second) in [(0, 2), (3, 5)] {
         let begun = Begun::new(first);
