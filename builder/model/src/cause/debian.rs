@@ -78,8 +78,14 @@ fn dependency(detail: &Detail) -> Vec<Clue> {
     for (package, version) in &theirs {
         let Some((_, own)) = ours.iter().find(|(p, v)| p == package && v != version) else { continue };
         let evidence = format!("{name} names {package} {own} in the first, {version} in the second");
-        let clue = Clue::new(Label::DependencyVersion, Confidence::Likely, evidence);
-        clues.push(clue.proved_by(SettingName::Pin, format!("{package}:{version}")));
+        // Without a revision it is no package's version but the bound of a library's symbols: what was compiled and linked
+        // needs others of them (deb-symbols(5)).
+        let is_bound = name != "Installed-Build-Depends" && !version.contains('-') && !own.contains('-');
+        clues.push(match is_bound {
+            true => Clue::new(Label::OlderToolchain, Confidence::Likely, evidence),
+            false => Clue::new(Label::DependencyVersion, Confidence::Likely, evidence)
+                .proved_by(SettingName::Pin, format!("{package}:{version}")),
+        });
     }
     clues
 }
@@ -242,6 +248,8 @@ mod tests {
         let found = named(&differing(vec![depends]));
         assert_eq!(found, [(Label::DependencyVersion, Some("pin=perl:5.36.0-7+deb12u3".into()))]);
         assert_eq!(named(&differing(vec![control("Depends", "perl", "python3")])), []);
+        let bound = control("Depends", "libc6 (>= 2.34)", "libc6 (>= 2.17)");
+        assert_eq!(named(&differing(vec![bound])), [(Label::OlderToolchain, None)], "no version of libc6 is that");
         let recorded = Detail::new("Installed-Build-Depends", Aspect::Value, "differs");
         let recorded = recorded.between("gcc-12 (= 12.2.0-14+deb12u1)", "gcc-12 (= 12.2.0-14)");
         assert_eq!(
