@@ -418,3 +418,16 @@ fn milliseconds(time: Duration) -> i64 {
 fn deadline(time: Duration) -> i64 {
     i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reached_was_waited_for_whole() {
+        let asked = Duration::from_nanos(1_000_001);
+        assert!(milliseconds(asked) < deadline(asked));
+        assert_eq!(milliseconds(Duration::from_millis(2)), deadline(asked));
+        assert_eq!(deadline(Duration::from_millis(2)), 2, "and no longer");
+    }
+}

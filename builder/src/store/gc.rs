@@ -125,28 +125,27 @@ impl Store {
         collected: &mut Collected,
         trash: &mut Vec<PathBuf>,
     ) -> Result<(), StoreError> {
-        let mut there = Vec::new();
+        let is_held = |digest: &Digest| held.contains(&environment_line(&NarHash::new(*digest)));
+        let (mut there, mut over) = (Vec::new(), Vec::new());
         for file in names_in(&self.layout.environments())? {
             let Some(nar_hash) = nar_hash_of(&file) else { continue };
             let record_path = self.layout.environment(&nar_hash).with_extension("json");
-            // One without a record, or of another form, is used by nobody.
-            let known = record::read::<EnvironmentRecord>(&record_path)?.filter(|known| known.form == record::FORM);
-            let size = known.map(|known| known.size);
-            let used = match size {
-                Some(_) => record_path.metadata().and_then(|found| found.modified()),
-                None => Ok(SystemTime::UNIX_EPOCH),
-            };
-            there.push((used.map_err(failed("looking at", &record_path))?, nar_hash, size));
-        }
-        there.sort_unstable();
-        let mut size: u64 = there.iter().filter_map(|(.., size)| *size).sum();
-        for (_, nar_hash, known) in there {
-            if known.is_some() && size <= budget || held.contains(&environment_line(&nar_hash)) {
-                continue;
+            let record = record::read::<EnvironmentRecord>(&record_path)?;
+            match record.filter(|record| record.form == record::FORM) {
+                Some(record) => {
+                    let used = record_path.metadata().and_then(|found| found.modified());
+                    there.push((used.map_err(failed("looking at", &record_path))?, nar_hash.digest(), record.size));
+                }
+                // Nobody will use it any more.
+                None if !is_held(&nar_hash.digest()) => over.push((nar_hash.digest(), 0)),
+                None => {}
             }
-            size -= known.unwrap_or(0);
-            collected.bytes += known.unwrap_or(0);
+        }
+        over.extend(oldest_over(budget, there, is_held));
+        for (digest, size) in over {
+            let nar_hash = NarHash::new(digest);
             trash.push(self.drop_environment(&nar_hash)?);
+            collected.bytes += size;
             collected.environments.insert(nar_hash);
         }
         Ok(())
