@@ -120,3 +120,26 @@ impl Trust {
         fs::write(self.at("evidence").join(format!("{name}.json")), envelope).unwrap();
     }
 }
+
+/// Provenance of `hello.bin`, whose bytes are `hello`, by the rebuilder `id`.
+pub fn provenance(id: &str) -> Value {
+    let digests = |text: &str| json!({ "sha256": Digest::of(text).to_string() });
+    json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{ "name": "hello.bin", "digest": digests("hello") }],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "https://kiln.build/build/v1",
+                "externalParameters": { "recipe": "git+https://example.org/r@refs/tags/v1#recipe.toml", "target": "hello" },
+                "internalParameters": { "signer": "separate" },
+                "resolvedDependencies": [{ "uri": "pkg:deb/debian/gcc-12@12.2.0-14?arch=amd64", "digest": digests("gcc") }],
+            },
+            "runDetails": {
+                "builder": { "id": id, "version": { "kiln": "0.1.0" } },
+                "metadata": { "startedOn": "2026-11-21T10:00:00Z", "finishedOn": "2026-11-21T10:01:00Z" },
+                "byproducts": [{ "name": "build.log", "digest": digests("log") }, { "name": "manifest.json", "digest": digests("m") }],
+            },
+        },
+    })
+}

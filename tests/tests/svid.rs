@@ -17,6 +17,7 @@ use kiln_tests::ground::{self, Ground};
 use kiln_tests::recipe::Made;
 use kiln_tests::run::{Kiln, Ran};
 use kiln_tests::shelf::{Fault, Shelf};
+use kiln_tests::trust::provenance;
 use kiln_tests::web::Server;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -115,31 +116,6 @@ impl Office {
         value["dsseEnvelope"]["signatures"] = json!([{ "sig": theirs["signatures"][0]["sig"] }]);
         canonical::print(&value).unwrap()
     }
-}
-
-fn digests(text: &str) -> Value {
-    json!({ "sha256": Digest::of(text).to_string() })
-}
-
-fn provenance(id: &str) -> Value {
-    json!({
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{ "name": "hello.bin", "digest": digests("hello") }],
-        "predicateType": "https://slsa.dev/provenance/v1",
-        "predicate": {
-            "buildDefinition": {
-                "buildType": "https://kiln.build/build/v1",
-                "externalParameters": { "recipe": "git+https://example.org/r@refs/tags/v1#recipe.toml", "target": "hello" },
-                "internalParameters": { "signer": "separate" },
-                "resolvedDependencies": [{ "uri": "pkg:deb/debian/gcc-12@12.2.0-14?arch=amd64", "digest": digests("gcc") }],
-            },
-            "runDetails": {
-                "builder": { "id": id, "version": { "kiln": "0.1.0" } },
-                "metadata": { "startedOn": "2026-11-21T10:00:00Z", "finishedOn": "2026-11-21T10:01:00Z" },
-                "byproducts": [{ "name": "build.log", "digest": digests("log") }, { "name": "manifest.json", "digest": digests("m") }],
-            },
-        },
-    })
 }
 
 const ONE: &str = "spiffe://example.org/kiln/rb1";

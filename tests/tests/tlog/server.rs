@@ -17,6 +17,7 @@ use kiln_model::log::{LogPolicy, NoteKind, NoteSigner};
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::run::Kiln;
 use kiln_tests::shelf::{Asked, Fault, Shelf};
+use kiln_tests::trust;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -391,25 +392,7 @@ fn a_log_on_a_server_has_the_files_of_one_in_a_directory_and_verifies_as_pulled_
 }
 
 fn provenance() -> kiln_model::envelope::Envelope {
-    let digests = |text: &str| json!({ "sha256": Digest::of(text).to_string() });
-    let statement = json!({
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{ "name": "hello.bin", "digest": digests("hello") }],
-        "predicateType": "https://slsa.dev/provenance/v1",
-        "predicate": {
-            "buildDefinition": {
-                "buildType": "https://kiln.build/build/v1",
-                "externalParameters": { "recipe": "git+https://example.org/r#recipe.toml", "target": "hello" },
-                "internalParameters": { "signer": "separate" },
-                "resolvedDependencies": [{ "uri": "pkg:deb/debian/gcc-12@12.2.0-14?arch=amd64", "digest": digests("gcc") }],
-            },
-            "runDetails": {
-                "builder": { "id": "https://rb1.example.org", "version": { "kiln": "0.1.0" } },
-                "metadata": { "startedOn": "2026-01-21T10:00:00Z", "finishedOn": "2026-01-21T10:01:00Z" },
-                "byproducts": [{ "name": "build.log", "digest": digests("log") }, { "name": "manifest.json", "digest": digests("m") }],
-            },
-        },
-    });
+    let statement = trust::provenance("https://rb1.example.org");
     let bytes = kiln_model::canonical::print(&statement).unwrap();
     kiln_model::envelope::Envelope::sign(bytes, &SecretKey::ed25519(&[3; 32]))
 }
