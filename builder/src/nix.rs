@@ -23,7 +23,7 @@ mod substitute;
 mod turns;
 mod unpack;
 
-pub use address::content_digest;
+pub use address::{content_digest, contents_address};
 pub use archive::decoder_of_xz;
 pub use cache::Cache;
 pub use caches::{Caches, Missing};
@@ -32,6 +32,7 @@ pub use destination::Destination;
 pub use dump::{DumpError, dump};
 pub use error::{CacheError, chain};
 pub use exchange::{ExchangeError, export, import};
+pub use order::references_first;
 pub use publish::{Published, Publisher};
 pub use recipes::{RecipesError, paths_of};
 pub use remembered::{Lifetimes, Recall, Remembered};

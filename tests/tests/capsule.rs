@@ -354,9 +354,11 @@ fn a_derivation_that_was_attested_is_built_again_where_its_sources_are() {
     let report = rebuild(&stranger(), &attestation).exits(4).json();
     let missing = report["rebuild"]["missing"].as_array().unwrap();
     assert!(missing[0]["what"].as_str().unwrap().contains(derivation::BUILDER), "{missing:?}");
-    // What a capsule of it would need has no lock.
-    let capsule = ["capsule", "create", attestation.to_str().unwrap(), "-o", &at("x.capsule")];
-    other.run(capsule).exits(2).says(&["is no recipe"]);
+    // A capsule of it has those sources.
+    let capsule = at("x.capsule");
+    other.run(["capsule", "create", attestation.to_str().unwrap(), "-o", &capsule]).succeeded();
+    let report = rebuild(&stranger(), capsule.as_ref()).succeeded().json();
+    assert_eq!(report["verdict"], "reproduced");
 }
 
 fn out(closed: &kiln_model::derivation::Closed) -> String {

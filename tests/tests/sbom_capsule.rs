@@ -5,8 +5,11 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use kiln_model::canonical;
-use kiln_model::digest::Digest;
-use kiln_model::format::capsule::Table;
+use kiln_model::derivation::Output;
+use kiln_model::digest::{Digest, NarHash};
+use kiln_model::format::capsule::{Member, Place, Table};
+use kiln_model::store_path::{Algorithm, Method, StorePath};
+use kiln_tests::derivation;
 use kiln_tests::ground::{self, Ground};
 use kiln_tests::recipe::Made;
 use kiln_tests::run::{Kiln, Ran};
@@ -196,4 +199,118 @@ fn a_capsule_that_is_cut_short_changed_or_leads_elsewhere_is_refused() {
     pack(&bad, &changed);
     rebuild(&stranger(), &bad).exits(4).says(&["neither in it nor in the store", ".deb"]);
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 2, "nothing else was written beside it");
+}
+
+#[test]
+fn a_recipe_that_was_built_is_packed_as_its_derivation_alone_too_with_the_tree_that_is_its_environment() {
+    let name = "a_recipe_that_was_built_is_packed_as_its_derivation_alone_too_with_the_tree_that_is_its_environment";
+    if !ground::has_files(name) {
+        return;
+    }
+    let made = Made::new(SAME);
+    made.write("recipe.toml", &format!("{}\n[artifacts]\nout = [\"file\"]\n", made.read("recipe.toml")));
+    let kiln = Kiln::warm();
+    let outcome = kiln.build_one(made.path());
+    assert!(outcome["artifacts"]["file"].is_object());
+    let derivation = PathBuf::from(outcome["derivation"].as_str().unwrap());
+    // A recipe names artifacts, a derivation none, whichever of them was built.
+    let of_derivation = kiln.build_one(&derivation);
+    assert_eq!(of_derivation["cached"], true);
+    assert!(of_derivation["artifacts"].as_object().unwrap().is_empty());
+    let place = ground::directory(Ground::Disk);
+    let file = place.path().join("made.capsule");
+    create(&kiln, &derivation, &file).succeeded();
+    let names: Vec<String> = members(&file).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 4, "table, outcome, derivation and environment: {names:?}");
+    let report = rebuild(&stranger(), &file).succeeded().json();
+    assert_eq!(report["verdict"], "reproduced");
+}
+
+/// Derivations of every kind, of which the last needs the others: its file, and what its fixed input was built by.
+fn derivations() -> (derivation::Made, PathBuf, PathBuf) {
+    let made = derivation::Made::default();
+    let first = made.closed("first", &[], "echo one >$out");
+    let digest = Digest::of("fetched\n").as_bytes().to_vec();
+    let path = StorePath::fixed(&"fetched".parse().unwrap(), Method::Flat, Algorithm::Sha256, &digest).unwrap();
+    let fixed = Output::Fixed { path, method: Method::Flat, algorithm: Algorithm::Sha256, digest };
+    let inner = made.closed("inner", &[], "echo fetched >$out");
+    let from_inner = format!("cat {} >$out", inner.derivation.outputs.values().next().unwrap().path().unwrap());
+    let fetched = made.derivation("fetched", &[("out", fixed.clone())], &[(&inner.path, &["out"])], &from_inner);
+    let one = first.derivation.outputs.values().next().unwrap().path().unwrap();
+    let script = format!("cat {one} {} >$out; echo $out >>$out", fixed.path().unwrap());
+    let needs: [(&StorePath, &[&str]); 2] = [(&first.path, &["out"]), (&fetched, &["out"])];
+    let wanted = made.derivation("wanted", &[("out", derivation::floating())], &needs, &script);
+    let (wanted, inner) = (made.file(&wanted), made.file(&inner.path));
+    (made, wanted, inner)
+}
+
+#[test]
+fn a_capsule_of_a_derivation_holds_what_all_that_it_needs_rests_on_and_a_stranger_builds_from_that_alone() {
+    let name = "a_capsule_of_a_derivation_holds_what_all_that_it_needs_rests_on_and_a_stranger_builds_from_that_alone";
+    let Some(kiln) = derivation::with_builder(name) else { return };
+    let (made, wanted, inner) = derivations();
+    let place = ground::directory(Ground::Disk);
+    let (file, again) = (place.path().join("made.capsule"), place.path().join("again.capsule"));
+    create(&kiln, &wanted, &file).exits(2).says(&["is not built"]);
+    kiln.build_one(&wanted);
+    create(&kiln, &wanted, &file).succeeded();
+    create(&kiln, &wanted, &again).succeeded();
+    assert_eq!(std::fs::read(&file).unwrap(), std::fs::read(&again).unwrap());
+    drop(made);
+
+    let good = members(&file);
+    let table = Table::parse(&good[0].1).unwrap();
+    fits("capsule", &serde_json::from_slice(&good[0].1).unwrap());
+    let names: Vec<&str> = table.sources.iter().map(|source| source.path.name()).collect();
+    assert_eq!(names.len(), 2, "the builder, and what has a fixed digest: {names:?}");
+    assert!(names.contains(&"bb") && names.contains(&"fetched"), "{names:?}");
+
+    let other = stranger();
+    let ran = rebuild(&other, &file).succeeded();
+    let told = ran.stderr.clone();
+    assert!(told.contains("building first") && told.contains("building wanted"), "{told}");
+    assert!(!told.contains("building inner") && !told.contains("building fetched"), "a fixed output is there: {told}");
+    let report = ran.json();
+    assert_eq!(report["verdict"], "reproduced");
+    assert_eq!(report["outcomes"][0]["derivation"], report["outcomes"][1]["derivation"]);
+    drop(inner);
+
+    // Other bytes where a path follows from its own, in a file that is consistent in itself.
+    let bad = place.path().join("bad.capsule");
+    let position = table.sources.iter().position(|source| source.path.name() == "fetched").unwrap();
+    let nar_hash = table.sources[position].nar_hash;
+    let tree = Place::Tree(nar_hash).to_string();
+    let evil: Vec<u8> = good.iter().find(|(name, _)| *name == tree).unwrap().1.clone();
+    let at = evil.windows(7).position(|bytes| bytes == b"fetched").unwrap();
+    let evil = [&evil[..at], b"altered", &evil[at + 7..]].concat();
+    let mut forged = table.clone();
+    let digest = Digest::of(&evil);
+    forged.sources[position].nar_hash = NarHash::new(digest);
+    forged.members.retain(|member| member.place != Place::Tree(nar_hash));
+    let member = Member { place: Place::Tree(NarHash::new(digest)), size: evil.len() as u64, sha256: digest };
+    forged.members.push(member);
+    forged.members.sort_by(|a, b| a.place.cmp(&b.place));
+    let bytes = |place: &Place| match *place == Place::Tree(NarHash::new(digest)) {
+        true => evil.clone(),
+        false => good.iter().find(|(name, _)| *name == place.to_string()).unwrap().1.clone(),
+    };
+    let mut changed = vec![(good[0].0.clone(), forged.print().unwrap())];
+    changed.extend(forged.members.iter().map(|member| (member.place.to_string(), bytes(&member.place))));
+    pack(&bad, &changed);
+    let fresh = stranger();
+    rebuild(&fresh, &bad).exits(6).says(&["fetched", "is not what its path says"]);
+    let valid = fresh.run(["store", "ls"]).succeeded().stdout;
+    assert!(!valid.contains("-fetched"), "{valid}");
+
+    // Without it, and without the source that it is: said before anything is built.
+    for sources in [table.sources.clone(), vec![]] {
+        let forged = Table { members: table.members.clone(), sources, ..table.clone() };
+        let kept = |member: &&Member| member.place != Place::Tree(nar_hash);
+        let forged = Table { members: forged.members.iter().filter(kept).cloned().collect(), ..forged };
+        let left = good.iter().skip(1).filter(|(name, _)| *name != tree).cloned();
+        let changed: Vec<_> = std::iter::once((good[0].0.clone(), forged.print().unwrap())).chain(left).collect();
+        pack(&bad, &changed);
+        let ran = rebuild(&stranger(), &bad).exits(4).says(&["neither in it nor in the store", "-fetched"]);
+        assert!(!ran.stderr.contains("building"), "{}", ran.stderr);
+    }
 }

@@ -451,6 +451,7 @@ impl FromStr for StorePath {
 }
 
 serde_as_text!(StorePath);
+serde_as_text!(ContentAddress);
 
 #[cfg(test)]
 mod tests {

@@ -210,7 +210,7 @@ impl Builder<'_> {
     }
 
     /// Substitutes sources of nodes that were given as derivations; what is not to be had is missed when it is needed.
-    fn substitute_sources(&self, nodes: &BTreeSet<usize>, graph: &Graph) -> Result<(), BuildError> {
+    pub(crate) fn substitute_sources(&self, nodes: &BTreeSet<usize>, graph: &Graph) -> Result<(), BuildError> {
         let Some(caches) = self.caches else { return Ok(()) };
         let mut groups = BTreeSet::new();
         for node in nodes.iter().map(|&index| &graph.nodes[index]) {

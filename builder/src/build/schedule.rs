@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use kiln_model::lower;
 use kiln_model::name::Variable;
-use kiln_model::outcome::{Failure, Moment, Outcome, Output, Status};
+use kiln_model::outcome::{Artifact, Failure, Moment, Outcome, Output, Status};
 use kiln_model::store_path::StorePath;
 use kiln_model::variation::Conditions;
 
@@ -196,6 +196,11 @@ pub fn cached(store: &Store, node: &Node) -> Result<Option<Outcome>, BuildError>
         // A record of an older kiln that does not parse is passed over: the build is then done again.
         let Ok(mut outcome) = serde_json::from_slice::<Outcome>(&bytes) else { continue };
         if outcome.status == Status::Built && is_registered(store, &outcome, &outputs)? {
+            // It may have been built for a recipe and be asked for as a derivation, or the other way round.
+            if outcome.artifacts.is_empty() || node.recipe().is_none() {
+                let Some(artifacts) = artifacts_of(node, &outcome.outputs) else { continue };
+                outcome.artifacts = artifacts;
+            }
             outcome.cached = true;
             return Ok(Some(outcome));
         }
@@ -217,14 +222,16 @@ fn outcome_of_valid(
         let manifest = manifest.expect("a manifest was asked for");
         outputs.insert(name.clone(), Output { path: path.to_string(), nar_hash, nar_size, manifest });
     }
-    let manifests = outputs.iter().map(|(name, output)| (name.clone(), output.manifest.clone())).collect();
-    let patterns = node.recipe().map(|recipe| &recipe.artifacts);
-    let artifacts = match patterns.map(|patterns| artifact::artifacts(patterns, &manifests)).transpose() {
-        Ok(artifacts) => artifacts.unwrap_or_default(),
-        Err(_) => return Ok(None),
-    };
+    let Some(artifacts) = artifacts_of(node, &outputs) else { return Ok(None) };
     let outcome = Outcome { outputs, artifacts, status: Status::Built, cached: true, ..nothing_ran(store, node) };
     Ok(Some(outcome))
+}
+
+/// What of `outputs` the recipe of `node` names: nothing for a derivation, `None` if they lack something.
+fn artifacts_of(node: &Node, outputs: &BTreeMap<Variable, Output>) -> Option<BTreeMap<String, Artifact>> {
+    let Some(recipe) = node.recipe() else { return Some(BTreeMap::new()) };
+    let manifests = outputs.iter().map(|(name, output)| (name.clone(), output.manifest.clone())).collect();
+    artifact::artifacts(&recipe.artifacts, &manifests).ok()
 }
 
 /// The outcome of a build that did not run.
@@ -267,8 +274,13 @@ fn is_registered(store: &Store, outcome: &Outcome, made: &BTreeMap<Variable, Sto
 impl Builder<'_> {
     /// Builds what `graph` wants and what that needs; one result for each wanted node, in the order asked for.
     pub fn realise(&self, graph: &Graph) -> Result<Vec<Realised>, BuildError> {
-        let done = self.carry_out(graph, &self.plan(graph, &graph.wanted)?)?;
-        Ok(graph.wanted.iter().map(|node| done[node].clone()).collect())
+        self.realise_nodes(graph, &graph.wanted)
+    }
+
+    /// The same for these nodes of `graph`, whatever it wants.
+    pub fn realise_nodes(&self, graph: &Graph, wanted: &[usize]) -> Result<Vec<Realised>, BuildError> {
+        let done = self.carry_out(graph, &self.plan(graph, wanted)?)?;
+        Ok(wanted.iter().map(|node| done[node].clone()).collect())
     }
 
     fn carry_out(&self, graph: &Graph, plan: &Plan) -> Result<BTreeMap<usize, Realised>, BuildError> {

@@ -6,17 +6,18 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Cursor, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use kiln_model::digest::Digest;
-use kiln_model::format::capsule::{self as format, Member, Place, Table};
+use kiln_model::digest::{Digest, NarHash};
+use kiln_model::format::capsule::{self as format, Member, Place, Source, Table};
 use kiln_model::lock::LockedInput;
 use kiln_model::outcome::Outcome;
 use sha2::{Digest as _, Sha256};
 
 use super::error::{CapsuleError, io};
+use super::sources;
 use super::texts::{self, Texts};
-use crate::build::graph::Graph;
+use crate::build::graph::{Graph, Locked, Origin};
 use crate::build::{Builder, provide};
 use crate::nix;
 
@@ -75,39 +76,77 @@ pub fn create(
     out: &mut File,
 ) -> Result<Created, CapsuleError> {
     let wanted = &graph.nodes[index];
-    let texts = Texts::of(graph, index)?;
-    let mut members: BTreeMap<Place, Bytes> = BTreeMap::from([said.member()]);
     let private = builder.store.private_dir()?;
-    for index in texts::closure(graph, index) {
-        let (node, locked) = (&graph.nodes[index], texts::locked(&graph.nodes[index])?);
-        members.insert(Place::Derivation(node.path.clone()), Bytes::Text(node.derivation.print()));
-        let packages = locked.lock.environment.packages.iter().map(provide::package);
-        let sources = locked.lock.inputs.values().flat_map(provide::files).map(|(wanted, _)| wanted);
-        let files: Vec<_> = packages.chain(sources).collect();
-        for (wanted, path) in files.iter().zip(builder.fetched(&files)?) {
-            members.insert(Place::File(wanted.sha256), Bytes::File(path));
-        }
-        for (variable, input) in &locked.lock.inputs {
-            let (LockedInput::Git { nar_hash, .. } | LockedInput::Path { nar_hash, .. }) = input else { continue };
-            let path = &locked.inputs[variable];
-            builder.store.check(path, crate::store::Trust::Fingerprint)?;
-            let archive = private.path().join(nar_hash.digest().to_string());
-            let mut file = BufWriter::new(File::create(&archive).map_err(io("creating", &archive))?);
-            nix::dump(&builder.store.physical(path), &mut file)?;
-            file.flush().map_err(io("writing", &archive))?;
-            members.insert(Place::Tree(*nar_hash), Bytes::File(archive));
-        }
-    }
-    members.extend(texts.members.into_iter().map(|(place, text)| (place, Bytes::Text(text))));
+    let mut packing = Packing { builder, private: private.path(), members: BTreeMap::from([said.member()]) };
+    let (recipe, sources) = match &wanted.origin {
+        Origin::Recipe(locked) => (Some(packing.recipes(graph, index, locked)?), Vec::new()),
+        Origin::Derivation => (None, packing.derivations(graph, index)?),
+    };
+    let members = packing.members;
     let table = Table {
         schema: format::SCHEMA.into(),
-        recipe: texts.recipe,
+        recipe,
         derivation: wanted.path.clone(),
+        sources,
         members: members.iter().map(|(place, bytes)| bytes.member(place)).collect::<Result<_, _>>()?,
     };
     let shown = PathBuf::from(format::TABLE);
     let text = table.print().map_err(|source| CapsuleError::Table { path: shown.clone(), source })?;
     write(&text, &table, &members, out)
+}
+
+/// The members, as they are found.
+struct Packing<'a> {
+    builder: &'a Builder<'a>,
+    /// Where archives of trees lie until they are packed.
+    private: &'a Path,
+    members: BTreeMap<Place, Bytes>,
+}
+
+impl Packing<'_> {
+    /// Recipes and locks of a build, and what those name. Where the wanted one lies among them.
+    fn recipes(&mut self, graph: &Graph, index: usize, wanted: &Locked) -> Result<String, CapsuleError> {
+        let builder = self.builder;
+        let texts = Texts::of(graph, index, wanted)?;
+        for node in texts::closure(graph, index).into_iter().map(|one| &graph.nodes[one]) {
+            self.members.insert(Place::Derivation(node.path.clone()), Bytes::Text(node.derivation.print()));
+            let Some(locked) = texts::locked(node) else { continue };
+            let packages = locked.lock.environment.packages.iter().map(provide::package);
+            let sources = locked.lock.inputs.values().flat_map(provide::files).map(|(wanted, _)| wanted);
+            let files: Vec<_> = packages.chain(sources).collect();
+            for (wanted, path) in files.iter().zip(builder.fetched(&files)?) {
+                self.members.insert(Place::File(wanted.sha256), Bytes::File(path));
+            }
+            for (variable, input) in &locked.lock.inputs {
+                let (LockedInput::Git { nar_hash, .. } | LockedInput::Path { nar_hash, .. }) = input else { continue };
+                let path = &locked.inputs[variable];
+                builder.store.check(path, crate::store::Trust::Fingerprint)?;
+                self.tree(nar_hash, &builder.store.physical(path))?;
+            }
+        }
+        self.members.extend(texts.members.into_iter().map(|(place, text)| (place, Bytes::Text(text))));
+        Ok(texts.recipe)
+    }
+
+    /// Derivations as they are, and what they rest on.
+    fn derivations(&mut self, graph: &Graph, index: usize) -> Result<Vec<Source>, CapsuleError> {
+        let gathered = sources::gather(self.builder, graph, index)?;
+        for (source, place) in &gathered {
+            self.tree(&source.nar_hash, place)?;
+        }
+        let texts = Texts::of_derivations(graph, index);
+        self.members.extend(texts.into_iter().map(|(place, text)| (place, Bytes::Text(text))));
+        Ok(gathered.into_iter().map(|(source, _)| source).collect())
+    }
+
+    fn tree(&mut self, nar_hash: &NarHash, tree: &Path) -> Result<(), CapsuleError> {
+        let archive = self.private.join(nar_hash.digest().to_string());
+        let mut file = BufWriter::new(File::create(&archive).map_err(io("creating", &archive))?);
+        nix::dump(tree, &mut file)?;
+        file.flush().map_err(io("writing", &archive))?;
+        self.members.insert(Place::Tree(*nar_hash), Bytes::File(archive));
+        Ok(())
+    }
 }
 
 impl Bytes {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_model::digest::Digest;
 use kiln_model::format::capsule;
+use kiln_model::store_path::{ContentAddress, StorePath};
 
 use crate::build::BuildError;
 use crate::build::graph::GraphError;
@@ -109,13 +110,28 @@ pub enum CapsuleError {
     /// What was built could not be compared.
     #[error(transparent)]
     Compared(Box<CheckError>),
-    /// Not a recipe.
+    /// A path that only whoever made it could vouch for.
     #[error(
-        "{target} is no recipe: this needs the lock that says what its inputs are; `kiln publish --nix-cache` packs derivations"
+        "{target} needs {path}, which has no content address: whoever gets the capsule could not tell whether it is what it \
+         should be. Name the derivation that makes it as an input, or publish it signed: `kiln publish --nix-cache`"
     )]
-    NoRecipe {
-        /// The derivation.
+    Unaddressed {
+        /// What is packed.
         target: String,
+        /// What it needs.
+        path: StorePath,
+    },
+    /// A tree that does not lie where the table says.
+    #[error("{source_path} in {} is not what its path says: expected {expected}, found {found}", path.display())]
+    Address {
+        /// The file.
+        path: PathBuf,
+        /// Where the tree should lie.
+        source_path: StorePath,
+        /// Its content address.
+        expected: ContentAddress,
+        /// That of what is there.
+        found: ContentAddress,
     },
     /// Nothing was built yet.
     #[error("{target} is not built: run `kiln build {target}` first")]
@@ -155,10 +171,14 @@ impl CapsuleError {
             | Self::Bomb { .. }
             | Self::NoStatement { .. }
             | Self::Lacks { .. }
-            | Self::NoRecipe { .. }
+            | Self::Unaddressed { .. }
             | Self::NotBuilt { .. }
             | Self::Place { .. } => Kind::BadInput,
-            Self::Table { source: capsule::CapsuleError::Digest { .. }, .. }
+            Self::Table {
+                source: capsule::CapsuleError::Digest { .. } | capsule::CapsuleError::Address { .. },
+                ..
+            }
+            | Self::Address { .. }
             | Self::Digest { .. }
             | Self::Contradiction { .. }
             | Self::Derivation { .. } => Kind::Tampered,

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use kiln_model::digest::{Digest, NarHash};
-use kiln_model::format::capsule::{self as format, Member, Place, Table};
+use kiln_model::format::capsule::{self as format, Member, Place, Source, Table};
 use kiln_model::lock::LockedInput;
 use kiln_model::lower;
 use kiln_model::outcome::Outcome;
@@ -19,9 +19,11 @@ use sha2::{Digest as _, Sha256};
 use super::claimed::{self, Claim};
 use super::create::LARGEST_WINDOW;
 use super::error::{CapsuleError, io};
+use super::sources::{self, Arriving, Rests};
 use super::texts;
 use crate::build::Builder;
 use crate::build::graph::{Graph, Origin};
+use crate::event::{self, Level};
 use crate::exit::Kind;
 use crate::rebuild::{CheckError, differences};
 use crate::store::{Arrival, Digests, PrivateDir, Store, StoreError, TreeLimits, Trust};
@@ -105,7 +107,7 @@ impl Opened {
         }
 
         let recipes = store.private_dir()?;
-        let (mut recorded, mut derivations, mut large) = (None, Vec::new(), Vec::new());
+        let (mut recorded, mut derivations, mut large) = (None, BTreeMap::new(), Vec::new());
         let mut texts = BTreeMap::new();
         for member in &table.members {
             if matches!(member.place, Place::File(_) | Place::Tree(_)) {
@@ -123,23 +125,31 @@ impl Opened {
                     recorded = Some(Recorded::Outcome(Box::new(outcome)));
                 }
                 Place::Statement => recorded = Some(Recorded::Claim(Claim::read(&bytes, path)?)),
-                Place::Derivation(derivation) => derivations.push((derivation, bytes)),
+                Place::Derivation(derivation) => drop(derivations.insert(derivation.clone(), bytes)),
                 Place::Recipe(place) => drop(texts.insert(place.clone(), bytes)),
                 Place::File(_) | Place::Tree(_) => {}
             }
         }
         let recorded = recorded.ok_or_else(|| malformed("it has no outcome".into()))?;
-        texts::write_all(recipes.path(), &texts, path)?;
-        let graph = Graph::load(&[recipes.path().join(&table.recipe)], store)?;
+        let written = match &table.recipe {
+            Some(_) => texts::write_all(recipes.path(), &texts, path).map(|_| None)?,
+            None => texts::write_derivations(recipes.path(), &derivations, &table.derivation.to_string())?,
+        };
+        let target = match &table.recipe {
+            Some(recipe) => recipes.path().join(recipe),
+            None => written.ok_or_else(|| malformed(format!("it has no {}", table.derivation)))?,
+        };
+        let graph = Graph::load(&[target], store)?;
         let opened = Self { path: path.into(), table: table.clone(), recorded, graph, _recipes: recipes };
         opened.check_derivations(&derivations)?;
         let missing = opened.missing(store)?;
         if !missing.is_empty() {
             return Err(CapsuleError::Incomplete { path: path.into(), missing });
         }
+        let mut arriving = Arriving::default();
         for member in large {
             let mut entry = next(&member.place.to_string(), Some(member.size))?;
-            opened.bring(store, member, &mut entry)?;
+            opened.bring(store, member, &mut arriving, &mut entry)?;
         }
         if entries.next().is_some() {
             return Err(malformed("something follows its last member".into()));
@@ -152,6 +162,7 @@ impl Opened {
         if rest == 1 << 20 || after > 0 {
             return Err(malformed("something follows its end".into()));
         }
+        arriving.register(store, &opened.table.sources, path)?;
         Ok(opened)
     }
 
@@ -174,6 +185,7 @@ impl Opened {
         let node = &self.graph.nodes[index];
         builder.needs(&self.graph, index)?;
         let provided = builder.provide(&self.graph, index)?;
+        event::say(builder.events, Level::Note, format!("building {}", node.title()));
         let run = builder.run(node, &provided, &Conditions::control(builder.settings.cores), &|| ())?;
         let outcomes = vec![(**recorded).clone(), run.outcome];
         let differences = differences(builder, &outcomes)?;
@@ -181,8 +193,8 @@ impl Opened {
         Ok(Report::of(about, outcomes, &Reference::None, differences))
     }
 
-    /// Recipes and locks must make the derivations that are said to be made.
-    fn check_derivations(&self, said: &[(&StorePath, Vec<u8>)]) -> Result<(), CapsuleError> {
+    /// Recipes and locks must make the derivations that are said to be made; where there are none, those are all that is needed.
+    fn check_derivations(&self, said: &BTreeMap<StorePath, Vec<u8>>) -> Result<(), CapsuleError> {
         let refuse = |expected: &str, found: &str| {
             Err(CapsuleError::Derivation { path: self.path.clone(), expected: expected.into(), found: found.into() })
         };
@@ -195,7 +207,7 @@ impl Opened {
             return refuse(self.recorded.derivation(), &named);
         }
         for (path, text) in said {
-            let node = self.graph.nodes.iter().find(|node| node.path == **path);
+            let node = self.graph.nodes.iter().find(|node| node.path == *path);
             if node.is_none_or(|node| node.derivation.print() != *text) {
                 return refuse(&path.to_string(), "no such derivation, or another text");
             }
@@ -207,6 +219,18 @@ impl Opened {
     fn missing(&self, store: &Store) -> Result<Missing, CapsuleError> {
         let there: BTreeSet<&Place> = self.table.members.iter().map(|member| &member.place).collect();
         let mut missing = Missing::new();
+        if self.table.recipe.is_none() {
+            let rests = Rests::of(&self.graph, self.graph.wanted[0]);
+            let packed = |source: &&Source| there.contains(&Place::Tree(source.nar_hash));
+            let packed: BTreeSet<_> = self.table.sources.iter().filter(packed).map(|source| &source.path).collect();
+            let needed: BTreeSet<_> =
+                rests.paths().chain(self.table.sources.iter().map(|source| &source.path)).collect();
+            for path in needed.difference(&packed) {
+                if !sources::has(store, path)? {
+                    missing.push(path.to_string());
+                }
+            }
+        }
         for node in &self.graph.nodes {
             let Origin::Recipe(locked) = &node.origin else { continue };
             let environment = &locked.lock.environment;
@@ -243,7 +267,13 @@ impl Opened {
     }
 
     /// Adds a file or a tree to the store, by its digest.
-    fn bring(&self, store: &Store, member: &Member, bytes: &mut dyn Read) -> Result<(), CapsuleError> {
+    fn bring(
+        &self,
+        store: &Store,
+        member: &Member,
+        arriving: &mut Arriving,
+        bytes: &mut dyn Read,
+    ) -> Result<(), CapsuleError> {
         let shown = format!("{} in {}", member.place, self.path.display());
         let wrong = |found| CapsuleError::Digest {
             path: self.path.clone(),
@@ -270,7 +300,7 @@ impl Opened {
                 })?;
                 held(&self.path, member, Digest::from_bytes(hashing.hasher.finalize().into()))
             }
-            Place::Tree(nar_hash) => self.restore(store, nar_hash, member, bytes),
+            Place::Tree(nar_hash) => self.restore(store, nar_hash, member, arriving, bytes),
             Place::Outcome | Place::Statement | Place::Derivation(_) | Place::Recipe(_) => Ok(()),
         }
     }
@@ -280,11 +310,20 @@ impl Opened {
         store: &Store,
         nar_hash: &NarHash,
         member: &Member,
+        arriving: &mut Arriving,
         bytes: &mut dyn Read,
     ) -> Result<(), CapsuleError> {
-        let limits = TreeLimits { bytes: member.size, ..TreeLimits::default() };
         let mut hashing = Hashing { reader: bytes, hasher: Sha256::new() };
-        let restored = store.restore(&mut hashing, limits);
+        let restored = match &self.table.recipe {
+            Some(_) => {
+                let limits = TreeLimits { bytes: member.size, ..TreeLimits::default() };
+                store.restore(&mut hashing, limits).map(Some)
+            }
+            None => {
+                let of = (&self.table.sources[..], nar_hash);
+                arriving.restore(store, of, &mut hashing, member.size).map(|()| None)
+            }
+        };
         // Whatever went wrong inside, other bytes than said are what matters.
         io::copy(&mut hashing, &mut io::sink()).map_err(|error| CapsuleError::Malformed {
             path: self.path.clone(),
@@ -295,7 +334,7 @@ impl Opened {
             Kind::Host => CapsuleError::Store(error),
             _ => CapsuleError::Malformed { path: self.path.clone(), violation: format!("{}: {error}", member.place) },
         })?;
-        let (mut restored, mut first) = (Some(restored), None);
+        let (mut restored, mut first) = (restored, None);
         for node in &self.graph.nodes {
             let Origin::Recipe(locked) = &node.origin else { continue };
             for (variable, input) in &locked.lock.inputs {

@@ -20,8 +20,9 @@ use kiln_model::verdict::Reference;
 use super::claimed::{self, Claim};
 use super::create::{Created, Said, create};
 use super::error::{CapsuleError, io};
+use super::sources::Rests;
 use super::texts;
-use crate::build::graph::{Graph, Locked, Node, Origin};
+use crate::build::graph::{Graph, Locked, Origin};
 use crate::build::{BuildError, Builder, provide};
 use crate::event::{self, Level};
 use crate::fetch::Wanted;
@@ -121,10 +122,7 @@ impl Stated {
         let mut trees = Vec::new();
         for one in texts::closure(&self.graph, self.index) {
             let node = &self.graph.nodes[one];
-            let Origin::Recipe(locked) = &node.origin else {
-                here += self.sources(builder, node, &mut missing)?;
-                continue;
-            };
+            let Origin::Recipe(locked) = &node.origin else { continue };
             let environment = &locked.lock.environment;
             match builder.store.environment(&environment.nar_hash, Trust::Fingerprint)? {
                 Some(_) => here += 1 + environment.packages.len(),
@@ -155,6 +153,9 @@ impl Stated {
                     }
                 }
             }
+        }
+        if matches!(self.graph.nodes[self.index].origin, Origin::Derivation) {
+            here += self.sources(builder, &mut missing)?;
         }
         let mut seen = BTreeSet::new();
         wanted.retain(|one: &Wanted| seen.insert(one.sha256));
@@ -192,10 +193,11 @@ impl Stated {
         Ok(found)
     }
 
-    /// Sources of a derivation that was given: how many the store has, each as the statements say, and what it has not.
-    fn sources(&self, builder: &Builder<'_>, node: &Node, missing: &mut Vec<Missing>) -> Result<usize, CapsuleError> {
+    /// Sources of derivations that were given: how many the store has, each as the statements say, and what it has not.
+    fn sources(&self, builder: &Builder<'_>, missing: &mut Vec<Missing>) -> Result<usize, CapsuleError> {
         let mut here = 0;
-        for path in &node.derivation.input_sources {
+        let own = &self.graph.nodes[self.index].derivation.input_sources;
+        for path in &Rests::of(&self.graph, self.index).sources {
             let known = match builder.store.path_info(path)? {
                 Some(info) => Some(info.nar_hash),
                 None => builder.store.environment_at(path, Trust::Fingerprint)?.map(|(nar_hash, _)| nar_hash),
@@ -206,7 +208,7 @@ impl Stated {
                 continue;
             };
             let named = |claim: &Claim| claim.inputs.contains(&nar_hash.digest());
-            if node.path.to_string() == self.derivation() && !self.claims.iter().all(named) {
+            if own.contains(path) && !self.claims.iter().all(named) {
                 let what = format!("resolvedDependencies does not name {path} as it is here ({nar_hash})");
                 return Err(CapsuleError::Contradiction { path: self.path.clone(), what });
             }
@@ -259,7 +261,9 @@ impl Stated {
             return Err(CapsuleError::Incomplete { path: self.path.clone(), missing });
         }
         for one in texts::closure(&self.graph, self.index) {
-            self.provided(builder, texts::locked(&self.graph.nodes[one])?)?;
+            if let Some(locked) = texts::locked(&self.graph.nodes[one]) {
+                self.provided(builder, locked)?;
+            }
         }
         create(builder, &self.graph, self.index, Said::Statement(&claim.bytes), out)
     }

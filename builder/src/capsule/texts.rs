@@ -26,10 +26,10 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    /// Those of node `index` of `graph`.
-    pub(super) fn of(graph: &Graph, index: usize) -> Result<Self, CapsuleError> {
+    /// Those of node `index` of `graph`, which `wanted` is.
+    pub(super) fn of(graph: &Graph, index: usize, wanted: &Locked) -> Result<Self, CapsuleError> {
         let nodes: Vec<&Locked> =
-            closure(graph, index).into_iter().map(|one| locked(&graph.nodes[one])).collect::<Result<_, _>>()?;
+            closure(graph, index).into_iter().filter_map(|one| locked(&graph.nodes[one])).collect();
         let top = common(nodes.iter().map(|locked| locked.recipe.dir.as_path()));
         let mut members = BTreeMap::new();
         for locked in nodes {
@@ -41,12 +41,12 @@ impl Texts {
                 members.insert(recipe_place(&directory, file, &locked.recipe.dir)?, text);
             }
         }
-        let recipe = place_of(&locked(&graph.nodes[index])?.recipe.dir, &top)?;
+        let recipe = place_of(&wanted.recipe.dir, &top)?;
         Ok(Self { recipe, members })
     }
 
     /// The derivation itself and those that it needs, where it was given as it is.
-    fn of_derivations(graph: &Graph, index: usize) -> BTreeMap<Place, Vec<u8>> {
+    pub(super) fn of_derivations(graph: &Graph, index: usize) -> BTreeMap<Place, Vec<u8>> {
         let text = |one: usize| {
             let node = &graph.nodes[one];
             (Place::Derivation(node.path.clone()), node.derivation.print())
@@ -57,7 +57,7 @@ impl Texts {
     /// What a statement about node `index` carries, if it can be carried.
     pub(crate) fn carried(graph: &Graph, index: usize) -> Option<BTreeMap<Place, Vec<u8>>> {
         match &graph.nodes[index].origin {
-            Origin::Recipe(_) => Self::of(graph, index).ok().map(|texts| texts.members),
+            Origin::Recipe(locked) => Self::of(graph, index, locked).ok().map(|texts| texts.members),
             Origin::Derivation => Some(Self::of_derivations(graph, index)),
         }
     }
@@ -74,10 +74,10 @@ pub(super) fn closure(graph: &Graph, index: usize) -> BTreeSet<usize> {
     found
 }
 
-pub(super) fn locked(node: &Node) -> Result<&Locked, CapsuleError> {
+pub(super) fn locked(node: &Node) -> Option<&Locked> {
     match &node.origin {
-        Origin::Recipe(locked) => Ok(locked),
-        Origin::Derivation => Err(CapsuleError::NoRecipe { target: node.shown.display().to_string() }),
+        Origin::Recipe(locked) => Some(locked),
+        Origin::Derivation => None,
     }
 }
 

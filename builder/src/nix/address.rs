@@ -3,12 +3,14 @@
 //! A path that follows from its contents needs nobody's signature, but then the contents must be what its address says. A
 //! tree that names itself is hashed with each occurrence of its own hash part as NULs, and their offsets after it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use kiln_model::digest::Digest;
 use kiln_model::rewrite::{Masking, Rewrites};
-use kiln_model::store_path::{Algorithm, Hasher, Method};
+use kiln_model::store_path::{Algorithm, ContentAddress, Hasher, Method, StorePath};
 
 use super::dump::{DumpError, dump};
 
@@ -34,6 +36,30 @@ pub fn content_digest(
     }
     masking.finish().map_err(read)?;
     Ok(hasher.finish())
+}
+
+/// The address, of the kind that `like` is, of what lies at `tree` and is to lie at `path`, where it names `references`.
+pub fn contents_address(
+    tree: &Path,
+    (path, references): (&StorePath, &BTreeSet<StorePath>),
+    like: &ContentAddress,
+) -> Result<ContentAddress, DumpError> {
+    let rewrites = match references.contains(path) {
+        true => Rewrites::default().masking(path),
+        false => Rewrites::default(),
+    };
+    Ok(match like {
+        ContentAddress::Text(_) => {
+            let digest = content_digest(tree, Method::Flat, Algorithm::Sha256, &Rewrites::default())?;
+            let digest: [u8; 32] = digest.try_into().expect("a SHA-256 has 32 bytes");
+            ContentAddress::Text(Digest::from_bytes(digest))
+        }
+        ContentAddress::Fixed { method, algorithm, .. } => ContentAddress::Fixed {
+            method: *method,
+            algorithm: *algorithm,
+            digest: content_digest(tree, *method, *algorithm, &rewrites)?,
+        },
+    })
 }
 
 #[cfg(test)]

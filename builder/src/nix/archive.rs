@@ -8,11 +8,10 @@ use std::rc::Rc;
 use kiln_model::digest::Digest;
 use kiln_model::format::nar::NarError;
 use kiln_model::format::narinfo::{Compression, NarInfo};
-use kiln_model::rewrite::Rewrites;
-use kiln_model::store_path::{Algorithm, ContentAddress, Method, spelled};
+use kiln_model::store_path::spelled;
 use sha2::{Digest as _, Sha256};
 
-use super::address::content_digest;
+use super::address::contents_address;
 use super::cache::{Body, Cache};
 use super::error::CacheError;
 use super::substitute::Trusted;
@@ -95,35 +94,14 @@ pub(super) fn restore(
         Trusted::Signed(_) => {}
         Trusted::Addressed => {
             let address = info.address.as_ref().expect("what is trusted for its address has one");
-            if let Some(found) = other_contents(&restored, info, address)? {
-                return Err(field("CA", address.to_string(), found));
+            let found = contents_address(restored.place(), (&info.path, &info.references), address)
+                .map_err(|source| CacheError::Dump { path: info.path.clone(), source })?;
+            if found != *address {
+                return Err(field("CA", address.to_string(), found.to_string()));
             }
         }
     }
     Ok(restored)
-}
-
-/// What the contents' address would be, if it is not `address`.
-fn other_contents(restored: &Restored, info: &NarInfo, address: &ContentAddress) -> Result<Option<String>, CacheError> {
-    let failed = |source| CacheError::Dump { path: info.path.clone(), source };
-    let rewrites = match info.references.contains(&info.path) {
-        true => Rewrites::default().masking(&info.path),
-        false => Rewrites::default(),
-    };
-    let found = match address {
-        ContentAddress::Text(_) => {
-            let digest = content_digest(restored.place(), Method::Flat, Algorithm::Sha256, &Rewrites::default())
-                .map_err(failed)?;
-            let digest: [u8; 32] = digest.try_into().expect("a SHA-256 has 32 bytes");
-            ContentAddress::Text(Digest::from_bytes(digest))
-        }
-        ContentAddress::Fixed { method, algorithm, .. } => ContentAddress::Fixed {
-            method: *method,
-            algorithm: *algorithm,
-            digest: content_digest(restored.place(), *method, *algorithm, &rewrites).map_err(failed)?,
-        },
-    };
-    Ok((found != *address).then(|| found.to_string()))
 }
 
 /// What was seen of a file while others read it.

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use kiln_model::store_path::StorePath;
 
 /// `paths`, each after what it names; what is not among them is left out. `Err` is a path in a circle.
-pub(super) fn references_first(
-    paths: &BTreeMap<StorePath, BTreeSet<StorePath>>,
-) -> Result<Vec<&StorePath>, &StorePath> {
+pub fn references_first(paths: &BTreeMap<StorePath, BTreeSet<StorePath>>) -> Result<Vec<&StorePath>, &StorePath> {
     let mut missing: BTreeMap<&StorePath, usize> = BTreeMap::new();
     let mut referrers: BTreeMap<&StorePath, Vec<&StorePath>> = BTreeMap::new();
     for (path, references) in paths {

@@ -1,6 +1,7 @@
 //! kiln and a real Nix: derivations, caches, archives and streams that each takes from the other.
 
 mod archives;
+mod capsules;
 mod publishing;
 mod realisations;
 mod recipes;

@@ -3,7 +3,11 @@
 //! A capsule is a tar, compressed with zstd: this table (`capsule.json`, RFC 8785) first, then its members in its order,
 //! and nothing else. A member's name says what it is ([`Place`]); no other name is known, so none can lead anywhere. Files and
 //! trees are named by their digests. Who reads a capsule believes none of it: digests are held against the bytes.
+//!
+//! The build is a recipe's under its lock, or that of derivations as they are. Those rest on store paths, which the table says
+//! how to make of its trees ([`Source`]): each follows from its own contents, so nobody is believed for them either.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::canonical::{self, CanonicalError, Limits};
 use crate::digest::{Digest, NarHash, serde_as_text};
-use crate::store_path::StorePath;
+use crate::store_path::{ContentAddress, StorePath};
 
 /// The only schema there is.
 pub const SCHEMA: &str = "kiln/capsule/v1";
@@ -32,12 +36,31 @@ const MOST_DEPTH: usize = 16;
 pub struct Table {
     /// [`SCHEMA`].
     pub schema: String,
-    /// Directory of the recipe to be built, below `recipes`; empty if it is that itself.
-    pub recipe: String,
+    /// Directory of the recipe to be built, below `recipes`; empty if it is that itself. `None`: its derivation is all there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
     /// Store path of its derivation.
     pub derivation: StorePath,
+    /// What derivations without a recipe rest on, sorted by path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
     /// What follows, in this order.
     pub members: Vec<Member>,
+}
+
+/// A store path that no build here makes: a source, or an output whose digest is fixed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Source {
+    /// Where builds find it.
+    pub path: StorePath,
+    /// The digest of its archive: the name of a member among the trees.
+    pub nar_hash: NarHash,
+    /// How its path follows from what it holds.
+    pub address: ContentAddress,
+    /// What it names, each a source before or after it, or itself.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub references: BTreeSet<StorePath>,
 }
 
 /// One member.
@@ -118,6 +141,30 @@ pub enum CapsuleError {
         /// What is said.
         digest: Digest,
     },
+    /// Recipes and sources of derivations, of which a build has one.
+    #[error("capsule.json: {member} goes with {expected}: a capsule is of a recipe or of derivations")]
+    Mixed {
+        /// What does not belong there.
+        member: String,
+        /// Where it would.
+        expected: &'static str,
+    },
+    /// A source at a path that is another's.
+    #[error("capsule.json: sources: {path} is not where {address} with what it names lies")]
+    Address {
+        /// Where it is said to lie.
+        path: StorePath,
+        /// What it is said to hold.
+        address: ContentAddress,
+    },
+    /// A source that names what is not there.
+    #[error("capsule.json: sources: {path} names {reference}, which is not among them")]
+    Reference {
+        /// The source.
+        path: StorePath,
+        /// What it names.
+        reference: StorePath,
+    },
     /// A text that is larger than any.
     #[error("capsule.json: {member} is said to have {size} bytes: at most {most} are read")]
     TooLarge {
@@ -152,8 +199,9 @@ impl Table {
             let (before, member) = (pair[0].place.to_string(), pair[1].place.to_string());
             return Err(CapsuleError::Order { member, before });
         }
-        let needed = ["recipe.toml", "recipe.lock"].map(|file| recipe_file(&self.recipe, file));
-        let needed = needed.into_iter().map(Place::Recipe);
+        let files =
+            |recipe: &String| ["recipe.toml", "recipe.lock"].map(|file| Place::Recipe(recipe_file(recipe, file)));
+        let needed = self.recipe.as_ref().map(files).into_iter().flatten();
         let has = |place: &Place| self.members.iter().any(|member| member.place == *place);
         for place in [Place::Derivation(self.derivation.clone())].into_iter().chain(needed) {
             if !has(&place) {
@@ -165,7 +213,36 @@ impl Table {
             (false, false) => return Err(CapsuleError::Missing { member: Place::Outcome.to_string() }),
             (true, true) => return Err(CapsuleError::Both),
         }
+        self.check_sources()?;
         self.members.iter().try_for_each(Member::check)
+    }
+
+    fn check_sources(&self) -> Result<(), CapsuleError> {
+        match (&self.recipe, self.sources.first()) {
+            (Some(_), Some(source)) => {
+                return Err(CapsuleError::Mixed { member: source.path.to_string(), expected: "derivations" });
+            }
+            (Some(_), None) => return Ok(()),
+            (None, _) => {}
+        }
+        let of_recipes = |member: &&Member| matches!(member.place, Place::Recipe(_) | Place::File(_));
+        if let Some(member) = self.members.iter().find(of_recipes) {
+            return Err(CapsuleError::Mixed { member: member.place.to_string(), expected: "a recipe" });
+        }
+        if let Some(pair) = self.sources.windows(2).find(|pair| pair[0].path >= pair[1].path) {
+            let (before, member) = (pair[0].path.to_string(), pair[1].path.to_string());
+            return Err(CapsuleError::Order { member, before });
+        }
+        let there: BTreeSet<&StorePath> = self.sources.iter().map(|source| &source.path).collect();
+        for Source { path, address, references, .. } in &self.sources {
+            if let Some(reference) = references.iter().find(|reference| !there.contains(reference)) {
+                return Err(CapsuleError::Reference { path: path.clone(), reference: reference.clone() });
+            }
+            if !address.yields(path, references) {
+                return Err(CapsuleError::Address { path: path.clone(), address: address.clone() });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -256,7 +333,8 @@ mod tests {
         let digest = Digest::of("file");
         Table {
             schema: SCHEMA.into(),
-            recipe: "hello".into(),
+            recipe: Some("hello".into()),
+            sources: Vec::new(),
             members: vec![
                 member("outcome.json", "o"),
                 member(&format!("derivations/{}", derivation.base_name()), "d"),
@@ -317,7 +395,7 @@ mod tests {
         assert!(refused(&|t| t.members.swap(0, 1)).contains("sorted"));
         assert!(refused(&|t| t.members.insert(0, t.members[0].clone())).contains("single"));
         assert!(refused(&|t| t.schema = "kiln/capsule/v2".into()).contains("schema"));
-        assert!(refused(&|t| t.recipe = "other".into()).contains("missing"));
+        assert!(refused(&|t| t.recipe = Some("other".into())).contains("missing"));
         assert!(refused(&|t| drop(t.members.remove(0))).contains("outcome.json is missing"));
         assert!(
             refused(&|t| {
@@ -328,5 +406,46 @@ mod tests {
         );
         assert!(refused(&|t| t.members[4].sha256 = Digest::of("other")).contains("not its name"));
         assert!(refused(&|t| t.members[2].size = u64::from(u32::MAX)).contains("at most"));
+    }
+
+    /// One of a derivation with a source that names another.
+    fn of_derivations() -> Table {
+        let text = |name: &str, references: &[&StorePath]| {
+            let references: BTreeSet<_> = references.iter().map(|&path| path.clone()).collect();
+            let path = StorePath::text(name, name.as_bytes(), &references).unwrap();
+            let address = StorePath::text_address(name.as_bytes()).parse().unwrap();
+            Source { path, nar_hash: NarHash::new(Digest::of(name)), address, references }
+        };
+        let named = text("named", &[]);
+        let mut sources = vec![text("naming", &[&named.path]), named];
+        sources.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut table = table();
+        table.members.retain(|member| !matches!(member.place, Place::Recipe(_) | Place::File(_)));
+        Table { recipe: None, sources, ..table }
+    }
+
+    #[test]
+    fn a_table_of_derivations_parses_back_and_every_source_lies_where_its_contents_say() {
+        let bytes = of_derivations().print().unwrap();
+        assert_eq!(Table::parse(&bytes).unwrap(), of_derivations());
+        let refused = |change: &dyn Fn(&mut Table)| {
+            let mut changed = of_derivations();
+            change(&mut changed);
+            Table::parse(&canonical::print(&changed).unwrap()).unwrap_err().to_string()
+        };
+        assert!(refused(&|t| t.sources.swap(0, 1)).contains("sorted"));
+        assert!(refused(&|t| t.recipe = Some("hello".into())).contains("missing"));
+        assert!(refused(&|t| t.members = table().members).contains("goes with a recipe"));
+        let mut both = table();
+        both.sources = of_derivations().sources;
+        assert!(both.print().unwrap_err().to_string().contains("goes with derivations"));
+        for index in 0..2 {
+            assert!(
+                refused(&|t| t.sources[index].address = t.sources[1 - index].address.clone()).contains("not where")
+            );
+        }
+        let naming = of_derivations().sources.iter().position(|source| !source.references.is_empty()).unwrap();
+        assert!(refused(&|t| t.sources[naming].references.clear()).contains("not where"));
+        assert!(refused(&|t| drop(t.sources.remove(1 - naming))).contains("which is not among them"));
     }
 }
