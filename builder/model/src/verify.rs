@@ -164,12 +164,14 @@ impl<'a> Verifier<'a> {
             (Some(log), Some(hours)) if !log.has_quorum() => return Err(VerifierError::NoQuorum { hours }),
             (None | Some(_), _) => {}
         }
-        let other = |(id, (key, _)): (&KeyId, &(Prepared, Speaker))| {
-            Some((key.key().securesystemslib_id().parse::<KeyId>().ok()?, *id))
+        let others = |(id, (key, _)): (&KeyId, &(Prepared, Speaker))| {
+            let id = *id;
+            let names = [key.key().securesystemslib_id(), key.key().rebuilderd_id()];
+            names.into_iter().filter_map(move |name| Some((name.parse::<KeyId>().ok()?, id)))
         };
         Ok(Self {
             policy,
-            other_ids: keys.iter().filter_map(other).collect(),
+            other_ids: keys.iter().flat_map(others).collect(),
             keys,
             logs: given.log.map(|log| inclusion::Logs::new(log, given.pinned, given.growth)),
             proofs: given.proofs,

@@ -27,6 +27,8 @@ pub const LIMITS: Limits = Limits { bytes: 32 << 20, depth: 8 };
 pub const MOST_TEXT: u64 = 64 << 20;
 /// Bytes of an outcome: those of large outputs list every file.
 pub const MOST_OUTCOME: u64 = 512 << 20;
+/// Bytes of a file or a tree: the largest number that canonical JSON holds exactly (RFC 7493, 2.2).
+pub const MOST_BYTES: u64 = (1 << 53) - 1;
 /// Levels of directories that recipes may lie in.
 const MOST_DEPTH: usize = 16;
 
@@ -252,8 +254,8 @@ impl Member {
         let (named, most) = match &self.place {
             Place::Outcome => (None, MOST_OUTCOME),
             Place::Statement | Place::Derivation(_) | Place::Recipe(_) => (None, MOST_TEXT),
-            Place::File(digest) => (Some(*digest), u64::MAX),
-            Place::Tree(nar_hash) => (Some(nar_hash.digest()), u64::MAX),
+            Place::File(digest) => (Some(*digest), MOST_BYTES),
+            Place::Tree(nar_hash) => (Some(nar_hash.digest()), MOST_BYTES),
         };
         if named.is_some_and(|named| named != self.sha256) {
             return Err(CapsuleError::Digest { member: member(), digest: self.sha256 });
@@ -406,6 +408,10 @@ mod tests {
         );
         assert!(refused(&|t| t.members[4].sha256 = Digest::of("other")).contains("not its name"));
         assert!(refused(&|t| t.members[2].size = u64::from(u32::MAX)).contains("at most"));
+        // Found by fuzzing: it was read and could not be written.
+        let printed = String::from_utf8(table().print().unwrap()).unwrap();
+        let large = printed.replace("\"size\":3", "\"size\":111111111111111111");
+        assert!(Table::parse(large.as_bytes()).unwrap_err().to_string().contains("at most"));
     }
 
     /// One of a derivation with a source that names another.

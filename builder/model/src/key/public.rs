@@ -1,7 +1,7 @@
 //! The half of a key that others know.
 //!
 //! Read from SubjectPublicKeyInfo and nothing looser: each kind has exactly one encoding here, so that one key has one
-//! [`KeyId`]. Ed25519 is verified strictly (no points of small order); of ECDSA both signatures that fit are taken.
+//! [`KeyId`]. In PEM one more is read, which is then that one. Ed25519 is verified strictly (no points of small order); of ECDSA both signatures that fit are taken.
 
 use std::fmt;
 
@@ -16,6 +16,10 @@ use crate::digest::Digest;
 
 /// RFC 8410, 4: what stands before the 32 bytes.
 const ED25519: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// The same with parameters that RFC 8410, 3 says must be absent: in-toto's Rust crate writes them, and so rebuilderd.
+const ED25519_WITH_NULL: [u8; 14] =
+    [0x30, 0x2c, 0x30, 0x07, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x05, 0x00, 0x03, 0x21, 0x00];
 
 /// RFC 5480, 2: what stands before the 65 bytes of an uncompressed point of P-256.
 const P256: [u8; 26] = [
@@ -59,11 +63,15 @@ impl PublicKey {
 
     /// The key from its SubjectPublicKeyInfo in DER.
     pub fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
-        if let Some(key) = der.strip_prefix(&ED25519) {
-            let key = key.try_into().map_err(|_| KeyError::NotAKey { algorithm: Algorithm::Ed25519 })?;
-            return Self::from_ed25519(key);
+        match der.strip_prefix(&ED25519) {
+            Some(key) => Self::from_ed25519_slice(key),
+            None => Self::from_p256(der.strip_prefix(&P256).ok_or(KeyError::Kind)?),
         }
-        Self::from_p256(der.strip_prefix(&P256).ok_or(KeyError::Kind)?)
+    }
+
+    fn from_ed25519_slice(key: &[u8]) -> Result<Self, KeyError> {
+        let key = key.try_into().map_err(|_| KeyError::NotAKey { algorithm: Algorithm::Ed25519 })?;
+        Self::from_ed25519(key)
     }
 
     /// The SubjectPublicKeyInfo in DER: 44 bytes, or 91.
@@ -103,11 +111,14 @@ impl PublicKey {
         }
     }
 
-    /// The key from a PEM file, as `openssl pkey -pubout` writes it.
+    /// The key from a PEM file, as `openssl pkey -pubout` or rebuilderd writes it.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
         let wrong = KeyError::Pem { label: LABEL };
         match pkcs8::der::pem::decode_vec(text.trim_start().as_bytes()) {
-            Ok((LABEL, der)) => Self::from_spki(&der),
+            Ok((LABEL, der)) => match der.strip_prefix(&ED25519_WITH_NULL) {
+                Some(key) => Self::from_ed25519_slice(key),
+                None => Self::from_spki(&der),
+            },
             Ok(_) | Err(_) => Err(wrong),
         }
     }
@@ -138,12 +149,22 @@ impl PublicKey {
 
     /// What securesystemslib and in-toto's layouts call this key: the digest of their own description of it.
     pub fn securesystemslib_id(&self) -> String {
+        self.described("")
+    }
+
+    /// What in-toto's Rust crate calls this key, and so rebuilderd in its links: as older versions of securesystemslib did.
+    pub fn rebuilderd_id(&self) -> String {
+        self.described(r#""keyid_hash_algorithms":["sha256","sha512"],"#)
+    }
+
+    fn described(&self, first: &str) -> String {
         // OLPC canonical JSON: only quotes and backslashes are escaped, so the newlines of a PEM stand as they are.
         let (kind, scheme, public) = match self {
             Self::Ed25519(key) => ("ed25519", "ed25519", HEXLOWER.encode(key.as_bytes())),
             Self::P256(_) => ("ecdsa", "ecdsa-sha2-nistp256", self.to_pem()),
         };
-        let description = format!(r#"{{"keytype":"{kind}","keyval":{{"public":"{public}"}},"scheme":"{scheme}"}}"#);
+        let description =
+            format!(r#"{{{first}"keytype":"{kind}","keyval":{{"public":"{public}"}},"scheme":"{scheme}"}}"#);
         Digest::of(description).to_string()
     }
 }
@@ -189,6 +210,18 @@ mod tests {
     }
 
     #[test]
+    fn rebuilderd_calls_a_key_by_a_longer_description() {
+        // Held against keyids in links that rebuilderd's instances signed.
+        let key = ed25519(1).public();
+        let description = format!(
+            r#"{{"keyid_hash_algorithms":["sha256","sha512"],"keytype":"ed25519","keyval":{{"public":"{}"}},"scheme":"ed25519"}}"#,
+            HEXLOWER.encode(&key.bytes())
+        );
+        assert_eq!(key.rebuilderd_id(), Digest::of(description).to_string());
+        assert_ne!(key.rebuilderd_id(), key.securesystemslib_id());
+    }
+
+    #[test]
     fn other_encodings_and_weak_or_impossible_keys_are_refused() {
         let (ed, ec) = (ed25519(1).public(), p256(1).public());
         let mut longer = ed.spki();
@@ -204,6 +237,19 @@ mod tests {
         assert_eq!(PublicKey::from_spki(b""), Err(KeyError::Kind));
         assert!(PublicKey::from_pem(&ed.to_pem().replace("PUBLIC", "EC")).is_err());
         assert!(PublicKey::from_pem("").is_err());
+    }
+
+    #[test]
+    fn a_pem_with_null_parameters_as_rebuilderd_writes_it_is_the_same_key() {
+        let key = ed25519(1).public();
+        let der = [&ED25519_WITH_NULL[..], &key.bytes()].concat();
+        let pem = format!("-----BEGIN {LABEL}-----\r\n{}\r\n-----END {LABEL}-----\r\n", BASE64.encode(&der));
+        let read = PublicKey::from_pem(&pem).unwrap();
+        assert_eq!((read.id(), read.to_pem()), (key.id(), key.to_pem()));
+        assert_eq!(PublicKey::from_spki(&der), Err(KeyError::Kind), "in a certificate or a policy it has one form");
+        let longer =
+            format!("-----BEGIN {LABEL}-----\n{}\n-----END {LABEL}-----\n", BASE64.encode(&[&der[..], &[0]].concat()));
+        assert!(PublicKey::from_pem(&longer).is_err());
     }
 
     #[test]

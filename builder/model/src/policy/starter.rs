@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::BUILD_TYPE;
+use super::{BUILD_TYPE, Form};
 use crate::key::KeyId;
 use crate::outcome::Moment;
 
@@ -19,6 +19,8 @@ pub struct Observed {
     pub name: String,
     /// Pairs of builder id and key that signed provenance of it.
     pub rebuilders: BTreeSet<(String, KeyId)>,
+    /// Keys that said in others' forms that they have it, and what those forms call whoever that is.
+    pub others: BTreeSet<(KeyId, Form, Option<String>)>,
     /// Build types in that provenance.
     pub build_types: BTreeSet<String>,
     /// External parameters with their values.
@@ -37,13 +39,50 @@ pub enum Logged {
     Yes,
 }
 
+/// A rebuilder as it is proposed.
+#[derive(Debug, Default)]
+struct Proposed {
+    keys: BTreeSet<KeyId>,
+    accepts: BTreeSet<Form>,
+}
+
+/// Rebuilders by operator and id. A key stands in one place only, with all that it said.
+fn proposed(observed: &Observed) -> BTreeMap<(String, String), Proposed> {
+    let mut found: BTreeMap<(String, String), Proposed> = BTreeMap::new();
+    let mut places: BTreeMap<KeyId, (String, String)> = BTreeMap::new();
+    for (id, key) in &observed.rebuilders {
+        let place = (operator(id).to_owned(), id.clone());
+        found.entry(place.clone()).or_default().keys.insert(*key);
+        places.insert(*key, place);
+    }
+    for (key, form, name) in &observed.others {
+        let place = places.entry(*key).or_insert_with(|| {
+            // Only OSS-Rebuild's statements have the id of a builder; what stands for it elsewhere is a name for readers.
+            match (form, name) {
+                (Form::OssRebuild, Some(id)) => (operator(id).to_owned(), id.clone()),
+                (_, Some(name)) => (name.clone(), format!("nix-key:{name}")),
+                (_, None) => {
+                    let digits: String = key.to_string().chars().take(8).collect();
+                    (format!("key-{digits}"), format!("key:{digits}"))
+                }
+            }
+        });
+        let one = found.entry(place.clone()).or_default();
+        one.keys.insert(*key);
+        one.accepts.insert(*form);
+    }
+    found
+}
+
 /// The text of a commented policy. `today` begins the keys' validity, which lasts a year.
 pub fn starter(observed: &Observed, today: Moment) -> String {
-    let mut operators: BTreeMap<&str, Vec<&(String, KeyId)>> = BTreeMap::new();
-    for pair in &observed.rebuilders {
-        operators.entry(operator(&pair.0)).or_default().push(pair);
-    }
+    let proposed = proposed(observed);
+    let operators: BTreeSet<&String> = proposed.keys().map(|(operator, _)| operator).collect();
     let agreeing = operators.len().clamp(1, 2);
+    let (tools, why) = match observed.others.is_empty() {
+        true => (1, ""),
+        false => (0, "   # 0: others' forms name no tool"),
+    };
     let (match_, resource) = match observed.purl.as_deref().and_then(|purl| purl.split('@').next()) {
         Some(unversioned) => (format!("{unversioned}@*"), "{version}/{name}"),
         None => ("*".into(), "{name}"),
@@ -64,7 +103,7 @@ pub fn starter(observed: &Observed, today: Moment) -> String {
          [threshold]\n\
          identical = {agreeing}                       # distinct operators that must have built the very same bytes\n\
          on_dissent = \"deny\"                  # one operator that says DIFFERENT is a veto; warn and outvote are weaker\n\
-         min_independence = {{ operators = {agreeing}, tool_versions = 1, architectures_or_os = 0 }}\n",
+         min_independence = {{ operators = {agreeing}, tool_versions = {tools}, architectures_or_os = 0 }}{why}\n",
         quoted(&match_),
         quoted(&format!("https://dl.example.org/{resource}")),
     );
@@ -79,27 +118,27 @@ pub fn starter(observed: &Observed, today: Moment) -> String {
         );
     }
     let until = Moment::from_unix(today.unix() + 365 * 86_400);
-    for (operator, pairs) in &operators {
-        // One id may have several keys; they stand together.
-        let mut keys: BTreeMap<&str, Vec<KeyId>> = BTreeMap::new();
-        for (id, key) in pairs {
-            keys.entry(id).or_default().push(*key);
-        }
-        for (id, keys) in keys {
-            let list: Vec<String> = keys.iter().map(|key| format!("\"sha256:{key}\"")).collect();
-            let _ = write!(
+    for ((operator, id), Proposed { keys, accepts }) in &proposed {
+        let list = |texts: Vec<String>| texts.join(", ");
+        let keys = list(keys.iter().map(|key| format!("\"sha256:{key}\"")).collect());
+        let _ = write!(
+            text,
+            "\n[[rebuilder]]\n\
+             id = {}\n\
+             operator = {}       # a guess from the id: who runs it? Two names of one operator count twice\n\
+             keys = [{keys}]  # seen, not confirmed\n\
+             max_slsa_level = 0                  # what you grant this rebuilder's builds: 0 to 3\n\
+             valid = [\"{}\", \"{}\"]\n",
+            quoted(id),
+            quoted(operator),
+            day(today),
+            day(until),
+        );
+        if !accepts.is_empty() {
+            let forms = list(accepts.iter().map(|form| quoted(form.as_str())).collect());
+            let _ = writeln!(
                 text,
-                "\n[[rebuilder]]\n\
-                 id = {}\n\
-                 operator = {}       # a guess from the id: who runs it? Two names of one operator count twice\n\
-                 keys = [{}]  # seen, not confirmed\n\
-                 max_slsa_level = 0                  # what you grant this rebuilder's builds: 0 to 3\n\
-                 valid = [\"{}\", \"{}\"]\n",
-                quoted(id),
-                quoted(operator),
-                list.join(", "),
-                day(today),
-                day(until),
+                "accepts = [{forms}]       # says that its key has this digest; nothing of inputs, tools or logs"
             );
         }
     }

@@ -261,6 +261,7 @@ fn a_starter_loads_and_asks_to_confirm_every_key() {
             ("spiffe://rb2.example.net/kiln".to_owned(), key(3)),
         ]
         .into(),
+        others: BTreeSet::new(),
         build_types: [BUILD_TYPE.to_owned()].into(),
         external_parameters: [
             ("recipe".to_owned(), ["git+https://example.org/r#a\"b.toml".to_owned()].into()),
@@ -281,6 +282,24 @@ fn a_starter_loads_and_asks_to_confirm_every_key() {
     assert_eq!(text.matches("seen, not confirmed").count(), 3);
     observed.logged = Logged::Yes;
     assert_eq!(Policy::parse(&starter(&observed, today)).unwrap().log.inclusion, Inclusion::Required);
+    // A key that speaks in two ways stands once; one that nothing names is called by its first digits.
+    observed.others = [
+        (key(1), Form::NarInfo, Some("cache.example.org-1".to_owned())),
+        (key(4), Form::NarInfo, Some("nix.example.com-1".to_owned())),
+        (key(5), Form::Link, None),
+        (key(6), Form::OssRebuild, Some("https://oss.example.com/hosts/one".to_owned())),
+    ]
+    .into();
+    observed.logged = Logged::No;
+    let text = starter(&observed, today);
+    let policy = Policy::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let hint = format!("key-{}", &key(5).to_string()[..8]);
+    let expected = [&hint, "nix.example.com-1", "oss.example.com", "rb1.example.org", "rb2.example.net"];
+    assert_eq!(policy.operators().into_iter().collect::<Vec<_>>(), expected);
+    assert_eq!(policy.keys().len(), 6);
+    let accepts = |n: u8| policy.rebuilders.iter().find(|one| one.keys.contains(&key(n))).unwrap().accepts.clone();
+    assert_eq!([1, 4, 5, 6, 3].map(accepts).map(|forms| forms.len()), [1, 1, 1, 1, 0]);
+    assert_eq!(policy.threshold.independence.tool_versions, 0);
     // Nothing seen, nobody believed.
     assert_eq!(Policy::parse(&starter(&Observed::default(), today)), Err(PolicyError::NoRebuilder));
 }

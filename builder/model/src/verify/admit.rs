@@ -185,7 +185,7 @@ impl Verifier<'_> {
         ))
     }
 
-    /// Which key of the policy a keyid names: by SPKI or as securesystemslib has it.
+    /// Which key of the policy a keyid names: by SPKI, or as securesystemslib or rebuilderd has it.
     pub(super) fn named(&self, keyid: &str) -> Option<KeyId> {
         let id = keyid.parse::<KeyId>().ok()?;
         if self.keys.contains_key(&id) { Some(id) } else { self.other_ids.get(&id).copied() }

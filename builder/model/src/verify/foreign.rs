@@ -21,10 +21,39 @@ use crate::policy::{Form, Inclusion};
 use crate::statement::DigestSet;
 
 /// Signatures of one narinfo that are looked at.
-const MOST_SIGNATURES: usize = 64;
+pub(super) const MOST_SIGNATURES: usize = 64;
 
 /// How a narinfo begins, and nothing else that is read as evidence.
 const NARINFO: &[u8] = b"StorePath: ";
+
+/// What a candidate is read as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Lines of a Nix cache.
+    NarInfo,
+    /// in-toto's form before DSSE.
+    Link,
+    /// An envelope or a bundle, or nothing.
+    Other,
+}
+
+impl Shape {
+    /// As its beginning says.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        if bytes.starts_with(NARINFO) {
+            Self::NarInfo
+        } else if !bytes.starts_with(b"{\"payload\":") && Link::is_meant(bytes) {
+            Self::Link
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// `bytes`, unless they are more than a narinfo has.
+pub(super) fn bounded(bytes: &[u8]) -> Option<&[u8]> {
+    (bytes.len() as u64 <= narinfo::MOST_BYTES).then_some(bytes)
+}
 
 /// A clear-signed file, as whoever reads OpenPGP found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,12 +115,10 @@ impl Verifier<'_> {
 
     /// Judges one candidate of any form. What others' formats hold may become several facts: one for each key of the policy.
     pub fn judge(&self, candidate: &Candidate<'_>, out: &mut Vec<Admission>) {
-        if candidate.bytes.starts_with(NARINFO) {
-            self.narinfo(candidate, out);
-        } else if !candidate.bytes.starts_with(b"{\"payload\":") && Link::is_meant(candidate.bytes) {
-            self.link(candidate, out);
-        } else {
-            out.push(self.admit(candidate));
+        match Shape::of(candidate.bytes) {
+            Shape::NarInfo => self.narinfo(candidate, out),
+            Shape::Link => self.link(candidate, out),
+            Shape::Other => out.push(self.admit(candidate)),
         }
     }
 
@@ -126,10 +153,10 @@ impl Verifier<'_> {
     fn narinfo(&self, candidate: &Candidate<'_>, out: &mut Vec<Admission>) {
         let source = &candidate.source;
         let ignored = |why: String| Admission::Ignored { source: source.clone(), why };
-        if candidate.bytes.len() as u64 > narinfo::MOST_BYTES {
+        let Some(bytes) = bounded(candidate.bytes) else {
             return out.push(ignored(format!("a narinfo of more than {} bytes", narinfo::MOST_BYTES)));
-        }
-        let info = match NarInfo::parse(candidate.bytes) {
+        };
+        let info = match NarInfo::parse(bytes) {
             Ok(info) => info,
             Err(error) => return out.push(ignored(chain(&error))),
         };

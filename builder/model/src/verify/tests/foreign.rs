@@ -8,9 +8,9 @@ use crate::canonical;
 use crate::digest::{Digest, NarHash};
 use crate::format::narinfo::{Compression, NarInfo};
 use crate::format::signature;
-use crate::policy::{Policy, PolicyError};
+use crate::policy::{Form, Observed, Policy, PolicyError};
 use crate::verify::oss_rebuild::{EQUIVALENCE, REBUILD};
-use crate::verify::{Clearsigned, Code, Decision, Evidence, Source, Verifier};
+use crate::verify::{Clearsigned, Code, Decision, Evidence, Source, Verifier, observe};
 
 /// A world in which the form is accepted from these rebuilders.
 fn accepting(form: &str, rebuilders: &[u8]) -> World {
@@ -91,6 +91,12 @@ fn a_link_that_was_altered_or_is_not_signed_is_none() {
     refuses(&decide(link(2, "other", altered)), 6, Code::Signature);
     let theirs = key(3).public().securesystemslib_id();
     refuses(&decide(link(2, "hello", |l| l["signatures"][0]["keyid"] = theirs.into())), 6, Code::Signature);
+    // Named as rebuilderd does, it is known, too.
+    let as_they_do = |l: &mut Value| {
+        altered(l);
+        l["signatures"][0]["keyid"] = key(2).public().rebuilderd_id().into();
+    };
+    refuses(&decide(link(2, "other", as_they_do)), 6, Code::Signature);
     let nobody = |l: &mut Value| {
         altered(l);
         l["signatures"][0]["keyid"] = "worker".into();
@@ -323,4 +329,28 @@ fn a_form_that_nobody_knows_is_refused_by_name() {
     let error = Policy::parse(&text).unwrap_err();
     assert!(matches!(&error, PolicyError::Value { found, .. } if found == "hearsay"), "{error}");
     assert!(error.to_string().contains("rebuilder[1].accepts[1]"), "{error}");
+}
+
+#[test]
+fn what_others_signed_of_the_artifact_is_seen_for_a_first_policy_and_nothing_else() {
+    let seen = |bytes: &[u8], known: &[u8]| {
+        let mut observed = Observed::default();
+        let keys: Vec<_> = known.iter().map(|n| key(*n).public()).collect();
+        observe(bytes, &keys, &World::new().artifact.digest, &mut observed);
+        assert!(observed.rebuilders.is_empty() && observed.build_types.is_empty(), "{observed:?}");
+        observed.others.into_iter().map(|(id, form, name)| (id == key(2).public().id(), form, name)).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&link(2, "hello", |_| {}), &[1, 2]), [(true, Form::Link, None)]);
+    assert_eq!(seen(&link(2, "other", |_| {}), &[2]), []);
+    assert_eq!(seen(&link(2, "hello", |_| {}), &[3]), []);
+    let altered = |l: &mut Value| l["signed"]["products"]["hello.nar"] = digests("hello");
+    assert_eq!(seen(&link(2, "other", altered), &[2]), []);
+    let both = narinfo("hello", &[2, 3]).print().into_bytes();
+    let name = Some("cache.example.org-1".to_owned());
+    assert_eq!(seen(&both, &[2]), [(true, Form::NarInfo, name)]);
+    assert_eq!(seen(&both, &[2, 3]).len(), 2);
+    assert_eq!(seen(&narinfo("other", &[2]).print().into_bytes(), &[2]), []);
+    let theirs = of_oss_rebuild(REBUILD, "hello", |_| {});
+    let [(_, Form::OssRebuild, Some(builder))] = &seen(&theirs, &[1, 2, 3])[..] else { panic!("not seen") };
+    assert!(builder.starts_with("https://"), "{builder}");
 }
