@@ -6,6 +6,7 @@
 //! [`pull`] fetches a tree, with limits.
 //! What all of it means is decided in `kiln_model::log`.
 
+mod batch;
 mod derived;
 mod error;
 mod evidence;
@@ -22,6 +23,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use batch::{Batch, Signed};
 pub use error::PublishError;
 pub use evidence::{Evidence, Keys, public_keys, trust_bundles};
 pub use inspect::{Inspected, Seen, inspect, proof_of, walk};
@@ -29,4 +31,4 @@ pub use place::{Directory, NewFile, Place};
 pub use pull::{Limits, Pulled, Wish, pull};
 pub use server::Server;
 pub use witness::Witness;
-pub use writer::{Appended, Batch, LogWriter, Signed};
+pub use writer::{Appended, LogWriter};

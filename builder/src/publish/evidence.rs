@@ -14,10 +14,10 @@ use kiln_model::format::bundle::{self, Bundle};
 use kiln_model::key::{KeyId, PublicKey, Svid, TrustBundle};
 use kiln_model::outcome::Moment;
 
+use super::batch::{Batch, Signed};
 use super::error::{PublishError, failed};
 use super::layout::MOST_ENVELOPE_BYTES;
 use super::place::read;
-use super::writer::{Batch, Signed};
 use crate::parallel;
 
 /// Envelopes that are verified together.
