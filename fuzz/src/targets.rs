@@ -16,6 +16,7 @@ use kiln_model::canonical;
 use kiln_model::debian::{dependency, version::Version};
 use kiln_model::derivation::Derivation;
 use kiln_model::envelope::Envelope;
+use kiln_model::format::buildinfo::Buildinfo;
 use kiln_model::format::bundle::Bundle;
 use kiln_model::format::cache_info::CacheInfo;
 use kiln_model::format::capsule::Table;
@@ -46,7 +47,8 @@ use kiln_model::wheel::{Backend, WheelName};
 pub type Target = fn(&[u8]);
 
 /// Every parser by the name of its target.
-pub const TARGETS: [(&str, Target); 28] = [
+pub const TARGETS: [(&str, Target); 29] = [
+    ("buildinfo", buildinfo),
     ("bundle", bundle),
     ("capsule", capsule),
     ("checkpoint", checkpoint),
@@ -76,6 +78,22 @@ pub const TARGETS: [(&str, Target); 28] = [
     ("tlog_policy", tlog_policy),
     ("wheel", wheel),
 ];
+
+/// A record of a build: what is written of it says the same of what was built and with what, and is written so again. Blanks around
+/// other values are not kept.
+pub fn buildinfo(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(info) = Buildinfo::parse(text) else { return };
+    let printed = info.print();
+    let again = Buildinfo::parse(&printed).expect("it was printed");
+    let said = |info: &Buildinfo| {
+        let files = info.files.iter().map(|file| (file.name.clone(), file.size, file.sha256)).collect::<Vec<_>>();
+        let versions = (info.source.clone(), info.source_version.clone(), info.version.clone());
+        (versions, files, info.installed.clone(), info.environment.clone())
+    };
+    assert_eq!(said(&again), said(&info));
+    assert_eq!(again.print(), printed);
+}
 
 /// A Sigstore bundle prints to bytes that parse to the same.
 pub fn bundle(bytes: &[u8]) {

@@ -194,7 +194,7 @@ impl Buildinfo {
         field("Architecture", &joined(&self.architectures));
         field("Version", &self.version);
         if let Some(changes) = &self.binary_only_changes {
-            field("Binary-Only-Changes", &format!("\n {}", changes.trim_start_matches(['\n', ' '])));
+            field("Binary-Only-Changes", &continued(changes));
         }
         let listing = |digest: &dyn Fn(&RecordedFile) -> Option<String>| -> Option<String> {
             let line = |file: &RecordedFile| Some(format!("\n {} {} {}", digest(file)?, file.size, file.name));
@@ -239,6 +239,16 @@ impl Buildinfo {
     }
 }
 
+/// A text of several lines as a field's value has it: each after a blank, and none without anything, which would end the stanza.
+fn continued(text: &str) -> String {
+    let line = |line: &str| match line.trim_end() {
+        "" => "\n .".to_owned(),
+        line if line.starts_with([' ', '\t']) => format!("\n{line}"),
+        line => format!("\n {line}"),
+    };
+    text.trim().split('\n').map(line).collect()
+}
+
 fn files(stanza: &Stanza<'_>, package: &str) -> Result<Vec<RecordedFile>, IndexError> {
     let field = stanza.field("Checksums-Sha256").ok_or_else(|| IndexError::Missing {
         line: stanza.line(),
@@ -251,22 +261,24 @@ fn files(stanza: &Stanza<'_>, package: &str) -> Result<Vec<RecordedFile>, IndexE
     };
     let (md5, sha1) = (other("Checksums-Md5"), other("Checksums-Sha1"));
     let mut files: Vec<RecordedFile> = Vec::new();
+    let refused = |line: usize, text: &str| IndexError::Value {
+        line,
+        package: package.into(),
+        field: "Checksums-Sha256",
+        expected: "digest, size and a file name, each file once",
+        found: text.chars().take(120).collect(),
+    };
     for (line, text) in field.lines() {
         let file = listed(text).filter(|(_, _, name)| !name.contains('/'));
         let twice = |name: &str| files.iter().any(|file| file.name == name);
         let Some((sha256, size, name)) = file.filter(|(_, _, name)| !twice(name)) else {
-            return Err(IndexError::Value {
-                line,
-                package: package.into(),
-                field: "Checksums-Sha256",
-                expected: "digest, size and a file name, each file once",
-                found: text.chars().take(120).collect(),
-            });
+            return Err(refused(line, text));
         };
         let word = |of: &BTreeMap<&str, &str>| of.get(name).map(|digest| digest.to_string());
         files.push(RecordedFile { name: name.into(), size, sha256, md5: word(&md5), sha1: word(&sha1) });
     }
-    Ok(files)
+    // A build made something: without files the record is of none, and could not be written again.
+    if files.is_empty() { Err(refused(field.line, "")) } else { Ok(files) }
 }
 
 fn installed_of(text: &str) -> Option<Installed> {
@@ -328,6 +340,10 @@ mod tests {
         let info = Buildinfo::parse(&text).unwrap();
         assert_eq!((info.source_version.as_str(), info.version.as_str()), ("2.10-3", "2.10-3+b1"));
         assert_eq!(info.print(), text);
+        // Found by fuzzing: a line of blanks ended the stanza when it was written again.
+        let blank = text.replace("Changes:\n", "Changes:\r\t\r\n");
+        assert_ne!(blank, text);
+        assert_eq!(Buildinfo::parse(&blank).unwrap().print(), text);
     }
 
     #[test]
@@ -348,5 +364,7 @@ mod tests {
         assert!(Buildinfo::parse("").is_err());
         let twice = " e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 7 hello_2.10-3_amd64.deb\n";
         assert!(Buildinfo::parse(&TEXT.replace(twice, &twice.repeat(2))).is_err());
+        let none = Buildinfo::parse(&TEXT.replace(twice, "")).unwrap_err().to_string();
+        assert!(none.contains("Checksums-Sha256"), "{none}");
     }
 }
