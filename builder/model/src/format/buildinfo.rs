@@ -26,7 +26,7 @@ pub struct Buildinfo {
     pub binaries: BTreeSet<String>,
     /// `Architecture`: what they are for, and `source` if that was packed, too.
     pub architectures: BTreeSet<String>,
-    /// `Binary-Only-Changes`: the changelog's entry of a binary-only rebuild, as the field has it.
+    /// `Binary-Only-Changes`: the changelog's entry of a binary-only rebuild, as the field has it but for blanks around it.
     pub binary_only_changes: Option<String>,
     /// The files that were made, in the record's order.
     pub files: Vec<RecordedFile>,
@@ -124,7 +124,7 @@ impl Buildinfo {
         if !is_package_name(source) {
             return Err(refuse(source_field, "Source", "a package's name"));
         }
-        let owned = |name: &str| stanza.value(name).map(str::to_string);
+        let owned = |name: &str| stanza.value(name).map(|value| value.trim().to_string());
         let words = |name: &str| -> BTreeSet<String> {
             stanza.value(name).unwrap_or("").split_ascii_whitespace().map(str::to_string).collect()
         };
@@ -164,7 +164,7 @@ impl Buildinfo {
             binary_only_changes: owned("Binary-Only-Changes"),
             files: files(stanza, &package)?,
             origin: owned("Build-Origin"),
-            build_architecture: need("Build-Architecture")?.value.into(),
+            build_architecture: need("Build-Architecture")?.value.trim().into(),
             kernel: owned("Build-Kernel-Version"),
             date: owned("Build-Date"),
             path: owned("Build-Path"),
