@@ -131,13 +131,13 @@ impl Opened {
             }
         }
         let recorded = recorded.ok_or_else(|| malformed("it has no outcome".into()))?;
-        let written = match &table.recipe {
-            Some(_) => texts::write_all(recipes.path(), &texts, path).map(|_| None)?,
-            None => texts::write_derivations(recipes.path(), &derivations, &table.derivation.to_string())?,
-        };
         let target = match &table.recipe {
-            Some(recipe) => recipes.path().join(recipe),
-            None => written.ok_or_else(|| malformed(format!("it has no {}", table.derivation)))?,
+            Some(recipe) => {
+                texts::write_all(recipes.path(), &texts, path)?;
+                recipes.path().join(recipe)
+            }
+            None => texts::write_derivations(recipes.path(), &derivations, &table.derivation.to_string())?
+                .ok_or_else(|| malformed(format!("it has no {}", table.derivation)))?,
         };
         let graph = Graph::load(&[target], store)?;
         let opened = Self { path: path.into(), table: table.clone(), recorded, graph, _recipes: recipes };

@@ -24,7 +24,8 @@ enum Command {
     ///
     /// `kiln rebuild FILE.capsule` builds it again without a network and holds the result against that. The same build
     /// gives the same file. From an attestation, it holds what that needs, fetched by digest, and the statement itself.
-    /// From a derivation, it holds the sources of all that is built for it, and what has a fixed digest.
+    /// From a derivation, it holds the sources of all that is built for it, and what has a fixed digest; a source that only
+    /// a signature vouches for cannot be packed.
     Create {
         /// Recipe directory or its recipe.toml, FILE.drv or an output's path, which must be built; or an attestation,
         /// FILE.json or FILE.jsonl

@@ -60,7 +60,7 @@ pub struct Source {
     pub nar_hash: NarHash,
     /// How its path follows from what it holds.
     pub address: ContentAddress,
-    /// What it names, each a source before or after it, or itself.
+    /// What it names: other sources, and itself if it does.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub references: BTreeSet<StorePath>,
 }

@@ -1,7 +1,8 @@
 //! The half of a key that others know.
 //!
 //! Read from SubjectPublicKeyInfo and nothing looser: each kind has exactly one encoding here, so that one key has one
-//! [`KeyId`]. In PEM one more is read, which is then that one. Ed25519 is verified strictly (no points of small order); of ECDSA both signatures that fit are taken.
+//! [`KeyId`]. In PEM one more is read, rebuilderd's, which becomes that one. Ed25519 is verified strictly (no points of small
+//! order); of ECDSA both signatures that fit are taken.
 
 use std::fmt;
 
