@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use kiln_launcher::protocol::{End, Facts, Failure, Others, PACKET, Report, Status};
 use kiln_launcher::step::Step;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
@@ -242,7 +243,7 @@ impl Running {
         let mut told = Told::default();
         let mut ending: Option<Ending> = None;
         let mut written: u64 = 0;
-        let mut buffer = vec![0; 64 << 10];
+        let mut buffer = Vec::with_capacity(64 << 10);
         if self.door.is_some() {
             return Err(SetupError::Unsupervised);
         }
@@ -373,13 +374,14 @@ impl Running {
     /// Reads what there is: one buffer, so that deadlines are looked at in a flood too; when all is gone, the rest.
     fn read_log(
         &mut self,
-        buffer: &mut [u8],
+        buffer: &mut Vec<u8>,
         gone: Gone,
         written: &mut u64,
         log: &mut dyn FnMut(&[u8]),
     ) -> Result<(), SetupError> {
         while let Log::Open(stream) = &self.log {
-            let used = match rustix::io::read(stream, &mut *buffer) {
+            buffer.clear();
+            let used = match rustix::io::read(stream, spare_capacity(buffer)) {
                 Ok(0) => {
                     self.log = Log::Ended;
                     break;

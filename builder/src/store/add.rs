@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use kiln_model::derivation::Derivation;
 use kiln_model::digest::NarHash;
-use kiln_model::format::nar::frame;
 use kiln_model::name::Name;
 use kiln_model::outcome::Substituted;
 use kiln_model::store_path::StorePath;
@@ -140,17 +139,12 @@ impl Store {
             return self.hold(&BTreeSet::from([path.clone()]));
         }
         let text = derivation.print();
-        let mut archive = Vec::new();
-        frame::start(&mut archive);
-        frame::file(&mut archive, text.len() as u64);
-        archive.extend(&text);
-        frame::file_end(&mut archive, text.len() as u64);
-        let restored = self.restore(&mut &archive[..], TreeLimits::default())?;
+        let staged = self.stage_text(&text)?;
         let inputs = derivation.input_sources.iter().chain(derivation.input_derivations.keys());
         let (path, references) = (path.clone(), inputs.cloned().collect());
         let (ca, signatures) = (Some(StorePath::text_address(&text)), BTreeSet::new());
         let arrival = Arrival { path, references, deriver: None, ca, signatures, substituted: None };
-        self.publish(restored.staged, arrival).map(drop)
+        self.publish(staged, arrival).map(drop)
     }
 
     /// The text of a derivation in the store.

@@ -15,6 +15,10 @@ use sha2::{Digest as _, Sha256};
 /// Large enough that waking a thread, which is dear in a virtual machine, costs nothing beside hashing a block.
 const BLOCK: usize = 1024 * 1024;
 
+/// What the first block has at least, in bytes. It grows with what it takes: most trees are far below a whole one, and to clear
+/// a mebibyte takes longer than to hash them.
+const LEAST: usize = 16 * 1024;
+
 /// Blocks in the ring.
 const RING: usize = 8;
 
@@ -39,7 +43,7 @@ pub(crate) struct Digested {
 
 /// A piece of the NAR, and where in it files begin and end.
 struct Block {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     used: usize,
     cuts: Vec<Cut>,
 }
@@ -73,8 +77,22 @@ struct FileHasher {
 }
 
 impl Block {
-    fn new() -> Self {
-        Self { bytes: vec![0; BLOCK].into(), used: 0, cuts: Vec::new() }
+    fn small() -> Self {
+        Self { bytes: Vec::new(), used: 0, cuts: Vec::new() }
+    }
+
+    fn whole() -> Self {
+        Self { bytes: vec![0; BLOCK], ..Self::small() }
+    }
+
+    /// Where up to `wanted` further bytes go: fewer only at the end of a whole block.
+    fn room(&mut self, wanted: usize) -> &mut [u8] {
+        let end = self.used.saturating_add(wanted).min(BLOCK);
+        if end > self.bytes.len() {
+            let length = end.max(2 * self.bytes.len()).clamp(LEAST, BLOCK);
+            self.bytes.resize(length, 0);
+        }
+        &mut self.bytes[self.used..end]
     }
 
     fn filled(&self) -> &[u8] {
@@ -109,7 +127,7 @@ impl Ring {
         let (full, to_nar) = bounded::<Block>(RING);
         let (give_back, free) = bounded::<Block>(RING);
         for _ in 1..RING {
-            give_back.send(Block::new()).expect("the other end is held above");
+            give_back.send(Block::whole()).expect("the other end is held above");
         }
         let (after_nar, files) = match digests {
             Digests::Nar => (give_back, None),
@@ -141,15 +159,15 @@ impl Ring {
 
 impl Digester {
     pub(crate) fn new(digests: Digests, scanner: Option<ReferenceScanner>) -> Self {
-        Self { digests, scanner, block: Block::new(), size: 0, ring: None }
+        Self { digests, scanner, block: Block::small(), size: 0, ring: None }
     }
 
     /// Takes a frame.
     pub(crate) fn frame(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let room = BLOCK - self.block.used;
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.block.bytes[self.block.used..][..now.len()].copy_from_slice(now);
+            let room = self.block.room(bytes.len());
+            let (now, later) = bytes.split_at(room.len());
+            room.copy_from_slice(now);
             self.took(now.len());
             bytes = later;
         }
@@ -172,9 +190,8 @@ impl Digester {
         read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
         write: impl FnOnce(&[u8]) -> Result<(), E>,
     ) -> Result<usize, E> {
-        let room = &mut self.block.bytes[self.block.used..];
-        let length = usize::try_from(limit).unwrap_or(usize::MAX).min(room.len());
-        let count = read(&mut room[..length])?;
+        let room = self.block.room(usize::try_from(limit).unwrap_or(usize::MAX));
+        let count = read(&mut *room)?;
         write(&room[..count])?;
         self.took(count);
         Ok(count)

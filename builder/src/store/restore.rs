@@ -7,8 +7,8 @@ use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use kiln_model::digest::NarHash;
-use kiln_model::format::nar::{Event, Limits, NarError, decode};
+use kiln_model::digest::{Digest, NarHash};
+use kiln_model::format::nar::{Event, Limits, NarError, decode, frame};
 
 use super::Store;
 use super::add::{Arrival, Staged, c_name};
@@ -43,11 +43,23 @@ impl Restored {
 impl Store {
     /// Restores the archive that `nar` is, to its end.
     pub fn restore(&self, nar: &mut dyn Read, limits: TreeLimits) -> Result<Restored, StoreError> {
+        Ok(Restored { staged: self.stage_written(|writer| restore(nar, writer, limits))? })
+    }
+
+    /// Writes a text as the whole of a tree.
+    pub(super) fn stage_text(&self, text: &[u8]) -> Result<Staged, StoreError> {
+        self.stage_written(|writer| write_text(text, writer))
+    }
+
+    fn stage_written(
+        &self,
+        write: impl FnOnce(Writer<'_>) -> Result<Walked, StoreError>,
+    ) -> Result<Staged, StoreError> {
         let path = self.session.private_name();
         let name = c_name(&path);
         let writer = Writer::new(Destination { directory: self.tmp.as_fd(), name: &name, shown: path.clone() });
-        match restore(nar, writer, limits) {
-            Ok(walked) => Ok(Restored { staged: Staged { path, walked } }),
+        match write(writer) {
+            Ok(walked) => Ok(Staged { path, walked }),
             Err(error) => {
                 remove_tree(&path).ok();
                 Err(error)
@@ -87,6 +99,19 @@ fn restore(nar: &mut dyn Read, mut writer: Writer<'_>, limits: TreeLimits) -> Re
             Ok(Walked { nar_hash, nar_size, manifest: None, references: Default::default(), stats: writer.stats })
         }
     }
+}
+
+fn write_text(text: &[u8], mut writer: Writer<'_>) -> Result<Walked, StoreError> {
+    let file = writer.start_file(c"")?;
+    write_all(&file, text).map_err(failed("writing", &writer.shown()))?;
+    writer.end_file(&file, 0o444)?;
+    let (length, mut nar) = (text.len() as u64, Vec::new());
+    frame::start(&mut nar);
+    frame::file(&mut nar, length);
+    nar.extend(text);
+    frame::file_end(&mut nar, length);
+    let (nar_hash, nar_size) = (NarHash::new(Digest::of(&nar)), nar.len() as u64);
+    Ok(Walked { nar_hash, nar_size, manifest: None, references: Default::default(), stats: writer.stats })
 }
 
 enum Failed {
