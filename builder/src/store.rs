@@ -52,6 +52,7 @@ mod rewriting;
 mod session;
 mod turn;
 mod verify;
+mod writer;
 
 pub use add::{Added, Arrival};
 pub use copy::{Origin, Source, TreeLimits};

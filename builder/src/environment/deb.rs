@@ -8,11 +8,15 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use tar::EntryType;
+
+mod decoder;
+
+use decoder::{Bounded, Compression, Decoder, Overrun, Source, Uncopied};
 
 /// Depth of paths: below the 64 levels at which Nix refuses a NAR.
 const MAX_DEPTH: usize = 60;
@@ -30,8 +34,6 @@ const MAX_DATA: u64 = 32 << 30;
 const MAX_RATIO: u64 = 1000;
 /// Bytes that any archive may expand to.
 const FREE_EXPANSION: u64 = 64 << 20;
-/// What the xz decoder may allocate: `xz -9` needs 65 MiB.
-const XZ_MEMORY: u64 = 80 << 20;
 
 /// Why a file is not a `.deb` that kiln unpacks.
 #[derive(Debug, thiserror::Error)]
@@ -167,28 +169,6 @@ struct Member {
     offset: u64,
     size: u64,
     compression: Compression,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compression {
-    None,
-    Gzip,
-    Xz,
-    Zstd,
-    Bzip2,
-}
-
-impl Compression {
-    fn of(suffix: &str) -> Option<Self> {
-        match suffix {
-            "" => Some(Self::None),
-            ".gz" => Some(Self::Gzip),
-            ".xz" => Some(Self::Xz),
-            ".zst" => Some(Self::Zstd),
-            ".bz2" => Some(Self::Bzip2),
-            _ => None,
-        }
-    }
 }
 
 const MAGIC: &[u8; 8] = b"!<arch>\n";
@@ -478,87 +458,4 @@ fn normalise(name: &[u8]) -> Result<Vec<u8>, String> {
         path.extend_from_slice(component);
     }
     Ok(path)
-}
-
-type Source = BufReader<io::Take<File>>;
-
-enum Decoder {
-    None(Source),
-    Gzip(flate2::bufread::GzDecoder<Source>),
-    Xz(liblzma::bufread::XzDecoder<Source>),
-    Zstd(zstd::stream::read::Decoder<'static, Source>),
-    Bzip2(bzip2::bufread::BzDecoder<Source>),
-}
-
-impl Decoder {
-    fn new(source: Source, compression: Compression) -> io::Result<Self> {
-        Ok(match compression {
-            Compression::None => Self::None(source),
-            Compression::Gzip => Self::Gzip(flate2::bufread::GzDecoder::new(source)),
-            Compression::Xz => {
-                // The whole file was held against a SHA-256 before, and what comes out goes into another: a CRC between
-                // the two finds nothing more, and costs a tenth of decoding.
-                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::IGNORE_CHECK)
-                    .map_err(io::Error::other)?;
-                Self::Xz(liblzma::bufread::XzDecoder::new_stream(source, stream))
-            }
-            Compression::Zstd => Self::Zstd(zstd::stream::read::Decoder::with_buffer(source)?.single_frame()),
-            Compression::Bzip2 => Self::Bzip2(bzip2::bufread::BzDecoder::new(source)),
-        })
-    }
-
-    /// Whether the member ends where the compressed stream does.
-    fn is_exhausted(&mut self) -> io::Result<bool> {
-        let source = match self {
-            Self::None(source) => source,
-            Self::Gzip(decoder) => decoder.get_mut(),
-            Self::Xz(decoder) => decoder.get_mut(),
-            Self::Zstd(decoder) => decoder.get_mut(),
-            Self::Bzip2(decoder) => decoder.get_mut(),
-        };
-        Ok(source.fill_buf()?.is_empty())
-    }
-}
-
-impl Read for Decoder {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::None(source) => source.read(into),
-            Self::Gzip(decoder) => decoder.read(into),
-            Self::Xz(decoder) => decoder.read(into),
-            Self::Zstd(decoder) => decoder.read(into),
-            Self::Bzip2(decoder) => decoder.read(into),
-        }
-    }
-}
-
-/// Counts, bounds and copies what is decoded.
-struct Bounded<'a> {
-    inner: Decoder,
-    copy: Option<&'a mut dyn Write>,
-    count: u64,
-    limit: u64,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("expands beyond its bound")]
-struct Overrun;
-
-/// Not the package's fault.
-#[derive(Debug, thiserror::Error)]
-#[error("keeping a decoded copy")]
-struct Uncopied(#[source] io::Error);
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(into)?;
-        self.count += n as u64;
-        if self.count > self.limit {
-            return Err(io::Error::other(Overrun));
-        }
-        if let Some(copy) = &mut self.copy {
-            copy.write_all(&into[..n]).map_err(|source| io::Error::other(Uncopied(source)))?;
-        }
-        Ok(n)
-    }
 }

@@ -16,7 +16,7 @@ use kiln_model::outcome::Substituted;
 use kiln_model::store_path::StorePath;
 use kiln_model::tree::Manifest;
 
-use super::copy::{Destination, Files, Origin, Root, Source, TreeLimits, Walked, Wanted, seal_root, walk};
+use super::copy::{Files, Origin, Root, Source, TreeLimits, Walked, Wanted, seal_root, walk};
 use super::digester::Digests;
 use super::error::{StoreError, TreeError, failed};
 use super::fingerprint::Fingerprint;
@@ -24,6 +24,7 @@ use super::outcome::{Draft, Location, Taken, tree_record};
 use super::record::{self, PathInfo};
 use super::session::remove_tree;
 use super::turn::Making;
+use super::writer::Destination;
 use super::{Store, durable};
 
 /// A tree that is in the store now.

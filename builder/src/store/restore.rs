@@ -12,11 +12,12 @@ use kiln_model::format::nar::{Event, Limits, NarError, decode, frame};
 
 use super::Store;
 use super::add::{Arrival, Staged, c_name};
-use super::copy::{Destination, TreeLimits, Walked, Writer, write_all};
+use super::copy::{TreeLimits, Walked};
 use super::digester::{Digested, Digester, Digests};
 use super::error::{StoreError, failed};
 use super::record::PathInfo;
 use super::session::remove_tree;
+use super::writer::{Destination, Writer, write_all};
 
 /// A tree out of an archive, under a private name until it is registered; gone if it is not.
 pub struct Restored {

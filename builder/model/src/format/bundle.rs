@@ -8,7 +8,6 @@
 use std::borrow::Cow;
 
 use data_encoding::BASE64;
-use serde::{Deserialize, Serialize};
 
 use super::base64;
 use crate::canonical::{self, CanonicalError, Limits};
@@ -16,6 +15,13 @@ use crate::digest::Digest;
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::key::{KeyId, PublicKey, Svid, SvidError};
 use crate::log::{Checkpoint, Entry, KIND, LogError, Proof, SignedNote};
+
+mod spelled;
+
+use spelled::{
+    Chain, Dsse, DsseSignature, Hint, KindVersion, LogId, Material, RawBytes, Spelled, SpelledEntry, SpelledNote,
+    SpelledProof, zero,
+};
 
 /// Its media type.
 pub const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -111,133 +117,6 @@ impl BundleError {
     pub fn is_contradiction(&self) -> bool {
         matches!(self, Self::Disagree { .. })
     }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Spelled<'a> {
-    #[serde(borrow)]
-    media_type: Cow<'a, str>,
-    #[serde(borrow)]
-    verification_material: Material<'a>,
-    #[serde(borrow)]
-    dsse_envelope: Dsse<'a>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Material<'a> {
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    public_key: Option<Hint<'a>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    certificate: Option<RawBytes<'a>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    x509_certificate_chain: Option<Chain<'a>>,
-    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
-    tlog_entries: Vec<SpelledEntry<'a>>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Hint<'a> {
-    #[serde(borrow)]
-    hint: Cow<'a, str>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawBytes<'a> {
-    #[serde(borrow)]
-    raw_bytes: Cow<'a, str>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Chain<'a> {
-    #[serde(borrow)]
-    certificates: Vec<RawBytes<'a>>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Dsse<'a> {
-    #[serde(borrow)]
-    payload: Cow<'a, str>,
-    #[serde(borrow)]
-    payload_type: Cow<'a, str>,
-    #[serde(borrow)]
-    signatures: Vec<DsseSignature<'a>>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DsseSignature<'a> {
-    #[serde(borrow)]
-    sig: Cow<'a, str>,
-    /// Bundles with certificates have none.
-    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
-    keyid: Cow<'a, str>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SpelledEntry<'a> {
-    #[serde(borrow)]
-    log_index: Cow<'a, str>,
-    #[serde(borrow)]
-    log_id: LogId<'a>,
-    #[serde(borrow)]
-    kind_version: KindVersion<'a>,
-    /// Protobuf's JSON may leave a zero out.
-    #[serde(borrow, default = "zero")]
-    integrated_time: Cow<'a, str>,
-    #[serde(borrow)]
-    inclusion_proof: SpelledProof<'a>,
-    #[serde(borrow)]
-    canonicalized_body: Cow<'a, str>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LogId<'a> {
-    #[serde(borrow)]
-    key_id: Cow<'a, str>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KindVersion<'a> {
-    #[serde(borrow)]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    version: Cow<'a, str>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SpelledProof<'a> {
-    #[serde(borrow, default = "zero")]
-    log_index: Cow<'a, str>,
-    #[serde(borrow)]
-    root_hash: Cow<'a, str>,
-    #[serde(borrow)]
-    tree_size: Cow<'a, str>,
-    /// None in a log of one entry.
-    #[serde(borrow, default)]
-    hashes: Vec<Cow<'a, str>>,
-    #[serde(borrow)]
-    checkpoint: SpelledNote<'a>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SpelledNote<'a> {
-    #[serde(borrow)]
-    envelope: Cow<'a, str>,
-}
-
-fn zero() -> Cow<'static, str> {
-    "0".into()
 }
 
 impl Bundle {
