@@ -1,6 +1,7 @@
 //! How the program `kiln` is linked, so that it starts quickly: every command pays for that.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -15,8 +16,15 @@ fn main() {
 
 /// The unwinder comes out of the compiler's archive instead of libgcc_s.so.1, whose loading is a tenth of a start: only one
 /// program uses this one, and no exception crosses into another library. rustc asks for `-lgcc_s` and has no option for it;
-/// what the linker finds first under that name is this script for it.
+/// what the linker finds first under that name is this script for it. A compiler without the archive keeps the library.
 fn unwinder() {
+    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
+    let linker = std::env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());
+    let asked = Command::new(linker).arg("-print-file-name=libgcc_eh.a").output();
+    // gcc(1): the name alone, if there is no such file.
+    if !asked.is_ok_and(|said| said.status.success() && said.stdout.starts_with(b"/")) {
+        return;
+    }
     let directory = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("unwinder");
     std::fs::create_dir_all(&directory)
         .and_then(|()| std::fs::write(directory.join("libgcc_s.so"), "INPUT(-lgcc_eh -lgcc)\n"))

@@ -24,7 +24,7 @@ pub(super) struct Destination<'a> {
     pub(super) shown: PathBuf,
 }
 
-/// Writes the copy.
+/// Writes the tree.
 pub(super) struct Writer<'a> {
     destination: Destination<'a>,
     open: Vec<OwnedFd>,

@@ -27,8 +27,12 @@ fn names() -> impl Strategy<Value = Vec<u8>> {
 
 fn trees() -> impl Strategy<Value = Node> {
     let leaf = prop_oneof![
-        // Around the sizes that need other padding, and around a block.
-        (prop_oneof![0_usize..20, 262_000_usize..262_400, 500_000_usize..800_000], any::<u8>(), any::<bool>())
+        // Around the sizes that need other padding, around the least of a block, and around a whole one.
+        (
+            prop_oneof![0_usize..20, 16_200_usize..16_500, 1_048_300_usize..1_048_700, 500_000_usize..800_000],
+            any::<u8>(),
+            any::<bool>()
+        )
             .prop_map(|(size, byte, executable)| Node::File { contents: vec![byte; size], executable }),
         vec(1_u8..=255, 1..40).prop_map(Node::Symlink),
     ];
