@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -75,6 +75,38 @@ pub fn directory(ground: Ground) -> TempDir {
         Ground::Tmpfs => PathBuf::from("/dev/shm"),
     };
     tempfile::Builder::new().prefix("kiln-test-").tempdir_in(parent).expect("a temporary directory can be made")
+}
+
+/// A fresh directory for a store. What a store holds is read-only, and its owner must change that before it can be removed.
+#[derive(Debug)]
+pub struct StoreDirectory(TempDir);
+
+impl StoreDirectory {
+    /// Makes one.
+    pub fn new(ground: Ground) -> Self {
+        Self(directory(ground))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for StoreDirectory {
+    fn drop(&mut self) {
+        writable(self.path());
+    }
+}
+
+/// Lets the owner change every directory below `top`, as far as that can be.
+fn writable(top: &Path) {
+    let _ = fs::set_permissions(top, fs::Permissions::from_mode(0o755));
+    for entry in fs::read_dir(top).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            writable(&entry.path());
+        }
+    }
 }
 
 /// Type of the file system that `path` is on.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::ground::{self, Ground};
+use crate::ground::{self, Ground, StoreDirectory};
 
 /// Longer than any one command of the tests takes on a slow, busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(900);
@@ -27,7 +27,7 @@ pub struct Kiln {
     variables: BTreeMap<String, String>,
     wrapper: Vec<String>,
     offline: Vec<&'static str>,
-    _own: Option<TempDir>,
+    _own: Option<StoreDirectory>,
 }
 
 /// A command that has ended.
@@ -62,7 +62,7 @@ impl Kiln {
 
     /// With an empty store of its own.
     pub fn fresh(ground: Ground) -> Self {
-        let own = ground::directory(ground);
+        let own = StoreDirectory::new(ground);
         Self::at(&own.path().join("store"), Some(own))
     }
 
@@ -71,7 +71,7 @@ impl Kiln {
         Self::at(store, None)
     }
 
-    fn at(store: &Path, own: Option<TempDir>) -> Self {
+    fn at(store: &Path, own: Option<StoreDirectory>) -> Self {
         let home = ground::directory(Ground::Disk);
         let kiln = Self {
             store: store.into(),

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use kiln_model::digest::Digest;
 use kiln_model::format::narinfo::NarInfo;
-use kiln_tests::ground::{self, Ground};
+use kiln_tests::ground::{self, Ground, StoreDirectory};
 use kiln_tests::run::{Kiln, Ran};
 use tempfile::TempDir;
 
@@ -53,8 +53,8 @@ impl Stock {
     }
 
     /// Another kiln with a copy of the store.
-    fn copy(&self) -> (TempDir, Kiln) {
-        let dir = ground::directory(Ground::Tmpfs);
+    fn copy(&self) -> (StoreDirectory, Kiln) {
+        let dir = StoreDirectory::new(Ground::Tmpfs);
         let copied = Command::new("cp").arg("-a").arg(self.kiln.store()).arg(dir.path().join("store")).status();
         assert!(copied.unwrap().success());
         let kiln = Kiln::with_store(&dir.path().join("store"));
