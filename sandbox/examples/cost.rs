@@ -1,13 +1,14 @@
 //! What a sandbox costs to start: `cost ROOT [N [KILN]]`, with ROOT a directory that holds a static program `bin/true`, and
 //! KILN the program whose command `sandbox` is measured too.
 //!
-//! Contenders take turns in one process, so that load hits all alike: a plain spawn, the same without a C library (which asks
-//! the processor 68 times what it can do, and a virtual machine may take ten microseconds for each answer: that stands once in
-//! the times of the floor and of kiln's library, twice in those of the two commands), the bare namespaces (the floor: what the
-//! kernel asks for them and nothing more), kiln's library with everything on, the same with networks made ahead, kiln's
-//! command, and bubblewrap with everything that it has, where it is installed. The caller then grows by 1 GiB and takes turns
-//! with a small one; further inputs are added, and the bare calls of as many; batches run side by side, and what they leave
-//! is counted. Beside each figure stands its goal. Judge ratios.
+//! Contenders take turns in one process, so that load hits all alike: a plain spawn, the same without a C library
+//! (glibc 2.36 asks an Intel processor 68 times what it can do, and a virtual machine may take ten microseconds for
+//! each answer: that stands once in the times of the floor and of kiln's library, twice in those of the two commands),
+//! the bare namespaces (the floor: what the kernel asks for them and nothing more), kiln's library with everything on,
+//! the same with networks made ahead, kiln's command, and bubblewrap with everything that it has, where it is
+//! installed. The caller then grows by 1 GiB and takes turns with a small one; further inputs are added, and the bare
+//! calls of as many; batches run side by side, and what they leave is counted. Beside each figure stands its goal.
+//! Judge ratios.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -286,7 +287,7 @@ fn spawn(mut command: Command) {
 
 /// The static program that this C text is.
 fn compiled(text: &str, options: &[&str], directory: &Path) -> PathBuf {
-    let (source, binary) = (directory.join("bare.c"), directory.join("bare"));
+    let (source, binary) = (directory.join("program.c"), directory.join("program"));
     fs::write(&source, text).expect("written");
     let mut compiler = Command::new("cc");
     compiler.args(["-static", "-O2"]).args(options).arg("-o").args([&binary, &source]);
