@@ -4,6 +4,7 @@
 //! build's sandbox is, `run` is one build, `plan` says what has to be built at all, and [`Builder::realise`] takes from the
 //! store and from caches what is there and builds the rest in parallel. Outcomes are values, failed builds included; errors are what this host could not do.
 
+mod ahead;
 pub mod artifact;
 mod enter;
 mod fetched;

@@ -5,7 +5,7 @@
 //! (glibc 2.36 asks an Intel processor 68 times what it can do, and a virtual machine may take ten microseconds for
 //! each answer: that stands once in the times of the floor and of kiln's library, twice in those of the two commands),
 //! the bare namespaces (the floor: what the kernel asks for them and nothing more), kiln's library with everything on,
-//! the same with networks made ahead, kiln's command, and bubblewrap with everything that it has, where it is
+//! the same begun ahead of what is timed, kiln's command, and bubblewrap with everything that it has, where it is
 //! installed. The caller then grows by 1 GiB and takes turns with a small one; further inputs are added, and the bare
 //! calls of as many; batches run side by side, and what they leave is counted. Beside each figure stands its goal.
 //! Judge ratios.
@@ -15,9 +15,9 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio as Pipe};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use kiln_sandbox::{Host, How, Input, Launcher, Plan, ProcMode, Slot, Spec, Stdio, plan, probe};
+use kiln_sandbox::{Begun, Host, How, Input, Launcher, Plan, ProcMode, Slot, Spec, Stdio, plan, probe};
 
 /// Name, what it does, how many microseconds that took each time.
 type Contender<'a> = (&'static str, Box<dyn Fn() + 'a>);
@@ -36,6 +36,12 @@ struct Times {
 struct Goal {
     of_peer: f64,
     of_floor: Option<f64>,
+}
+
+/// A plan, and the first half of its sandbox.
+struct Ahead {
+    plan: Plan,
+    begun: Mutex<Option<Begun>>,
 }
 
 struct Bench {
@@ -80,6 +86,10 @@ impl Bench {
     }
 
     fn plan(&self, proc_mode: ProcMode, further_inputs: usize) -> Plan {
+        plan(&self.spec(proc_mode, further_inputs), &self.host).expect("this host can isolate")
+    }
+
+    fn spec(&self, proc_mode: ProcMode, further_inputs: usize) -> Spec {
         let mut spec = Spec::new("/bin/true");
         spec.process.argv.push(std::process::id().to_string().into());
         spec.inputs.push(Input { source: self.root.join("bin"), target: "/bin".into() });
@@ -87,7 +97,7 @@ impl Bench {
             spec.inputs.push(Input { source: self.root.join("bin"), target: format!("/inputs/{number}").into() });
         }
         spec.proc_mode = proc_mode;
-        plan(&spec, &self.host).expect("this host can isolate")
+        spec
     }
 
     fn run(&self, launcher: &Launcher, plan: &Plan) {
@@ -96,12 +106,32 @@ impl Bench {
         assert_eq!(ended.how, How::Exited(0));
     }
 
+    /// A plan that can be begun ahead: bubblewrap has no time namespace either.
+    fn ahead(&self, proc_mode: ProcMode) -> Ahead {
+        let mut spec = self.spec(proc_mode, 0);
+        spec.time_offsets = None;
+        Ahead { plan: plan(&spec, &self.host).expect("this host can isolate"), begun: Mutex::default() }
+    }
+
+    fn begin(&self, launcher: &Launcher, ahead: &Ahead) {
+        let begun = launcher.begin(&ahead.plan, &self.slot, Stdio::Log).expect("it begins");
+        *ahead.begun.lock().expect("no turn panicked") = begun;
+    }
+
+    fn go_on(&self, launcher: &Launcher, ahead: &Ahead) {
+        let begun = ahead.begun.lock().expect("no turn panicked").take().expect("it can be begun");
+        let running = launcher.resume(begun, &ahead.plan, &self.slot, Stdio::Log).expect("it goes on");
+        let ended = running.wait(&mut |_| {}).expect("it is set up");
+        assert_eq!(ended.how, How::Exited(0));
+    }
+
     fn starts(&self) {
-        let (cold, pooled) = (start(0), start(16));
+        let launcher = start();
         let directory = tempfile::TempDir::new().expect("a directory");
         let no_library = compiled(include_str!("exit.c"), &["-nostdlib"], directory.path());
         let floor = Bare::start(include_str!("floor.c"), &self.root.join("bin/true"));
         let (compat, strict) = (self.plan(ProcMode::Compat, 0), self.plan(ProcMode::Strict, 0));
+        let [ahead_strict, ahead_compat] = [ProcMode::Strict, ProcMode::Compat].map(|mode| self.ahead(mode));
         let library = Goal { of_peer: 0.60, of_floor: Some(1.6) };
         let ahead = Goal { of_peer: 0.45, of_floor: None };
         let command = Goal { of_peer: 0.85, of_floor: None };
@@ -109,10 +139,10 @@ impl Bench {
             ("plain spawn", Box::new(|| spawn(Command::new(self.root.join("bin/true"))))),
             ("the same, no C library", Box::new(|| spawn(Command::new(&no_library)))),
             ("namespace floor", Box::new(|| floor.run(0))),
-            ("kiln strict /proc", Box::new(|| self.run(&cold, &strict))),
-            ("kiln compat /proc", Box::new(|| self.run(&cold, &compat))),
-            ("kiln strict, pooled net", Box::new(|| self.run(&pooled, &strict))),
-            ("kiln compat, pooled net", Box::new(|| self.run(&pooled, &compat))),
+            ("kiln strict /proc", Box::new(|| self.run(&launcher, &strict))),
+            ("kiln compat /proc", Box::new(|| self.run(&launcher, &compat))),
+            ("kiln strict, begun ahead", Box::new(|| self.go_on(&launcher, &ahead_strict))),
+            ("kiln compat, begun ahead", Box::new(|| self.go_on(&launcher, &ahead_compat))),
         ];
         let mut goals = vec![None, None, None, Some(library), Some(library), Some(ahead), Some(ahead)];
         if let Some(kiln) = &self.kiln {
@@ -125,7 +155,11 @@ impl Bench {
             contenders.push(("bwrap full", Box::new(|| spawn(wrapped(&self.root)))));
             goals.push(None);
         }
-        let times = self.interleave(&contenders);
+        let times = self.interleave(&contenders, &|| {
+            [&ahead_strict, &ahead_compat].into_iter().for_each(|ahead| self.begin(&launcher, ahead));
+            // What was begun is to wait, not to run, when the turns begin.
+            std::thread::sleep(Duration::from_millis(5));
+        });
         let (bare, peer) = (times[2], times[times.len() - 1]);
         if times[0].median > 1.5 * times[0].min {
             println!("noisy: the plain spawn's median is over 1.5 times its minimum");
@@ -155,7 +189,7 @@ impl Bench {
     }
 
     fn size_of_the_caller(&self) {
-        let (launcher, strict) = (start(0), self.plan(ProcMode::Strict, 0));
+        let (launcher, strict) = (start(), self.plan(ProcMode::Strict, 0));
         let turn = || {
             let begin = Instant::now();
             self.run(&launcher, &strict);
@@ -179,7 +213,7 @@ impl Bench {
     }
 
     fn inputs(&self) {
-        let launcher = start(0);
+        let launcher = start();
         let bare = Bare::start(include_str!("inputs.c"), &self.root);
         let (few, many) = (self.plan(ProcMode::Strict, 0), self.plan(ProcMode::Strict, 1000));
         let contenders: Vec<Contender<'_>> = vec![
@@ -188,7 +222,7 @@ impl Bench {
             ("1, bare", Box::new(|| bare.run(0))),
             ("1001, bare", Box::new(|| bare.run(1))),
         ];
-        let times = self.interleave(&contenders);
+        let times = self.interleave(&contenders, &|| {});
         let each = |few: Times, many: Times| ((many.median - few.median) / 1000.0, (many.p10 - few.p10) / 1000.0);
         let (ours, floor) = (each(times[0], times[1]), each(times[2], times[3]));
         println!(
@@ -200,20 +234,29 @@ impl Bench {
     fn batches(&self) {
         const SANDBOXES: usize = 1000;
         const AT_ONCE: usize = 8;
-        for networks in [0, 16] {
+        for all_ahead in [false, true] {
             let before = Left::now();
-            let (launcher, strict) = (start(networks), self.plan(ProcMode::Strict, 0));
+            let (launcher, strict) = (start(), self.plan(ProcMode::Strict, 0));
+            let run = || match all_ahead {
+                false => self.run(&launcher, &strict),
+                true => {
+                    let ahead = self.ahead(ProcMode::Strict);
+                    self.begin(&launcher, &ahead);
+                    self.go_on(&launcher, &ahead);
+                }
+            };
             let begin = Instant::now();
             std::thread::scope(|scope| {
                 for _ in 0..AT_ONCE {
-                    scope.spawn(|| (0..SANDBOXES / AT_ONCE).for_each(|_| self.run(&launcher, &strict)));
+                    scope.spawn(|| (0..SANDBOXES / AT_ONCE).for_each(|_| run()));
                 }
             });
             let each = begin.elapsed().as_micros() as usize / SANDBOXES;
             drop(launcher);
             let after = Left::now();
             println!(
-                "{SANDBOXES} sandboxes, {AT_ONCE} at once, {networks} networks ahead: {each} µs each; left behind: {} processes, {} mounts, {} groups; goal 0",
+                "{SANDBOXES} sandboxes, {AT_ONCE} at once{}: {each} µs each; left behind: {} processes, {} mounts, {} groups; goal 0",
+                if all_ahead { ", in two halves" } else { "" },
                 after.processes.saturating_sub(before.processes),
                 after.mounts.saturating_sub(before.mounts),
                 after.groups.saturating_sub(before.groups),
@@ -221,10 +264,11 @@ impl Bench {
         }
     }
 
-    /// One turn each, N times.
-    fn interleave(&self, contenders: &[Contender<'_>]) -> Vec<Times> {
+    /// One turn each, N times. What is made ready before is not timed.
+    fn interleave(&self, contenders: &[Contender<'_>], ready: &dyn Fn()) -> Vec<Times> {
         let mut all = vec![Vec::with_capacity(self.count); contenders.len()];
         for turn in 0..self.count + 3 {
+            ready();
             for ((_, act), times) in contenders.iter().zip(&mut all) {
                 let begin = Instant::now();
                 act();
@@ -277,8 +321,8 @@ impl Left {
     }
 }
 
-fn start(networks: u8) -> Launcher {
-    Launcher::start_with_networks(networks).expect("the launcher starts")
+fn start() -> Launcher {
+    Launcher::start().expect("the launcher starts")
 }
 
 fn spawn(mut command: Command) {

@@ -26,7 +26,7 @@ fn by_apparmor(step: &Step, errno: Errno, caller: Caller, setting: &str, executa
     // What needs a capability in the new namespaces and no file of the host.
     let needs_capability = matches!(
         step,
-        Step::Clone { .. }
+        Step::Clone
             | Step::Map { .. }
             | Step::Ranges { .. }
             | Step::Become { .. }
@@ -69,12 +69,12 @@ pub(crate) fn apparmor_profile(executable: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiln_launcher::step::{Access, Net};
+    use kiln_launcher::step::Access;
 
     #[test]
     fn a_step_that_apparmor_forbade_is_told_with_the_profile_and_the_sysctl() {
         for (step, errno) in [
-            (Step::Clone { net: Net::Own }, Errno::PERM),
+            (Step::Clone, Errno::PERM),
             (Step::Map { uid: 1000, gid: 100 }, Errno::ACCESS),
             (Step::Network, Errno::PERM),
         ] {
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_failed_for_another_reason_is_not_blamed_on_apparmor() {
-        let clone = Step::Clone { net: Net::Own };
+        let clone = Step::Clone;
         let bind = Step::Bind { source: 0, target: c"x".into(), access: Access::ReadOnly };
         assert_eq!(by_apparmor(&clone, Errno::PERM, Caller::User, "0", "kiln"), None);
         assert_eq!(by_apparmor(&clone, Errno::PERM, Caller::User, "", "kiln"), None, "no AppArmor");

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use kiln_launcher::protocol::{self, Body, Carried, INLINE, Reply, Request, Source};
+use kiln_launcher::protocol::{self, Body, Carried, INLINE, Reply, Request, Source, Then};
 use kiln_launcher::step::{Kind, Step};
 use rustix::fs::{Gid, MemfdFlags, SealFlags, Uid};
 use rustix::io::Errno;
@@ -63,12 +63,6 @@ enum Process {
 impl Launcher {
     /// Starts it. First removes what control groups a killed kiln left behind.
     pub fn start() -> Result<Self, SetupError> {
-        Self::start_with_networks(0)
-    }
-
-    /// The same, and it keeps `count` network namespaces ready, each for one sandbox only: they cost two fifths of a start.
-    /// They are made while it has nothing else to do. Such a launcher refuses [`crate::Network::Host`].
-    pub fn start_with_networks(count: u8) -> Result<Self, SetupError> {
         sweep();
         let binary = sealed(c"kiln-launcher", BINARY, MemfdFlags::EXEC).map_err(launcher("copying it to memory"))?;
         let (ours, theirs) = seqpacket().map_err(launcher("making its socket"))?;
@@ -76,7 +70,6 @@ impl Launcher {
         // the memfd. No PDEATHSIG: it would fire when the calling *thread* ends. The end of the socket is what counts.
         let process = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
             .arg0("kiln-launcher")
-            .arg(count.to_string())
             .env_clear()
             .stdin(theirs)
             .stdout(std::process::Stdio::null())
@@ -100,27 +93,17 @@ impl Launcher {
     pub fn spawn(&self, plan: &Plan, slot: &Slot, stdio: Stdio) -> Result<Running, SetupError> {
         let started = Instant::now();
         let group = plan.group.as_ref().map(Group::make).transpose()?;
-        let mut parents = Parents::default();
         let request = Request {
             outer_uid: slot.uid(),
             outer_gid: slot.gid(),
-            group: group.as_ref().map_or(Ok(protocol::Group::None), Group::placement)?,
-            sources: plan.sources.iter().map(|path| identify(path, &mut parents)).collect::<Result<_, _>>()?,
+            group: placement(group.as_ref())?,
+            sources: identified(&plan.sources)?,
+            first: 0,
             steps: &plan.steps[..],
+            then: Then::Nothing,
         };
-        let body = postcard::to_stdvec(&request)
-            .map_err(|_| SetupError::Launcher { act: "encoding the request", error: Errno::MSGSIZE.into() })?;
-        let memory = (body.len() > INLINE)
-            .then(|| sealed(c"request", &body, MemfdFlags::empty()))
-            .transpose()
-            .map_err(launcher("writing the request"))?;
-        let (report, reporter) =
-            pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT).map_err(launcher("making the report pipe"))?;
-        rustix::io::ioctl_fionbio(&report, true).map_err(launcher("making the report pipe"))?;
-        let reports = Reports::new(report).map_err(launcher("making the report pipe"))?;
-        let (log, streams) = streams(stdio, slot).map_err(launcher("making the log pipe"))?;
-        let mut carried = vec![reporter.as_fd()];
-        carried.extend(streams.iter().map(AsFd::as_fd));
+        let channels = Channels::new(stdio, slot)?;
+        let mut carried = channels.carried();
         let has_door = plan.steps.iter().any(|step| matches!(step, Step::Door { .. }));
         let door = has_door.then(seqpacket).transpose().map_err(launcher("making a door"))?;
         carried.extend(door.iter().map(|(_, theirs)| theirs.as_fd()));
@@ -130,34 +113,43 @@ impl Launcher {
         };
         let release = range.map(|_| pipe_with(PipeFlags::CLOEXEC)).transpose().map_err(launcher("making a pipe"))?;
         carried.extend(release.iter().map(|(released, _)| released.as_fd()));
-        carried.extend(memory.iter().map(AsFd::as_fd));
+        let disk = Disk::new(plan);
+        let pidfd = self.request(plan, &request, &carried)?;
+        let Channels { reports, log, .. } = channels;
+        let door = door.map(|(ours, _)| Door::new(ours));
+        let running = Running::new(plan, Prepared { started, reports, log, group, door, disk }, pidfd);
+        if let (Some(range), Some((_, release))) = (range, &release) {
+            range.write_of(running.pidfd())?;
+            rustix::io::write(release, &[1]).map_err(launcher("releasing a sandbox"))?;
+        }
+        Ok(running)
+    }
+
+    /// Asks for pid 1 of a sandbox.
+    pub(crate) fn request(
+        &self,
+        plan: &Plan,
+        request: &Request<&[Step]>,
+        carried: &[BorrowedFd<'_>],
+    ) -> Result<OwnedFd, SetupError> {
+        let body = encoded(request)?;
+        let memory = (body.len() > INLINE)
+            .then(|| sealed(c"request", &body, MemfdFlags::empty()))
+            .transpose()
+            .map_err(launcher("writing the request"))?;
+        let carried: Vec<_> = carried.iter().copied().chain(memory.iter().map(AsFd::as_fd)).collect();
         let packet = match memory {
             None => [IoSlice::new(&[Body::Inline as u8]), IoSlice::new(&body)],
             Some(_) => [IoSlice::new(&[Body::Memory as u8]), IoSlice::new(&[])],
         };
-        let disk = Disk::new(plan);
-        let (reply, pidfd) = self.ask(&packet, &carried).map_err(launcher("asking it for a sandbox"))?;
-        let door = door.map(|(ours, _)| Door::new(ours));
-        let prepared = Prepared { started, reports, log, group, door, disk };
-        match (reply, pidfd) {
-            (Reply::Started, Some(pidfd)) => {
-                let running = Running::new(plan, prepared, pidfd);
-                if let (Some(range), Some((_, release))) = (range, &release) {
-                    range.write_of(running.pidfd())?;
-                    rustix::io::write(release, &[1]).map_err(launcher("releasing a sandbox"))?;
-                }
-                Ok(running)
-            }
+        match self.ask(&packet, &carried).map_err(launcher("asking it for a sandbox"))? {
+            (Reply::Started, Some(pidfd)) => Ok(pidfd),
             (Reply::Started, None) => Err(launcher("taking over a sandbox")(Errno::BADMSG)),
             (Reply::Failed(failure), _) => Err(step_failed(&plan.steps, &plan.sources, failure)),
         }
     }
 
-    fn ask(
-        &self,
-        packet: &[IoSlice<'_>],
-        carried: &[std::os::fd::BorrowedFd<'_>],
-    ) -> Result<(Reply, Option<OwnedFd>), Errno> {
+    fn ask(&self, packet: &[IoSlice<'_>], carried: &[BorrowedFd<'_>]) -> Result<(Reply, Option<OwnedFd>), Errno> {
         let socket = self.socket.as_ref().ok_or(Errno::NOTCONN)?;
         // A thread that panicked in here had sent or received whole messages only.
         let socket = socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -219,7 +211,7 @@ pub fn sweep() {
     group::sweep(&control_group::find());
 }
 
-fn seqpacket() -> Result<(OwnedFd, OwnedFd), Errno> {
+pub(crate) fn seqpacket() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
@@ -236,15 +228,49 @@ pub(crate) fn sealed(name: &std::ffi::CStr, bytes: &[u8], kind: MemfdFlags) -> R
         Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
         other => other?,
     };
+    write_all(&memory, bytes)?;
+    rustix::fs::fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(memory)
+}
+
+/// The pipes of one sandbox: ours, and those that it gets.
+pub(crate) struct Channels {
+    pub(crate) reports: Reports,
+    pub(crate) log: Option<OwnedFd>,
+    reporter: OwnedFd,
+    streams: Vec<OwnedFd>,
+}
+
+impl Channels {
+    pub(crate) fn new(stdio: Stdio, slot: &Slot) -> Result<Self, SetupError> {
+        let (report, reporter) =
+            pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT).map_err(launcher("making the report pipe"))?;
+        rustix::io::ioctl_fionbio(&report, true).map_err(launcher("making the report pipe"))?;
+        let reports = Reports::new(report).map_err(launcher("making the report pipe"))?;
+        let (log, streams) = streams(stdio, slot).map_err(launcher("making the log pipe"))?;
+        Ok(Self { reports, log, reporter, streams })
+    }
+
+    /// Those that the sandbox gets, in the order of [`Carried`].
+    pub(crate) fn carried(&self) -> Vec<BorrowedFd<'_>> {
+        [&self.reporter].into_iter().chain(&self.streams).map(AsFd::as_fd).collect()
+    }
+}
+
+/// Writes at the descriptor's place.
+pub(crate) fn write_all(memory: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
     let mut rest = bytes;
     while !rest.is_empty() {
-        match rustix::io::write(&memory, rest)? {
+        match rustix::io::write(memory, rest)? {
             0 => return Err(Errno::IO),
             count => rest = &rest[count..],
         }
     }
-    rustix::fs::fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
-    Ok(memory)
+    Ok(())
+}
+
+pub(crate) fn placement(group: Option<&Group>) -> Result<protocol::Group, SetupError> {
+    group.map_or(Ok(protocol::Group::None), Group::placement)
 }
 
 fn streams(stdio: Stdio, slot: &Slot) -> Result<(Option<OwnedFd>, Vec<OwnedFd>), Errno> {
@@ -265,6 +291,17 @@ fn streams(stdio: Stdio, slot: &Slot) -> Result<(Option<OwnedFd>, Vec<OwnedFd>),
             ],
         )),
     }
+}
+
+pub(crate) fn encoded(request: &Request<&[Step]>) -> Result<Vec<u8>, SetupError> {
+    postcard::to_stdvec(request)
+        .map_err(|_| SetupError::Launcher { act: "encoding the request", error: Errno::MSGSIZE.into() })
+}
+
+/// What sources are now.
+pub(crate) fn identified(paths: &[PathBuf]) -> Result<Vec<Source>, SetupError> {
+    let mut parents = Parents::default();
+    paths.iter().map(|path| identify(path, &mut parents)).collect()
 }
 
 /// What a source is now. The path above it may lead through symlinks, the source itself is not followed.
@@ -310,6 +347,6 @@ impl Parents {
     }
 }
 
-fn launcher(act: &'static str) -> impl Fn(Errno) -> SetupError {
+pub(crate) fn launcher(act: &'static str) -> impl Fn(Errno) -> SetupError {
     move |errno| SetupError::Launcher { act, error: errno.into() }
 }

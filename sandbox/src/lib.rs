@@ -50,7 +50,8 @@
 //! Kernel bugs, hardware side channels, CPUID and the wall clock are not covered. Without control groups memory is bounded
 //! per process and per tmpfs, not in total ([`control_group`]). x86-64 only.
 
-pub mod control_group;
+pub mod begun;
+mod control_group;
 mod disk;
 pub mod doctor;
 pub mod door;
@@ -72,6 +73,7 @@ pub mod status;
 mod surface;
 mod sys;
 
+pub use begun::Begun;
 pub use control_group::ControlGroups;
 pub use door::{Answer, Call, Door, Doorway};
 pub use error::{BadSpec, PlanError, Refusal, SetupError};

@@ -2,7 +2,8 @@
 //!
 //! Each place in the order has a reason: what needs a capability comes before they are dropped, what needs the host's
 //! `/proc` before the pivot, what a child inherits before the fork. Pid 1's steps and the payload's are two orders that
-//! run side by side until [`Step::Await`], which no foreign code precedes.
+//! run side by side until [`Step::Await`], which no foreign code precedes. What needs no source but the root comes first:
+//! most often it is the same for the next build, and can be done before that build's inputs are there.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -10,7 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_launcher::step::{Access, Net, Proc, Resource, Rights, Rlimit, Step};
+use kiln_launcher::step::{Access, Proc, Resource, Rights, Rlimit, Step};
 
 use crate::control_group::ControlGroups;
 use crate::error::{BadSpec, PlanError, Refusal};
@@ -28,6 +29,7 @@ use crate::surface;
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub(crate) steps: Arc<[Step]>,
+    pub(crate) ahead: Option<Ahead>,
     pub(crate) sources: Arc<[PathBuf]>,
     pub(crate) limits: Limits,
     pub(crate) group: Option<Wanted>,
@@ -36,12 +38,24 @@ pub struct Plan {
     pub(crate) achieved: Achieved,
 }
 
+/// How much of a plan needs nothing but its root, so that it can be begun before the rest is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    /// How many of the steps.
+    pub(crate) steps: usize,
+    /// How many of the sources: the root, or none.
+    pub(crate) sources: usize,
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, source) in self.sources.iter().enumerate() {
             writeln!(f, "source {number} {}", source.display())?;
         }
-        for step in self.steps.iter() {
+        for (number, step) in self.steps.iter().enumerate() {
+            if self.ahead.is_some_and(|ahead| ahead.steps == number) {
+                writeln!(f, "what precedes can be done ahead")?;
+            }
             writeln!(f, "{step}")?;
         }
         Ok(())
@@ -102,19 +116,15 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, PlanError> {
         Ids::FakeRoot => FAKE_ROOT_IDS,
         Ids::Range => (0, 0),
     };
-    let net = match spec.network {
-        Network::None => Net::Own,
-        Network::Host => Net::Host,
-    };
     let group = group(spec, host);
     let join = group.iter().map(|group| Step::Group { memory: group.memory, processes: group.processes });
     match host.control_groups {
         ControlGroups::Unified { .. } => {
             steps.extend(join);
-            steps.push(Step::Clone { net });
+            steps.push(Step::Clone);
         }
         ControlGroups::Legacy { .. } | ControlGroups::Absent { .. } => {
-            steps.push(Step::Clone { net });
+            steps.push(Step::Clone);
             steps.extend(join);
         }
     }
@@ -144,13 +154,20 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, PlanError> {
         steps.push(Step::GroupRoot);
     }
     steps.extend([Step::Fork, Step::Nesting { allowed }]);
-    mounts(spec, host, &mut sources, &mut steps)?;
-    steps.extend([Step::Seal, Step::Pivot]);
+    let mut later = Vec::new();
+    own_mounts(spec, host, &mut sources, &mut steps);
+    let of_root = sources.paths.len();
+    let (early, late) = payload(spec, group.as_ref())?;
+    brought_mounts(spec, &mut sources, &mut steps, &mut later)?;
+    steps.extend(early);
+    later.extend([Step::Seal, Step::Pivot]);
     if spec.network == Network::None {
-        steps.push(Step::Join);
+        later.push(Step::Join);
     }
-    steps.extend([Step::Drop { rights: rights(spec.ids) }, Step::Reap { program: filter::of_pid_1() }]);
-    payload(spec, group.as_ref(), &mut steps)?;
+    later.extend([Step::Drop { rights: rights(spec.ids) }, Step::Reap { program: filter::of_pid_1() }]);
+    later.extend(late);
+    let ahead = can_be_begun(spec).then_some(Ahead { steps: steps.len(), sources: of_root });
+    steps.extend(later);
     // Last: what no host could do is told whatever this one lacks.
     able(spec, host)?;
 
@@ -164,6 +181,7 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, PlanError> {
     let rung = group.as_ref().map_or(0, |group| group.on.rung());
     Ok(Plan {
         steps: steps.into(),
+        ahead,
         sources: sources.paths.into(),
         group,
         limits: spec.limits.clone(),
@@ -213,14 +231,21 @@ fn able(spec: &Spec, host: &Host) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>) -> Result<(), BadSpec> {
+/// Whether a part of the sandbox can wait for the rest: its clocks would go on meanwhile, and a range's maps and a door are
+/// matters between kiln and one process that is there at once.
+fn can_be_begun(spec: &Spec) -> bool {
+    spec.time_offsets.is_none() && spec.ids != Ids::Range && spec.watched.is_empty()
+}
+
+/// What the root has and no other source brings.
+fn own_mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>) {
     let cpus = spec.process.affinity.as_ref().map(Vec::len);
     let covers_etc = !matches!(spec.root, Root::Empty);
     match &spec.root {
         Root::Empty => {
             let targets = spec.inputs.len() + spec.writable.len() + spec.tmpfs.len() + spec.surface.etc.len();
-            // A target may need its parents too; inodes cost memory only when used.
-            let inodes = u32::try_from(4096 + 8 * targets).unwrap_or(u32::MAX);
+            // A target may need its parents too; inodes cost memory only when used. A few inputs more or less make no difference.
+            let inodes = u32::try_from((4096 + 8 * targets).next_power_of_two()).unwrap_or(u32::MAX);
             steps.push(Step::EmptyRoot { inodes });
         }
         Root::Tree(path) => steps.push(Step::TreeRoot { source: sources.number(path), access: Access::ReadOnly }),
@@ -243,8 +268,24 @@ fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>
     if let Some(cpus) = cpus {
         steps.push(Step::Sys { online: surface::online(cpus) });
     }
+}
+
+/// Inputs and writable directories, and the file systems in memory: those that need none of the former come ahead.
+fn brought_mounts(
+    spec: &Spec,
+    sources: &mut Sources,
+    ahead: &mut Vec<Step>,
+    later: &mut Vec<Step>,
+) -> Result<(), BadSpec> {
+    let covers_etc = !matches!(spec.root, Root::Empty);
+    let brought = || {
+        let inputs = spec.inputs.iter().map(|input| input.target.as_path());
+        inputs.chain(spec.writable.iter().map(|writable| writable.target.as_path()))
+    };
+    let is_below = |target: &Path| brought().any(|brought| target.starts_with(brought));
 
     // By path, so that a mount's parent always comes before it.
+    let mut in_memory: BTreeMap<&Path, Step> = BTreeMap::new();
     let mut by_target: BTreeMap<&Path, Step> = BTreeMap::new();
     for (index, input) in spec.inputs.iter().enumerate() {
         let step = Step::Bind {
@@ -269,14 +310,17 @@ fn mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>
             inodes: tmpfs.inodes,
             mode: tmpfs.mode,
         };
-        by_target.insert(&tmpfs.target, step);
+        let list = if is_below(&tmpfs.target) { &mut by_target } else { &mut in_memory };
+        list.insert(&tmpfs.target, step);
     }
-    steps.extend(by_target.into_values());
+    ahead.extend(in_memory.into_values());
+    later.extend(by_target.into_values());
     for (index, (name, bytes)) in spec.surface.etc.iter().enumerate() {
         let path = Path::new("/etc").join(name);
         let target = target(Field::In("surface.etc", index, ""), &path, &[])?;
         let bytes = bytes.clone();
-        steps.push(if covers_etc { Step::Cover { target, bytes } } else { Step::File { target, bytes } });
+        let list = if is_below(&path) { &mut *later } else { &mut *ahead };
+        list.push(if covers_etc { Step::Cover { target, bytes } } else { Step::File { target, bytes } });
     }
     Ok(())
 }
@@ -310,25 +354,15 @@ fn rights(ids: Ids) -> Rights {
     }
 }
 
-fn payload(spec: &Spec, group: Option<&Wanted>, steps: &mut Vec<Step>) -> Result<(), BadSpec> {
+/// The payload's steps: those that it performs beside pid 1, and those in the finished sandbox.
+fn payload(spec: &Spec, group: Option<&Wanted>) -> Result<(Vec<Step>, Vec<Step>), BadSpec> {
     let process = &spec.process;
+    let mut steps = Vec::new();
     if spec.network == Network::None {
         steps.push(Step::Network);
     }
     steps.push(Step::Disarm { rights: rights(spec.ids) });
     let filter = Step::Filter { program: filter::program(spec.filter, spec.ids) };
-    // A fake root's limits count in its second user namespace, which it makes once the mounts are there to be locked;
-    // and a filter that watches calls may stop any call after it.
-    let needs_all = spec.ids == Ids::FakeRoot || !spec.watched.is_empty();
-    let (early, late) = if needs_all { (None, Some(filter)) } else { (Some(filter), None) };
-    if needs_all {
-        steps.push(Step::Await);
-    }
-    if spec.ids == Ids::FakeRoot {
-        let (uid, gid) = FAKE_ROOT_IDS;
-        steps.push(Step::Lock { uid, gid });
-    }
-    steps.extend([Step::Session, Step::Limits { limits: rlimits(&spec.limits, group) }]);
     let addresses = match process.aslr {
         Aslr::Fixed => FIXED_ADDRESSES,
         Aslr::Random => 0,
@@ -337,16 +371,33 @@ fn payload(spec: &Spec, group: Option<&Wanted>, steps: &mut Vec<Step>) -> Result
         Kernel::Native => 0,
         Kernel::Uname26 => UNAME_26,
     };
-    steps.push(Step::Personality { word: addresses | release });
+    let mut state = vec![
+        Step::Session,
+        Step::Limits { limits: rlimits(&spec.limits, group) },
+        Step::Personality { word: addresses | release },
+    ];
     if let Some(cpus) = &process.affinity {
         let cpus = cpus.iter().map(|&cpu| u32::try_from(cpu).unwrap_or(u32::MAX)).collect();
-        steps.push(Step::Affinity { cpus });
+        state.push(Step::Affinity { cpus });
     }
-    steps.push(Step::Umask { mask: process.umask });
-    if let Some(filter) = early {
-        steps.extend([filter, Step::Await]);
+    state.push(Step::Umask { mask: process.umask });
+
+    let mut finished = vec![Step::Await];
+    let mut last = None;
+    // A fake root's limits count in its second user namespace, which it makes once the mounts are there to be locked;
+    // and a filter that watches calls may stop any call after it.
+    if spec.ids == Ids::FakeRoot || !spec.watched.is_empty() {
+        if spec.ids == Ids::FakeRoot {
+            let (uid, gid) = FAKE_ROOT_IDS;
+            finished.push(Step::Lock { uid, gid });
+        }
+        finished.extend(state);
+        last = Some(filter);
+    } else {
+        steps.extend(state);
+        steps.push(filter);
     }
-    steps.extend([Step::Streams, Step::Enter { cwd: absolute(Field::Of("process.cwd"), &process.cwd)? }]);
+    finished.extend([Step::Streams, Step::Enter { cwd: absolute(Field::Of("process.cwd"), &process.cwd)? }]);
 
     let mut writable = vec![own("/dev")];
     if spec.proc_mode != ProcMode::None {
@@ -361,17 +412,17 @@ fn payload(spec: &Spec, group: Option<&Wanted>, steps: &mut Vec<Step>) -> Result
             }
         }
     }
-    steps.extend([Step::Landlock { writable }, Step::Observe]);
+    finished.extend([Step::Landlock { writable }, Step::Observe]);
     if !spec.watched.is_empty() {
-        steps.push(Step::Door { program: filter::watch(&spec.watched) });
+        finished.push(Step::Door { program: filter::watch(&spec.watched) });
     }
-    steps.extend(late);
-    steps.push(Step::Execute {
+    finished.extend(last);
+    finished.push(Step::Execute {
         program: absolute(Field::Of("process.program"), &process.program)?,
         argv: c_strings("process.argv", &process.argv)?,
         env: c_strings("process.env", &process.env)?,
     });
-    Ok(())
+    Ok((steps, finished))
 }
 
 /// Fixed where a program could see or feel the host's, bounded where the spec says so.

@@ -361,7 +361,8 @@ impl Running {
                 Err(errno) => return Err(lost_touch("reading reports", errno)),
             };
             match postcard::from_bytes(&packet[..used]) {
-                Ok(Report::Failed(failure)) => told.failure = Some(failure),
+                // Who waited for the process that failed may fail too.
+                Ok(Report::Failed(failure)) => drop(told.failure.get_or_insert(failure)),
                 Ok(Report::Landlock(abi)) => told.landlock_abi = abi,
                 Ok(Report::Observed(facts)) => told.facts = Some(facts),
                 Ok(Report::Ended(end)) => told.end = Some(end),

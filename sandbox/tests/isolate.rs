@@ -209,7 +209,7 @@ fn cancelling_kills_the_tree() {
     let Some(bench) = bench() else { return };
     let mark = mark("cancel");
     let spec = bench.spec("sleep", &[&mark]);
-    let running = bench.launcher.spawn(&plan(&spec, &probe()).unwrap(), &bench.slot, Stdio::Log).unwrap();
+    let running = bench.start(&plan(&spec, &probe()).unwrap(), Stdio::Log).unwrap();
     let canceller = running.canceller();
     let mut cancel_once = |_: &[u8]| canceller.cancel();
     let ended = running.wait(&mut cancel_once).unwrap();
@@ -223,7 +223,7 @@ fn cancelling_kills_the_tree() {
 fn another_kiln() {
     let bench = bench().unwrap();
     let spec = bench.spec("hello", &["0"]);
-    let running = bench.launcher.spawn(&plan(&spec, &probe()).unwrap(), &bench.slot, Stdio::Inherit).unwrap();
+    let running = bench.start(&plan(&spec, &probe()).unwrap(), Stdio::Inherit).unwrap();
     assert_eq!(running.wait(&mut |_| panic!("there is no log")).unwrap().how, How::Exited(0));
 }
 

@@ -4,6 +4,8 @@
 //! user has none, and says so.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "limits/begun.rs"]
+mod begun;
 #[path = "limits/bench.rs"]
 mod bench;
 #[path = "harness/here.rs"]
@@ -21,8 +23,7 @@ use std::time::{Duration, Instant};
 
 use bench::{Run, alive, bench, groups, groups_of, with_proc};
 use kiln_sandbox::{
-    Answer, ControlGroups, Ended, Host, How, Input, Launcher, Network, SetupError, Spec, Stdio, Tmpfs, Which, plan,
-    probe,
+    Answer, ControlGroups, Ended, Host, How, Input, Network, SetupError, Spec, Stdio, Tmpfs, Which, plan, probe,
 };
 use nix::sys::signal::{SigSet, Signal};
 
@@ -457,65 +458,20 @@ fn who_waited_for_the_writers_of_a_lone_payload_knows_all_of_its_end() {
 }
 
 #[test]
-fn networks_made_ahead_are_each_given_to_one_sandbox_and_have_only_a_loopback() {
-    let Some(bench) = bench::bench_with(|| Launcher::start_with_networks(4)) else { return };
-    let host = fs::metadata("/proc/self/ns/net").unwrap().ino();
-    // At once, so that no number is used again while another still lives.
-    let plan = plan(&with_proc(bench.spec("network-and-wait", &[])), &probe()).unwrap();
-    let mut running = Vec::new();
-    for _ in 0..12 {
-        running.push(bench.launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap());
-    }
-    let (seen, all) = (std::sync::Mutex::new(Vec::new()), std::sync::Barrier::new(running.len()));
-    std::thread::scope(|scope| {
-        for running in running {
-            scope.spawn(|| {
-                let (canceller, mut log) = (running.canceller(), Vec::new());
-                let ended = running.wait(&mut |bytes| {
-                    log.extend_from_slice(bytes);
-                    if log.ends_with(b"\nready\n") {
-                        all.wait();
-                        canceller.cancel();
-                    }
-                });
-                let run = Run { ended: ended.unwrap(), log: String::from_utf8(log).unwrap() };
-                assert_eq!(run.ended.how, How::Cancelled);
-                seen.lock().unwrap().push(network(&run));
-            });
-        }
-    });
-    let mut inodes: Vec<u64> = Vec::new();
-    for (inode, interfaces) in seen.into_inner().unwrap() {
-        assert_eq!(interfaces, ["lo"]);
-        inodes.push(inode);
-    }
-    inodes.push(host);
-    inodes.sort_unstable();
-    inodes.dedup();
-    assert_eq!(inodes.len(), 13);
-}
-
-#[test]
-fn the_host_s_network_is_there_when_asked_for_and_not_from_a_launcher_with_its_own() {
+fn the_host_s_network_is_there_when_asked_for() {
     let Some(bench) = bench() else { return };
     let mut spec = with_proc(bench.spec("network", &[]));
     let host = fs::metadata("/proc/self/ns/net").unwrap().ino();
     assert_ne!(network(&bench.run(&spec)).0, host);
     spec.network = Network::Host;
-    let plan = match plan(&spec, &probe()) {
-        Ok(plan) => plan,
-        Err(refusal) => {
-            assert!(refusal.to_string().contains("Landlock ABI"), "{refusal}");
-            here::not_here("scopes of Landlock", "the caller's network is never shared without");
-            return;
-        }
-    };
+    if let Err(refusal) = plan(&spec, &probe()) {
+        assert!(refusal.to_string().contains("Landlock ABI"), "{refusal}");
+        here::not_here("scopes of Landlock", "the caller's network is never shared without");
+        return;
+    }
     let run = bench.run(&spec);
     assert_eq!(network(&run).0, host);
     assert!(!run.ended.achieved.namespaces.contains(&"net".to_owned()));
-    let pooled = Launcher::start_with_networks(1).unwrap();
-    let Err(SetupError::Step { error, .. }) = pooled.spawn(&plan, &bench.slot, Stdio::Log) else { panic!("it ran") };
-    assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
 }
 
 /// Rung 2's way of starting and clearing up, on a hierarchy of version 2 that need not have any controller: CPU time is

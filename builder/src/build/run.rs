@@ -21,9 +21,10 @@ use kiln_model::outcome::{Failure, Limit, Log, Moment, Outcome, Output, Ran, Sta
 use kiln_model::store_path::StorePath;
 use kiln_model::variation::observed::Observed;
 use kiln_model::variation::{BuildFs, Conditions, Umask};
-use kiln_sandbox::{Ended, How, Leaving, Slot, Stdio, Which, plan};
+use kiln_sandbox::{Ended, How, Leaving, Slot, Which, plan};
 use nix::sys::statfs::FsType;
 
+use super::ahead::{Ahead, First};
 use super::float::{self, Placed, Settled};
 use super::graph::Node;
 use super::host;
@@ -44,6 +45,14 @@ pub struct Run {
     pub placed: BTreeMap<Variable, Placed>,
     /// The build directory of a failed build, if it was to be kept and is on disk.
     pub kept: Option<PathBuf>,
+}
+
+/// The builds that follow one.
+pub(super) struct Queue<'a> {
+    /// Their sandboxes, as far as they are begun.
+    pub(super) ahead: &'a Ahead,
+    /// How many there are.
+    pub(super) to_come: &'a dyn Fn() -> usize,
 }
 
 /// A build that has ended and of which the store knows nothing yet.
@@ -86,7 +95,7 @@ impl Builder<'_> {
             began();
             Ok(())
         };
-        let mut attempt = self.attempt(node, provided, conditions, &began)?;
+        let mut attempt = self.attempt(node, provided, conditions, &began, None)?;
         for draft in std::mem::take(&mut attempt.drafts).into_values() {
             self.store.keep_draft(draft)?;
         }
@@ -104,13 +113,14 @@ impl Builder<'_> {
     }
 
     /// Builds `node` once; of what it makes nothing but private names is in the store afterwards. `meanwhile` is done while
-    /// its sandbox runs.
+    /// its sandbox runs, which is begun already if `queue` has one.
     pub(super) fn attempt(
         &self,
         node: &Node,
         provided: &Provided,
         conditions: &Conditions,
         meanwhile: &dyn Fn() -> Result<(), BuildError>,
+        queue: Option<&Queue<'_>>,
     ) -> Result<Attempt, BuildError> {
         if let Some(fetch) = provided.target(node).derivation.fetch_url().map_err(|source| refused(node, source))? {
             // No sandbox runs, and what cannot be fetched leaves nothing.
@@ -123,7 +133,10 @@ impl Builder<'_> {
             return Err(refusal.clone().into());
         }
         let private = self.store.private_dir()?;
-        let slot = Slot::lease(&super::slots())?;
+        let begun = match queue.and_then(|queue| queue.ahead.take()) {
+            Some(begun) => begun,
+            None => First::nothing(Slot::lease(&super::slots())?),
+        };
         let contract = self.contract(node, provided, conditions)?;
         let mut conditions = conditions.clone();
         if !contract.files.is_empty() {
@@ -131,13 +144,16 @@ impl Builder<'_> {
             conditions.build_fs = BuildFs::Store;
         }
         let conditions = &conditions;
-        let places = self.places(&private, &slot, provided, &contract)?;
+        let places = self.places(&private, &begun.slot, provided, &contract)?;
         let spec = spec(provided.target(node).derivation, &contract, conditions, &node.limits(), &places);
         let plan = plan(&spec, self.host)?;
         let mut transcript = Transcript::new(self.store.log_writer());
 
         let (started, clock) = (SystemTime::now(), Instant::now());
-        let running = self.launcher.spawn(&plan, &slot, Stdio::Log)?;
+        let (running, slot) = begun.start(self.launcher, &plan)?;
+        if let Some(queue) = queue {
+            queue.ahead.begin(self.launcher, &plan, (queue.to_come)());
+        }
         meanwhile()?;
         let (ended, leaving) = running.wait_for_writers(&mut |bytes| {
             transcript.add(bytes);

@@ -10,11 +10,12 @@ use kiln_model::outcome::{Artifact, Failure, Moment, Outcome, Output, Status};
 use kiln_model::store_path::StorePath;
 use kiln_model::variation::Conditions;
 
+use super::ahead::Ahead;
 use super::float::{self, Placed};
 use super::graph::{Graph, Node, Origin};
 use super::plan::Plan;
 use super::provide::Provided;
-use super::run::Attempt;
+use super::run::{Attempt, Queue};
 use super::{BuildError, Builder, artifact, host, run};
 use crate::event::{self, Level};
 use crate::store::{Digests, Draft, Lock, Store};
@@ -75,6 +76,7 @@ struct Work<'a> {
     needed_by: BTreeMap<usize, Vec<usize>>,
     progress: Mutex<Progress>,
     changed: Condvar,
+    ahead: Ahead,
 }
 
 impl<'a> Work<'a> {
@@ -98,7 +100,14 @@ impl<'a> Work<'a> {
             stopped: false,
             failed: None,
         };
-        Self { graph, plan, needed_by, progress: Mutex::new(progress), changed: Condvar::new() }
+        Self {
+            graph,
+            plan,
+            needed_by,
+            progress: Mutex::new(progress),
+            changed: Condvar::new(),
+            ahead: Ahead::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
@@ -162,6 +171,12 @@ impl<'a> Work<'a> {
         }
         self.changed.notify_all();
         own
+    }
+
+    /// How many nodes will still be begun.
+    fn to_come(&self) -> usize {
+        let progress = self.lock();
+        if progress.stopped { 0 } else { progress.ready.len() + progress.waits_for.len() }
     }
 
     fn fail(&self, error: BuildError) {
@@ -320,7 +335,7 @@ impl Builder<'_> {
                 Task::Build(node, Some(need)) => {
                     work.finish(node, Ok((self.unavailable(&nodes[node], &nodes[need]), None)))
                 }
-                Task::Build(node, None) => work.finish(node, self.realise_node(work.graph, node)),
+                Task::Build(node, None) => work.finish(node, self.realise_node(work, node)),
                 Task::File(unfiled) => Some(unfiled),
             };
             if let Some(unfiled) = unfiled {
@@ -332,7 +347,8 @@ impl Builder<'_> {
         }
     }
 
-    fn realise_node(&self, graph: &Graph, index: usize) -> Result<(Realised, Option<Box<Unfiled>>), BuildError> {
+    fn realise_node(&self, work: &Work<'_>, index: usize) -> Result<(Realised, Option<Box<Unfiled>>), BuildError> {
+        let graph = work.graph;
         let node = &graph.nodes[index];
         let done = |outcome| Ok((Realised { outcome, kept: None }, None));
         if let Some(outcome) = cached(self.store, node)? {
@@ -352,7 +368,9 @@ impl Builder<'_> {
         event::say(self.events, Level::Note, format!("building {}", node.title()));
         // Registered by now, they cost those who wait for the outputs nothing.
         let meanwhile = || self.add_derivations(node, &provided);
-        let mut attempt = self.attempt(node, &provided, &Conditions::control(self.settings.cores), &meanwhile)?;
+        let queue = Queue { ahead: &work.ahead, to_come: &|| work.to_come() };
+        let control = Conditions::control(self.settings.cores);
+        let mut attempt = self.attempt(node, &provided, &control, &meanwhile, Some(&queue))?;
         if attempt.run.outcome.status == Status::Built {
             let drafts = std::mem::take(&mut attempt.drafts);
             self.register_drafts(node, &provided, &attempt.run, drafts)?;

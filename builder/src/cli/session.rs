@@ -27,10 +27,6 @@ use crate::whole_file;
 /// `NIX_BUILD_CORES` unless configured otherwise: small enough for any host, more than one so that races can show.
 const CORES: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
 
-/// Network namespaces that are made ahead. Making one waits for the kernel to take apart those of builds that have ended;
-/// ahead, the launcher waits for that while a build runs, not before it starts. No build is given the host's network.
-const NETWORKS: u8 = 2;
-
 /// Bytes that trees of builds may take beside valid paths, unless configured otherwise.
 const OUTCOME_BUDGET: u64 = 10 << 30;
 
@@ -142,7 +138,7 @@ impl Session {
         let config = self.config()?.clone();
         let fetcher =
             Fetcher::new(store.root(), config.clone(), fetch::Host::current(), network)?.telling(events.clone());
-        let launcher = Launcher::start_with_networks(NETWORKS).map_err(|e| Failure::new(Kind::Host, e))?;
+        let launcher = Launcher::start().map_err(|e| Failure::new(Kind::Host, e))?;
         let sandbox = kiln_sandbox::probe();
         let settings = Settings {
             jobs: jobs.or(config.build.jobs).unwrap_or_else(jobs_by_default),

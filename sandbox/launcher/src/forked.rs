@@ -28,7 +28,7 @@ pub fn start(socket: impl AsFd) -> Result<Option<OwnedFd>, Errno> {
     match sys::fork()? {
         Fork::Parent { pidfd, .. } => Ok(Some(pidfd)),
         Fork::Child => {
-            let life = || become_launcher(socket.as_fd()).and_then(|socket| serve::on(socket, 0));
+            let life = || become_launcher(socket.as_fd()).and_then(serve::on);
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life));
             sys::exit_now(if let Ok(Ok(())) = ended { 0 } else { 70 })
         }

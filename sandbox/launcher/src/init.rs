@@ -3,7 +3,8 @@
 //!
 //! Runs in the new namespaces, first with all capabilities in them and none outside. From [`Step::Drop`] on it has
 //! none and cannot be traced, although the payload has its uid; before, there is no foreign code to trace it. It
-//! allocates nothing: all strings, pointer arrays and the filter were made by the launcher before `clone3`. It exits as
+//! allocates nothing: all strings, pointer arrays and the filter were made by the launcher before `clone3`, unless the
+//! sandbox was begun before its inputs were there ([`crate::later`]). It exits as
 //! soon as the payload has ended; the kernel then kills whatever the payload left behind.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -17,8 +18,8 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal, WaitOptions};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
 
+use crate::later::Later;
 use crate::mounts::Mounts;
-use crate::networks::Network;
 use crate::payload;
 use crate::protocol::{Carried, End, Failure, Others, PACKET, Report, Request, Status};
 use crate::step::{Place, Rights, Step};
@@ -36,7 +37,7 @@ pub(crate) struct Task<'a> {
     pub(crate) watch: Program,
     own_filter: Program,
     pub(crate) door: Option<&'a OwnedFd>,
-    pub(crate) network: Network,
+    pub(crate) later: Option<Later<'a>>,
     report: &'a OwnedFd,
     released: &'a OwnedFd,
     launcher: &'a OwnedFd,
@@ -48,7 +49,7 @@ impl<'a> Task<'a> {
         request: &'a Request,
         trees: &'a [Option<OwnedFd>],
         carried: &'a [OwnedFd],
-        network: Network,
+        later: Option<Later<'a>>,
         released: &'a OwnedFd,
         launcher: &'a OwnedFd,
     ) -> Self {
@@ -58,12 +59,12 @@ impl<'a> Task<'a> {
             Some((door, streams)) if has_door => (streams, Some(door)),
             _ => (streams, None),
         };
-        let mut task = Self {
+        Self {
             request,
             trees,
             streams,
             door,
-            network,
+            later,
             watch: Program::new(&[]),
             own_filter: Program::new(&[]),
             argv: StringArray::new(&[]),
@@ -72,8 +73,29 @@ impl<'a> Task<'a> {
             report,
             released,
             launcher,
-        };
-        for step in &request.steps {
+        }
+        .ready()
+    }
+
+    /// The same sandbox with what is left to do.
+    pub(crate) fn with_rest(&self, request: &'a Request, trees: &'a [Option<OwnedFd>]) -> Self {
+        Self {
+            request,
+            trees,
+            later: None,
+            watch: Program::new(&[]),
+            own_filter: Program::new(&[]),
+            argv: StringArray::new(&[]),
+            env: StringArray::new(&[]),
+            filter: Program::new(&[]),
+            ..*self
+        }
+        .ready()
+    }
+
+    fn ready(self) -> Self {
+        let mut task = self;
+        for step in &task.request.steps {
             match step {
                 Step::Execute { argv, env, .. } => {
                     task.argv = StringArray::new(argv);
@@ -96,10 +118,11 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Reports a failed step and ends this process, and with it the sandbox.
+    /// Reports that the request's step of this number failed, and ends this process, and with it the sandbox.
     pub(crate) fn fail(&self, step: usize, errno: Errno) -> ! {
         let source = self.request.steps.get(step).and_then(Step::source);
-        self.report(&Report::Failed(Failure { step: step as u32, source, errno: errno.raw_os_error() }));
+        let step = self.request.first + step as u32;
+        self.report(&Report::Failed(Failure { step, source, errno: errno.raw_os_error() }));
         sys::exit_now(125)
     }
 }
@@ -109,22 +132,39 @@ pub(crate) fn run(task: &Task<'_>) -> ! {
     let mut mounts = Mounts::default();
     let mut twin = None;
     rustix::process::umask(Mode::empty());
+    perform_all(task, &mut mounts, &mut twin);
+    let (Some(later), Some(twin_of_first)) = (&task.later, &twin) else { task.fail(0, Errno::PROTO) };
+    let rest = later.wait().and_then(|came| {
+        twin_of_first.tell()?;
+        let request = later.read()?;
+        Ok(task.with_rest(request, came.sorted(request)?))
+    });
+    match rest {
+        Ok(rest) => {
+            perform_all(&rest, &mut mounts, &mut twin);
+            rest.fail(0, Errno::PROTO)
+        }
+        Err(errno) => task.fail(0, errno),
+    }
+}
+
+/// Performs pid 1's steps of one request.
+fn perform_all<'a>(task: &Task<'a>, mounts: &mut Mounts<'a>, twin: &mut Option<Twin>) {
     for (number, step) in task.request.steps.iter().enumerate() {
         if step.place() != Place::Init {
             continue;
         }
-        let done = match (step, &twin) {
-            (Step::Fork, None) => fork(task).map(|forked| twin = Some(forked)),
-            (Step::Join, Some(twin)) => join(task, twin),
+        let done = match (step, &*twin) {
+            (Step::Fork, None) => fork(task).map(|forked| *twin = Some(forked)),
+            (Step::Join, Some(twin)) => join(twin),
             (Step::Reap { .. }, Some(twin)) => reap(task, number, twin),
             (Step::Fork | Step::Join | Step::Reap { .. }, _) => Err(Errno::PROTO),
-            (other, _) => perform(task, &mut mounts, other),
+            (other, _) => perform(task, mounts, other),
         };
         if let Err(errno) = done {
             task.fail(number, errno)
         }
     }
-    task.fail(0, Errno::PROTO)
 }
 
 fn perform<'a>(task: &Task<'a>, mounts: &mut Mounts<'a>, step: &'a Step) -> Result<(), Errno> {
@@ -272,13 +312,9 @@ fn fork(task: &Task<'_>) -> Result<Twin, Errno> {
 }
 
 /// Pid 1 may not stay in the host's network: the payload could see that in pid 1's /proc files.
-fn join(task: &Task<'_>, twin: &Twin) -> Result<(), Errno> {
+fn join(twin: &Twin) -> Result<(), Errno> {
     twin.wait();
-    match task.network {
-        Network::New => twin.enter_network(),
-        // Both were born in it.
-        Network::Present => Ok(()),
-    }
+    twin.enter_network()
 }
 
 fn reap(task: &Task<'_>, number: usize, twin: &Twin) -> ! {

@@ -4,7 +4,8 @@
 //! kiln ── socket, pipes ──▶ launcher ── clone3 ──▶ pid 1 (init) ── fork ──▶ payload
 //!                           serve                  init, mounts ◀─ twin ──▶ payload
 //! ```
-//! One thread each, never a lock. After `clone3` nothing is allocated: the request was decoded into C strings before.
+//! One thread each, never a lock. After `clone3` nothing is allocated: the request was decoded into C strings before, but
+//! for what comes `later`.
 //! Knows Linux and [`step::Step`]; decides nothing: what is done, and in which order, is the plan's.
 
 mod door;
@@ -13,8 +14,8 @@ pub mod forked;
 mod ids;
 mod init;
 mod landlock;
-mod mounts;
-mod networks;
+mod later;
+pub mod mounts;
 pub mod owner;
 mod payload;
 pub mod protocol;

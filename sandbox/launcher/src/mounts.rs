@@ -1,7 +1,7 @@
 //! The sandbox's files: root, `/dev`, `/proc`, inputs, writable directories.
 //!
 //! Pid 1 builds the new root on top of the host's, in its own mount namespace, and pivots at the end; for root,
-//! [`Detacher`] runs in the launcher. Sources are opened by path without symlinks and compared with the identity that
+//! [`detach`] runs in the launcher, or in kiln for a sandbox that was begun before. Sources are opened by path without symlinks and compared with the identity that
 //! kiln saw; targets are walked below the new root without symlinks. Attributes are set before anything foreign runs.
 
 use std::ffi::CStr;
@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 
 use crate::init::{Task, Text};
-use crate::protocol::{Request, Source};
+use crate::protocol::Source;
 use crate::step::{Access, Kind, Proc, Step};
 use crate::sys::{self, Reach};
 
@@ -43,24 +43,35 @@ const LINKS: [(&CStr, &CStr); 5] = [
     (c"ptmx", c"/dev/pts/ptmx"),
 ];
 
-/// Each source that a step mounts, with what the payload may do there.
-pub(crate) fn accesses(request: &Request) -> impl Iterator<Item = (usize, Access)> + '_ {
-    request.steps.iter().filter_map(|step| match step {
-        Step::Bind { source, access, .. } | Step::TreeRoot { source, access } => Some((*source as usize, *access)),
-        _ => None,
+/// Each source that these steps mount and that is no symlink, by its number, with what the payload may do there.
+pub fn to_detach<'a>(
+    sources: &'a [Source],
+    steps: &'a [Step],
+) -> impl Iterator<Item = (usize, &'a Source, Access)> + Clone {
+    steps.iter().filter_map(|step| {
+        let (Step::Bind { source, access, .. } | Step::TreeRoot { source, access }) = step else { return None };
+        let index = *source as usize;
+        let tree = sources.get(index).filter(|source| matches!(source, Source::Tree { .. }))?;
+        Some((index, tree, *access))
     })
+}
+
+/// [`Step::Detach`]: these sources as detached trees, by their numbers. With the rights of the caller, in its mounts.
+pub fn detach<'a>(sources: &'a [Source], steps: &'a [Step]) -> impl Iterator<Item = (usize, Result<OwnedFd, Errno>)> {
+    let mut detacher = Detacher::default();
+    to_detach(sources, steps).map(move |(index, source, access)| (index, detacher.detach(source, access)))
 }
 
 /// Makes detached trees of sources.
 #[derive(Default)]
-pub(crate) struct Detacher<'a> {
+struct Detacher<'a> {
     /// The directory of the last source and its path: most inputs lie side by side.
     above: Option<(&'a [u8], OwnedFd)>,
 }
 
 impl<'a> Detacher<'a> {
     /// A source as a detached tree with its final attributes.
-    pub(crate) fn detach(&mut self, source: &'a Source, access: Access) -> Result<OwnedFd, Errno> {
+    fn detach(&mut self, source: &'a Source, access: Access) -> Result<OwnedFd, Errno> {
         let Source::Tree { path, dev, ino, .. } = source else {
             return Err(Errno::INVAL);
         };

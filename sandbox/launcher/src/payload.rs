@@ -8,18 +8,32 @@
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{DumpableBehavior, Resource as RlimitOf, Rlimit as RustixRlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet};
 
 use crate::init::{Task, Text, disarm, write_file};
-use crate::networks::Network;
 use crate::protocol::Report;
 use crate::step::{Place, Resource, Rlimit, Step};
 use crate::twin::OfPayload;
-use crate::{door, facts, landlock, networks, sys};
+use crate::{door, facts, landlock, sys};
 
 /// Performs the payload's steps. The last one does not return.
 pub(crate) fn run(task: &Task<'_>, twin: &OfPayload) -> ! {
+    perform_all(task, twin);
+    let Some(later) = &task.later else { task.fail(0, Errno::PROTO) };
+    twin.wait();
+    match later.read() {
+        Ok(request) => {
+            let rest = task.with_rest(request, &[]);
+            perform_all(&rest, twin);
+            rest.fail(0, Errno::PROTO)
+        }
+        Err(errno) => task.fail(0, errno),
+    }
+}
+
+fn perform_all(task: &Task<'_>, twin: &OfPayload) {
     for (number, step) in task.request.steps.iter().enumerate() {
         if step.place() != Place::Payload {
             continue;
@@ -28,16 +42,14 @@ pub(crate) fn run(task: &Task<'_>, twin: &OfPayload) -> ! {
             task.fail(number, errno)
         }
     }
-    task.fail(0, Errno::PROTO)
 }
 
 fn perform(task: &Task<'_>, twin: &OfPayload, step: &Step) -> Result<(), Errno> {
     match step {
         Step::Network => {
-            if task.network == Network::New {
-                sys::unshare_network()?;
-                networks::loopback()?;
-            }
+            sys::unshare_network()?;
+            let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+            sys::interface_up(&socket, b"lo")?;
             twin.tell()
         }
         Step::Disarm { rights } => disarm(*rights),

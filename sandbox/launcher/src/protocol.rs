@@ -1,11 +1,17 @@
 //! What kiln and its launcher say to each other: one request with all steps, one reply with a pidfd, then reports.
 //!
 //! A request is a postcard-encoded [`Request`], sent with the descriptors of [`Carried`] over a SOCK_SEQPACKET pair: in
-//! the packet itself, or in a sealed memfd where it is longer than [`INLINE`]. The reply is a [`Reply`]; a pidfd of the sandbox's pid 1 comes with [`Reply::Started`]. Later
-//! facts travel on the request's own pipe, one [`Report`] per packet (`O_DIRECT` pipe, each at most `PIPE_BUF`), so
-//! that many sandboxes over one launcher need no numbering. Both ends are the same build of kiln: there is no version.
+//! the packet itself, or in a sealed memfd where it is longer than [`INLINE`]. The reply is a [`Reply`]; a pidfd of the
+//! sandbox's pid 1 comes with [`Reply::Started`]. Later facts travel on the request's own pipe, one [`Report`] per packet
+//! (`O_DIRECT` pipe, each at most `PIPE_BUF`), so that many sandboxes over one launcher need no numbering. Both ends are
+//! the same build of kiln: there is no version.
+//!
+//! A sandbox may be begun before its inputs are there ([`Then::Rest`]). Pid 1 then waits for kiln on a socket of its own. The
+//! rest of the request lies in a memfd, and each packet on the socket brings up to [`TREES`] of root's detached trees, in
+//! the order of the steps that mount them; without any, one packet comes alone.
 
 use std::ffi::CString;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +42,8 @@ impl Carried {
     pub const REPORT: usize = 0;
     /// The payload's streams: one descriptor for 1 and 2, with the sandbox's own `/dev/null` for 0, or one for each.
     /// Behind them, where the steps have a [`Step::Door`], the socket that its listener leaves by; then, where they have
-    /// [`Step::Ranges`], the pipe through which kiln says that the maps are written.
+    /// [`Step::Ranges`], the pipe through which kiln says that the maps are written. With [`Then::Rest`], which goes with
+    /// neither, the memfd of the rest and pid 1's socket.
     pub const STREAMS: usize = 1;
     /// How many there are at most, with the memfd of [`Body::Memory`].
     pub const COUNT: usize = 7;
@@ -53,9 +60,28 @@ pub struct Request<S = Vec<Step>> {
     pub group: Group,
     /// What the steps' source numbers mean.
     pub sources: Vec<Source>,
+    /// The number of the first step in the plan: failures are told by the plan's numbers.
+    pub first: u32,
     /// What to do, in order.
     pub steps: S,
+    /// What comes after them.
+    pub then: Then,
 }
+
+/// What follows a request's steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Then {
+    /// Nothing: the last of them do not return.
+    Nothing,
+    /// Another request, within [`PATIENCE`]. Pid 1 ends without it.
+    Rest,
+}
+
+/// How long a begun sandbox waits for its rest. Its mount namespace keeps the host's file systems in use meanwhile.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Trees in one packet: SCM_MAX_FD is 253, unix(7).
+pub const TREES: usize = 250;
 
 /// Control groups that kiln made for one sandbox, by absolute path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +127,7 @@ pub enum Reply {
 /// Which step failed, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Its place in [`Request::steps`].
+    /// Its number in the plan.
     pub step: u32,
     /// The source that it was busy with, if any.
     pub source: Option<u32>,

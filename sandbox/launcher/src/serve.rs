@@ -10,7 +10,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -21,30 +20,29 @@ use rustix::process::{PidfdFlags, Resource, Signal};
 
 use crate::ids;
 use crate::init::{self, Task};
-use crate::mounts::{self, Detacher};
-use crate::networks::{Network, Networks};
-use crate::protocol::{Body, Carried, Failure, Group, INLINE, Reply, Request, Source};
-use crate::step::{Net, Step};
+use crate::later::Later;
+use crate::mounts;
+use crate::protocol::{Body, Carried, Failure, Group, INLINE, Reply, Request, Then};
+use crate::step::Step;
 use crate::sys::{self, Birth, Fork};
 
-/// Serves the socket on descriptor 0 until the other side closes it. `networks` are kept ready.
-pub fn run(networks: usize) -> ExitCode {
-    match rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).and_then(|socket| on(socket, networks)) {
+/// Serves the socket on descriptor 0 until the other side closes it.
+pub fn run() -> ExitCode {
+    match rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).and_then(on) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(70),
     }
 }
 
 /// The same with `socket`.
-pub(crate) fn on(socket: OwnedFd, networks: usize) -> Result<(), Errno> {
-    Launcher::take_over(socket, networks)?.serve()
+pub(crate) fn on(socket: OwnedFd) -> Result<(), Errno> {
+    Launcher::take_over(socket)?.serve()
 }
 
 struct Launcher {
     socket: OwnedFd,
     packet: Vec<u8>,
     itself: OwnedFd,
-    networks: Networks,
 }
 
 /// What came in one packet.
@@ -55,7 +53,7 @@ struct Received {
 }
 
 impl Launcher {
-    fn take_over(socket: OwnedFd, networks: usize) -> Result<Self, Errno> {
+    fn take_over(socket: OwnedFd) -> Result<Self, Errno> {
         let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         rustix::stdio::dup2_stdin(&null)?;
         for signal in 1..=64 {
@@ -77,31 +75,17 @@ impl Launcher {
         files.current = files.maximum;
         rustix::process::setrlimit(Resource::Nofile, files)?;
         let itself = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-        Ok(Self { socket, packet: vec![0; 1 + INLINE], itself, networks: Networks::new(networks)? })
+        Ok(Self { socket, packet: vec![0; 1 + INLINE], itself })
     }
 
     fn serve(&mut self) -> Result<(), Errno> {
-        loop {
-            while self.networks.is_short() && !self.is_asked()? {
-                self.networks.make()?;
-            }
-            let Some(Received { request, carried }) = self.receive()? else {
-                return Ok(());
-            };
+        while let Some(Received { request, carried }) = self.receive()? {
             let started = request.map_err(refused).and_then(|request| self.start(&request, &carried));
             // Our copies of the pipes must be gone before the reply, or kiln would wait for an end of file.
             drop(carried);
             self.reply(started)?;
         }
-    }
-
-    /// Whether a request waits, or the end.
-    fn is_asked(&self) -> Result<bool, Errno> {
-        let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut socket, PollTimeout::ZERO) {
-            Ok(ready) => Ok(ready > 0),
-            Err(errno) => Err(Errno::from_raw_os_error(errno as i32)),
-        }
+        Ok(())
     }
 
     fn receive(&mut self) -> Result<Option<Received>, Errno> {
@@ -158,7 +142,7 @@ impl Launcher {
         Ok(())
     }
 
-    fn start(&mut self, request: &Request, carried: &[OwnedFd]) -> Result<OwnedFd, Failure> {
+    fn start(&self, request: &Request, carried: &[OwnedFd]) -> Result<OwnedFd, Failure> {
         if !(Carried::STREAMS + 1..=Carried::COUNT).contains(&carried.len()) {
             return Err(refused(Errno::PROTO));
         }
@@ -172,23 +156,26 @@ impl Launcher {
             Some((theirs, others)) if by_kiln => (others, theirs),
             Some(_) | None => (carried, &released),
         };
+        let (carried, later) = match (request.then, carried) {
+            (Then::Nothing, all) => (all, None),
+            (Then::Rest, [others @ .., rest, socket]) if others.len() > Carried::STREAMS => {
+                (others, Some(Later { rest, socket }))
+            }
+            (Then::Rest, _) => return Err(refused(Errno::PROTO)),
+        };
 
         let mut trees: Vec<Option<OwnedFd>> = request.sources.iter().map(|_| None).collect();
         let (mut child, mut group) = (None, None);
         for (number, step) in request.steps.iter().enumerate() {
             let failed = |errno: Errno, source: Option<usize>| Failure {
-                step: number as u32,
+                step: request.first + number as u32,
                 source: source.map(|source| source as u32),
                 errno: errno.raw_os_error(),
             };
             match step {
                 Step::Detach => {
-                    let mut detacher = Detacher::default();
-                    for (index, access) in mounts::accesses(request) {
-                        if let Some(source @ Source::Tree { .. }) = request.sources.get(index) {
-                            let tree = detacher.detach(source, access).map_err(|errno| failed(errno, Some(index)))?;
-                            trees[index] = Some(tree);
-                        }
+                    for (index, tree) in mounts::detach(&request.sources, &request.steps) {
+                        trees[index] = Some(tree.map_err(|errno| failed(errno, Some(index)))?);
                     }
                 }
                 Step::Group { .. } => match (&request.group, &child) {
@@ -205,14 +192,9 @@ impl Launcher {
                     }
                     (Group::None | Group::Born(_) | Group::Moved(_), _) => return Err(failed(Errno::PROTO, None)),
                 },
-                Step::Clone { net } => {
-                    let network = match net {
-                        Net::Own => self.networks.enter().map_err(|errno| failed(errno, None))?,
-                        Net::Host if self.networks.left_the_host_s() => return Err(failed(Errno::OPNOTSUPP, None)),
-                        Net::Host => Network::Present,
-                    };
+                Step::Clone => {
                     // Everything that the child needs is made here, in memory that it inherits.
-                    let task = Task::prepare(request, &trees, carried, network, released, &self.itself);
+                    let task = Task::prepare(request, &trees, carried, later, released, &self.itself);
                     let birth = Birth::Sandbox { group: group.as_ref().map(AsFd::as_fd) };
                     match sys::clone3(birth).map_err(|errno| failed(errno, None))? {
                         Fork::Child => init::run(&task),
@@ -253,11 +235,12 @@ fn refused(errno: Errno) -> Failure {
     Failure { step: 0, source: None, errno: errno.raw_os_error() }
 }
 
-fn decode(bytes: &[u8]) -> Result<Request, Errno> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Request, Errno> {
     postcard::from_bytes(bytes).map_err(|_| Errno::PROTO)
 }
 
-fn read(body: &OwnedFd) -> Result<Vec<u8>, Errno> {
+/// All of a memfd.
+pub(crate) fn read(body: &OwnedFd) -> Result<Vec<u8>, Errno> {
     let size = usize::try_from(rustix::fs::fstat(body)?.st_size).map_err(|_| Errno::FBIG)?;
     let mut bytes = vec![0; size];
     let mut filled = 0;

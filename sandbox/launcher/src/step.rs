@@ -5,15 +5,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Whose network a sandbox is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Net {
-    /// Its own: nothing but a loopback.
-    Own,
-    /// The launcher's.
-    Host,
-}
-
 /// What can be mounted on what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
@@ -108,11 +99,8 @@ pub enum Step {
         /// Processes and threads, pid 1 included.
         processes: Option<u64>,
     },
-    /// Start pid 1 in new user, mount, pid, ipc, uts and cgroup namespaces, and in a network made ahead, if there is one.
-    Clone {
-        /// Whose network it will have.
-        net: Net,
-    },
+    /// Start pid 1 in new user, mount, pid, ipc, uts and cgroup namespaces.
+    Clone,
     /// Write the one-id maps of the new user namespace.
     Map {
         /// User id inside.
@@ -143,8 +131,8 @@ pub enum Step {
     /// Start the payload's process. It makes ready what needs no file while pid 1 goes on with the mounts. What only
     /// children get, or what pid 1 and the payload must share, comes before.
     Fork,
-    /// A network namespace, unless pid 1 was born in one of its own, with `lo` up; the kernel adds 127.0.0.1/8 and ::1
-    /// by itself. It takes as long as all the mounts.
+    /// A network namespace with `lo` up; the kernel adds 127.0.0.1/8 and ::1 by itself. It takes as long as all the mounts.
+    /// Without it the sandbox stays in the launcher's network.
     Network,
     /// Pid 1 leaves the host's network for the payload's.
     Join,
@@ -333,9 +321,7 @@ impl Step {
     /// Who performs it.
     pub fn place(&self) -> Place {
         match self {
-            Self::Detach | Self::Group { .. } | Self::Clone { .. } | Self::Map { .. } | Self::Ranges { .. } => {
-                Place::Launcher
-            }
+            Self::Detach | Self::Group { .. } | Self::Clone | Self::Map { .. } | Self::Ranges { .. } => Place::Launcher,
             Self::Become { .. }
             | Self::GroupRoot
             | Self::Clocks { .. }
@@ -422,8 +408,7 @@ impl fmt::Display for Step {
                 memory.map_or(Ok(()), |bytes| write!(f, " memory={bytes}"))?;
                 processes.map_or(Ok(()), |count| write!(f, " processes={count}"))
             }
-            Self::Clone { net: Net::Own } => f.write_str("clone user mnt pid ipc uts cgroup"),
-            Self::Clone { net: Net::Host } => f.write_str("clone user mnt pid ipc uts cgroup, the host's net"),
+            Self::Clone => f.write_str("clone user mnt pid ipc uts cgroup"),
             Self::GroupRoot => f.write_str("groups begin here"),
             Self::Map { uid, gid } => write!(f, "map {uid}:{gid}"),
             Self::Ranges { count } => write!(f, "map 0 to {}, by kiln", count.saturating_sub(1)),

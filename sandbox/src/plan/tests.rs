@@ -1,7 +1,7 @@
 //! Plans as the lines that people read, and specs that make none.
 
 use super::*;
-use crate::spec::{Filter, Input, Writable};
+use crate::spec::{Filter, Input, Tmpfs, Writable};
 
 fn host(caller: Caller) -> Host {
     Host {
@@ -93,7 +93,7 @@ fn in_every_plan_both_processes_have_dropped_everything_before_the_payload_goes_
         assert!(at(|step| matches!(step, Step::Nesting { .. })) < at(|step| matches!(step, Step::Pivot)));
         assert!(at(|step| matches!(step, Step::Seal)) < at(|step| matches!(step, Step::Pivot)));
         assert_eq!(at(|step| matches!(step, Step::Drop { .. })) + 1, reap);
-        assert!(at(|step| matches!(step, Step::Become { .. })) < fork && reap < disarm, "{spec:?}");
+        assert!(at(|step| matches!(step, Step::Become { .. })) < fork && reap < awaited, "{spec:?}");
         assert!(disarm < awaited && disarm < filter, "{spec:?}");
         assert!(matches!(steps[..], [.., Step::Execute { .. }]));
         match spec.network {
@@ -107,6 +107,37 @@ fn in_every_plan_both_processes_have_dropped_everything_before_the_payload_goes_
             assert_eq!(filter, door + 1, "a watched call must not stop what comes before the program");
         }
     }
+}
+
+#[test]
+fn what_can_be_done_ahead_needs_no_source_but_the_root_and_ends_before_anything_is_let_go() {
+    let mut on_a_tree = build();
+    on_a_tree.root = Root::Tree("/env".into());
+    let mut fake_root = build();
+    fake_root.root = Root::WritableTree("/env".into());
+    (fake_root.filter, fake_root.ids) = (Filter::FakeRoot, Ids::FakeRoot);
+    for mut spec in [build(), on_a_tree, fake_root] {
+        spec.time_offsets = None;
+        let plan = plan(&spec, &host(Caller::Root)).expect("possible");
+        let ahead = plan.ahead.expect("it can be begun");
+        let (first, rest) = plan.steps.split_at(ahead.steps);
+        assert!(first.iter().filter_map(Step::source).all(|source| (source as usize) < ahead.sources), "{plan}");
+        assert!(rest.iter().all(|step| !matches!(step, Step::Clone | Step::Become { .. } | Step::Fork)), "{plan}");
+        let of_rest = |step: &Step| matches!(step, Step::Pivot | Step::Drop { .. } | Step::Reap { .. } | Step::Await);
+        assert!(!first.iter().any(of_rest), "{plan}");
+    }
+}
+
+#[test]
+fn a_file_system_in_memory_below_an_input_waits_for_it_and_so_do_files_of_etc() {
+    let mut spec = build();
+    spec.inputs.push(Input { source: "/s".into(), target: "/etc".into() });
+    spec.tmpfs.push(Tmpfs::scratch("/nix/store/b-tool/tmp"));
+    let text = plan(&spec, &host(Caller::User)).expect("possible").to_string();
+    let line = |wanted: &str| text.lines().position(|line| line.contains(wanted)).expect(wanted);
+    assert!(line("bind nix/store/b-tool ") < line("tmpfs nix/store/b-tool/tmp "), "{text}");
+    assert!(line("bind etc ") < line("file etc/passwd "), "{text}");
+    assert!(line("tmpfs tmp ") < line("bind build "), "{text}");
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn e27_a_killed_launcher_leaves_no_process_and_says_that_it_is_lost() {
     let launcher = kiln_sandbox::Launcher::start().unwrap();
     let started: Vec<i32> = children().into_iter().filter(|pid| !before.contains(pid)).collect();
     let plan = plan(&bench.spec("stubborn", &["crowd", &mark]), &probe()).unwrap();
-    let running = launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+    let running = bench.start_by(&launcher, &plan, Stdio::Log).unwrap();
     within(PATIENCE, "the crowd did not gather", || alive(&mark).len() == 51);
     // The one of the new children that is the ancestor of the crowd; tests beside this one start launchers too.
     let parent = |pid: i32| -> i32 {
@@ -107,7 +107,7 @@ fn e27_a_killed_launcher_leaves_no_process_and_says_that_it_is_lost() {
     assert!(matches!(running.wait(&mut |_| {}), Err(SetupError::Lost)));
     // The next start is an ordinary one.
     let next = kiln_sandbox::Launcher::start().unwrap();
-    let next = next.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+    let next = bench.start_by(&next, &plan, Stdio::Log).unwrap();
     let canceller = next.canceller();
     assert_eq!(next.wait(&mut |_| canceller.cancel()).unwrap().how, How::Cancelled);
     assert!(launcher.spawn(&plan, &bench.slot, Stdio::Log).is_err(), "the dead one starts nothing more");
@@ -119,12 +119,12 @@ fn e27_dropping_a_sandbox_or_its_launcher_kills_it() {
     let mark = mark("drop");
     let plan = plan(&bench.spec("sleep", &[&mark]), &probe()).unwrap();
     let gone = || within(PATIENCE, "still running", || alive(&mark).is_empty());
-    let running = bench.launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+    let running = bench.start(&plan, Stdio::Log).unwrap();
     within(PATIENCE, "it did not start", || alive(&mark).len() == 1);
     drop(running);
     gone();
     let launcher = kiln_sandbox::Launcher::start().unwrap();
-    let running = launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+    let running = bench.start_by(&launcher, &plan, Stdio::Log).unwrap();
     within(PATIENCE, "it did not start", || alive(&mark).len() == 1);
     drop(launcher);
     assert!(matches!(running.wait(&mut |_| {}), Err(SetupError::Lost)));

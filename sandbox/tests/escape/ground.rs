@@ -70,7 +70,7 @@ impl Background {
     /// Starts it and waits until it has said `word`.
     #[track_caller]
     pub(crate) fn start(bench: &Bench, spec: &Spec, word: &str) -> Self {
-        let running = bench.launcher.spawn(&plan(spec, &probe()).unwrap(), &bench.slot, Stdio::Log).unwrap();
+        let running = bench.start(&plan(spec, &probe()).unwrap(), Stdio::Log).unwrap();
         let canceller = running.canceller();
         let log: Arc<(Mutex<String>, Condvar)> = Arc::default();
         let shared = Arc::clone(&log);
@@ -132,7 +132,7 @@ fn another_kiln() {
     let bench = program.map_or_else(bench, bench_of).unwrap();
     let spec = spec(&bench);
     let stdio = if *stdio == "inherit" { Stdio::Inherit } else { Stdio::Log };
-    let running = match bench.launcher.spawn(&plan(&spec, &probe()).unwrap(), &bench.slot, stdio) {
+    let running = match bench.start(&plan(&spec, &probe()).unwrap(), stdio) {
         Ok(running) => running,
         Err(error) => return println!("setup: {error:?}"),
     };

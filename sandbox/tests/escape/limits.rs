@@ -52,7 +52,7 @@ fn e29_memory_of_all_processes_together_is_bounded_or_the_spec_is_refused() {
         }
         Err(PlanError::Spec(bad)) => panic!("{bad}"),
         Ok(plan) => {
-            let running = bench.launcher.spawn(&plan, &bench.slot, Stdio::Log).unwrap();
+            let running = bench.start(&plan, Stdio::Log).unwrap();
             let ended = running.wait(&mut |_| {}).unwrap();
             assert!(matches!(ended.how, How::LimitExceeded(_) | How::Signaled(9)), "{:?}", ended.how);
         }
@@ -114,7 +114,7 @@ fn e31_a_line_of_gigabytes_passes_through_bounded_memory() {
     spec.limits.wall = Some(Duration::from_secs(600));
     spec.limits.log_bytes = None;
     let before = high_water();
-    let running = bench.launcher.spawn(&plan(&spec, &probe()).unwrap(), &bench.slot, Stdio::Log).unwrap();
+    let running = bench.start(&plan(&spec, &probe()).unwrap(), Stdio::Log).unwrap();
     let (mut passed, mut largest) = (0u64, 0);
     let ended = running.wait(&mut |bytes| {
         passed += bytes.len() as u64;
@@ -144,7 +144,7 @@ fn e31_a_flood_of_log_is_cut_at_its_limit_and_ends_the_payload() {
 fn e31_bytes_that_are_no_text_and_codes_for_terminals_are_kept_as_they_are() {
     let Some(bench) = bench_of(LIMITS) else { return };
     let spec = bench.spec("raw", &[]);
-    let running = bench.launcher.spawn(&plan(&spec, &probe()).unwrap(), &bench.slot, Stdio::Log).unwrap();
+    let running = bench.start(&plan(&spec, &probe()).unwrap(), Stdio::Log).unwrap();
     let mut log = Vec::new();
     assert_eq!(running.wait(&mut |bytes| log.extend_from_slice(bytes)).unwrap().how, How::Exited(0));
     let expected: Vec<u8> = (0..=255).chain(*b"\x1b[2J\x1b]0;title\x07\x1b[6n").collect();

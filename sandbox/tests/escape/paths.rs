@@ -194,7 +194,7 @@ fn e17_a_relative_or_climbing_target_is_never_above_the_root() {
         let mut spec = bench.spec("descriptors", &[&marker]);
         spec.inputs.push(Input { source: bench.path("single"), target: target.into() });
         let Ok(plan) = kiln_sandbox::plan(&spec, &kiln_sandbox::probe()) else { continue };
-        match bench.launcher.spawn(&plan, &bench.slot, kiln_sandbox::Stdio::Log) {
+        match bench.start(&plan, kiln_sandbox::Stdio::Log) {
             Err(SetupError::Step { .. } | SetupError::Source { .. }) => {}
             Err(other) => panic!("{other}"),
             Ok(running) => match running.wait(&mut |_| {}) {

@@ -1,4 +1,6 @@
 //! A bench per test: the compiled probe, a host directory of mode 0700 with inputs and writable directories, a launcher.
+//!
+//! With `KILN_TEST_AHEAD=1` every sandbox that can be is begun before it is asked for: the same must hold of it.
 
 mod skip;
 
@@ -10,7 +12,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kiln_sandbox::{Ended, Input, Launcher, Root, SetupError, Slot, Spec, Stdio, Writable, plan, probe};
+use kiln_sandbox::{Ended, Input, Launcher, Plan, Root, Running, SetupError, Slot, Spec, Stdio, Writable, plan, probe};
 use tempfile::TempDir;
 
 /// What every probe includes.
@@ -115,7 +117,25 @@ impl Bench {
             spec.writable.push(Writable { source: self.path(source), target: target.into() });
         }
         spec.limits.wall = Some(Duration::from_secs(60));
+        if all_ahead() {
+            // The one default that does not wait: time_namespaces(7).
+            spec.time_offsets = None;
+        }
         spec
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&self, plan: &Plan, stdio: Stdio) -> Result<Running, SetupError> {
+        self.start_by(&self.launcher, plan, stdio)
+    }
+
+    /// The same by another launcher.
+    pub(crate) fn start_by(&self, launcher: &Launcher, plan: &Plan, stdio: Stdio) -> Result<Running, SetupError> {
+        let begun = if all_ahead() { launcher.begin(plan, &self.slot, stdio)? } else { None };
+        match begun {
+            Some(begun) => launcher.resume(begun, plan, &self.slot, stdio),
+            None => launcher.spawn(plan, &self.slot, stdio),
+        }
     }
 
     /// The same on a root of its own with the mount points that a root must ship.
@@ -137,8 +157,7 @@ impl Bench {
     pub(crate) fn try_run(&self, spec: &Spec) -> Result<Run, SetupError> {
         let plan = plan(spec, &probe()).unwrap();
         let mut log = Vec::new();
-        let ended =
-            self.launcher.spawn(&plan, &self.slot, Stdio::Log)?.wait(&mut |bytes| log.extend_from_slice(bytes))?;
+        let ended = self.start(&plan, Stdio::Log)?.wait(&mut |bytes| log.extend_from_slice(bytes))?;
         Ok(Run { ended, log: String::from_utf8_lossy(&log).into_owned() })
     }
 
@@ -146,6 +165,10 @@ impl Bench {
     pub(crate) fn run(&self, spec: &Spec) -> Run {
         self.try_run(spec).unwrap_or_else(|error| panic!("{error}: {:?}", error.errno()))
     }
+}
+
+fn all_ahead() -> bool {
+    std::env::var_os("KILN_TEST_AHEAD").is_some_and(|value| value == "1")
 }
 
 /// Processes of this host that run the probe with this argument.

@@ -32,21 +32,20 @@ pub(crate) struct Run {
 
 /// The bench, or `None` with the reason printed if this host cannot isolate; a failure under `MUST_ISOLATE=1`.
 pub(crate) fn bench() -> Option<Bench> {
-    bench_with(Launcher::start)
-}
-
-/// The same with another launcher.
-pub(crate) fn bench_with(launcher: impl FnOnce() -> Result<Launcher, SetupError>) -> Option<Bench> {
     if let Err(refusal) = plan(&Spec::new("/payload"), &probe()) {
         skip::cannot_isolate(&refusal);
         return None;
     }
     let directory = TempDir::new().unwrap();
-    let slots = std::env::temp_dir().join(format!("kiln-slots-{}", rustix::process::geteuid().as_raw()));
-    let bench = Bench { directory, launcher: launcher().unwrap(), slot: Slot::lease(&slots).unwrap() };
+    let bench = Bench { directory, launcher: Launcher::start().unwrap(), slot: another_slot() };
     fs::copy(compiled_payload(), bench.path("payload")).unwrap();
     bench.make_build("build");
     Some(bench)
+}
+
+/// A slot that no test has.
+pub(crate) fn another_slot() -> Slot {
+    Slot::lease(&std::env::temp_dir().join(format!("kiln-slots-{}", rustix::process::geteuid().as_raw()))).unwrap()
 }
 
 /// Whether limits on all processes together can be held here. A host without is in the list of what it cannot exercise.

@@ -10,22 +10,23 @@ use std::time::{Duration, Instant};
 
 use kiln_sandbox::{How, Launcher, Stdio, plan, probe};
 
-use super::bench::{self, alive, bench, groups, groups_of, with_proc};
+use super::bench::{alive, bench, groups, groups_of, with_proc};
 
 /// A kiln of its own that runs sandboxes side by side until it is killed.
 #[test]
 #[ignore = "started by the tests that kill it"]
 fn another_kiln() {
     let mark = std::env::var("KILN_TEST_MARK").unwrap();
-    let bench = bench::bench_with(|| Launcher::start_with_networks(2)).unwrap();
+    let bench = bench().unwrap();
     let mut plans = Vec::new();
     for command in ["say-and-sleep", "work"] {
         let mut spec = with_proc(bench.spec(command, &[&mark]));
         spec.limits.wall = Some(Duration::from_millis(30));
-        // The sleepers outlive any round.
+        // The sleepers outlive any round, and what was begun behind them waits.
         if command == "say-and-sleep" {
             spec.limits.wall = None;
         }
+        spec.time_offsets = None;
         if probe().control_groups.bound_totals() {
             spec.limits.memory_total = Some(256 << 20);
         }
@@ -36,9 +37,15 @@ fn another_kiln() {
         for plan in &plans {
             let bench = &bench;
             scope.spawn(move || {
+                let mut begun = None;
                 loop {
                     // Once the launcher was killed nothing starts any more.
-                    let Ok(running) = bench.launcher.spawn(plan, &bench.slot, Stdio::Log) else { break };
+                    let started = match begun.take() {
+                        Some(begun) => bench.launcher.resume(begun, plan, &bench.slot, Stdio::Log),
+                        None => bench.launcher.spawn(plan, &bench.slot, Stdio::Log),
+                    };
+                    let Ok(running) = started else { break };
+                    begun = bench.launcher.begin(plan, &bench.slot, Stdio::Log).ok().flatten();
                     if running.wait(&mut |_| {}).is_err() {
                         break;
                     }
@@ -72,22 +79,49 @@ fn wait_for(word: &str, output: &mut impl BufRead) {
     }
 }
 
-/// The launcher of a kiln.
-fn launcher_of(kiln: u32) -> Option<i32> {
-    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).find(
-        |pid: &i32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
-            parent == Some(kiln)
-        },
-    )
+/// A process of this host by its pid and its start, which no other has: proc_pid_stat(5).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Process {
+    pid: u32,
+    parent: u32,
+    began: u64,
+}
+
+/// Those that have not ended.
+fn processes() -> Vec<Process> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let process = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // From the third field on: the second is a name that may hold anything.
+        let fields: Vec<&str> = stat.rsplit(") ").next()?.split(' ').collect();
+        let process = Process { pid, parent: fields.get(1)?.parse().ok()?, began: fields.get(19)?.parse().ok()? };
+        (fields[0] != "Z").then_some(process)
+    };
+    pids.filter_map(process).collect()
+}
+
+/// A kiln's launcher, first, and all that descends from it: what runs in sandboxes, and what waits in those begun ahead.
+fn descendants_of(kiln: u32) -> Vec<Process> {
+    let all = processes();
+    let mut found: Vec<Process> = all.iter().filter(|process| process.parent == kiln).cloned().collect();
+    let mut next = 0;
+    while let Some(process) = found.get(next) {
+        let pid = process.pid;
+        found.extend(all.iter().filter(|process| process.parent == pid).cloned());
+        next += 1;
+    }
+    found
 }
 
 /// Waits for the kernel to finish killing.
-fn gone(mark: &str) {
+fn gone(mark: &str, descendants: &[Process]) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    while !alive(mark).is_empty() {
-        assert!(Instant::now() < deadline, "{:?} still run", alive(mark));
+    let left = || {
+        let now: Vec<(u32, u64)> = processes().into_iter().map(|process| (process.pid, process.began)).collect();
+        descendants.iter().any(|process| now.contains(&(process.pid, process.began)))
+    };
+    while !alive(mark).is_empty() || left() {
+        assert!(Instant::now() < deadline, "{:?} still run, of {descendants:?}", alive(mark));
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -114,17 +148,17 @@ fn a_kiln_or_launcher_that_is_killed_at_any_moment_leaves_nothing_after_the_next
         let moment = Duration::from_micros(random_below(60_000));
         std::thread::sleep(moment);
         let victim = round % 2;
+        let descendants = descendants_of(kiln.id());
         if victim == 0 {
             kiln.kill().unwrap();
         } else {
-            let launcher = launcher_of(kiln.id()).unwrap();
-            let pid = rustix::process::Pid::from_raw(launcher).unwrap();
+            let pid = rustix::process::Pid::from_raw(descendants[0].pid as i32).unwrap();
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
             // The orchestrator notices, clears up and ends by itself.
             wait_for("the launcher is gone", &mut output);
         }
         kiln.wait().unwrap();
-        gone(&mark);
+        gone(&mark, &descendants);
         // The next start.
         drop(Launcher::start().unwrap());
         assert_eq!(groups_of(kiln.id()), Vec::<std::path::PathBuf>::new(), "victim {victim} after {moment:?}");

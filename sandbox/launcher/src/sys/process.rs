@@ -25,7 +25,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub(crate) enum Birth<'a> {
     /// Every namespace.
     Fork,
-    /// No namespace but the network's; born in a control group, if one is given.
+    /// No namespace but the network's, and that only until the payload's process has one; born in a control group, if one is given.
     Sandbox { group: Option<BorrowedFd<'a>> },
     /// Every namespace and the open descriptors; a sibling, not a child.
     Courier,
