@@ -44,14 +44,15 @@
 //! # Ok(())
 //! # }
 //! ```
+//! Who starts many of them can begin the next while one runs ([`Launcher::begin`]), which takes a third off its start.
 //! `examples/run.rs` is a whole program. [`doctor`] says what a host lacks, and the command that brings it.
 //!
 //! # Limits
 //! Kernel bugs, hardware side channels, CPUID and the wall clock are not covered. Without control groups memory is bounded
 //! per process and per tmpfs, not in total ([`control_group`]). x86-64 only.
 
-pub mod begun;
-mod control_group;
+mod begun;
+pub mod control_group;
 mod disk;
 pub mod doctor;
 pub mod door;

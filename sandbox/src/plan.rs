@@ -5,13 +5,12 @@
 //! run side by side until [`Step::Await`], which no foreign code precedes. What needs no source but the root comes first:
 //! most often it is the same for the next build, and can be done before that build's inputs are there.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_launcher::step::{Access, Proc, Resource, Rights, Rlimit, Step};
+use kiln_launcher::step::{Resource, Rights, Rlimit, Step};
 
 use crate::control_group::ControlGroups;
 use crate::error::{BadSpec, PlanError, Refusal};
@@ -20,10 +19,12 @@ use crate::group::Wanted;
 use crate::id_range;
 use crate::limits;
 use crate::probe::{Caller, Host, ProcMount, TimeNamespace};
-use crate::sound::{self, Field, absolute, c_strings, target};
+use crate::sound::{self, Field, absolute, c_strings};
 use crate::spec::{Aslr, Ids, Kernel, Limits, Network, ProcMode, Root, Spec};
 use crate::status::Achieved;
-use crate::surface;
+mod mounts;
+
+use mounts::Sources;
 
 /// What will be done, in order. Its `Display` is one line per step.
 #[derive(Debug, Clone)]
@@ -72,34 +73,6 @@ const SCOPED: u32 = 6;
 
 /// Ids of a fake root in the first of its two user namespaces.
 const FAKE_ROOT_IDS: (u32, u32) = (1000, 100);
-
-/// What `/proc` shows to everyone and nobody needs: the host's hardware, keys, addresses, command line.
-const MASKED: [&str; 21] = [
-    "proc/acpi",
-    "proc/asound",
-    "proc/buddyinfo",
-    "proc/cmdline",
-    "proc/config.gz",
-    "proc/diskstats",
-    "proc/driver",
-    "proc/interrupts",
-    "proc/kallsyms",
-    "proc/kcore",
-    "proc/key-users",
-    "proc/keys",
-    "proc/latency_stats",
-    "proc/modules",
-    "proc/partitions",
-    "proc/pressure",
-    "proc/sched_debug",
-    "proc/scsi",
-    "proc/swaps",
-    "proc/timer_list",
-    "proc/zoneinfo",
-];
-
-/// What may be read and not written, whoever asks.
-const FROZEN: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
 /// Turns a spec into steps, or says why this host cannot.
 pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, PlanError> {
@@ -155,10 +128,10 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, PlanError> {
     }
     steps.extend([Step::Fork, Step::Nesting { allowed }]);
     let mut later = Vec::new();
-    own_mounts(spec, host, &mut sources, &mut steps);
+    mounts::own(spec, host, &mut sources, &mut steps);
     let of_root = sources.paths.len();
     let (early, late) = payload(spec, group.as_ref())?;
-    brought_mounts(spec, &mut sources, &mut steps, &mut later)?;
+    mounts::brought(spec, &mut sources, &mut steps, &mut later)?;
     steps.extend(early);
     later.extend([Step::Seal, Step::Pivot]);
     if spec.network == Network::None {
@@ -237,115 +210,6 @@ fn can_be_begun(spec: &Spec) -> bool {
     spec.time_offsets.is_none() && spec.ids != Ids::Range && spec.watched.is_empty()
 }
 
-/// What the root has and no other source brings.
-fn own_mounts(spec: &Spec, host: &Host, sources: &mut Sources, steps: &mut Vec<Step>) {
-    let cpus = spec.process.affinity.as_ref().map(Vec::len);
-    let covers_etc = !matches!(spec.root, Root::Empty);
-    match &spec.root {
-        Root::Empty => {
-            let targets = spec.inputs.len() + spec.writable.len() + spec.tmpfs.len() + spec.surface.etc.len();
-            // A target may need its parents too; inodes cost memory only when used. A few inputs more or less make no difference.
-            let inodes = u32::try_from((4096 + 8 * targets).next_power_of_two()).unwrap_or(u32::MAX);
-            steps.push(Step::EmptyRoot { inodes });
-        }
-        Root::Tree(path) => steps.push(Step::TreeRoot { source: sources.number(path), access: Access::ReadOnly }),
-        Root::WritableTree(path) => {
-            steps.push(Step::TreeRoot { source: sources.number(path), access: Access::ReadWrite })
-        }
-    }
-    if covers_etc || spec.proc_mode == ProcMode::Compat {
-        steps.push(Step::Scratch);
-    }
-    steps.push(Step::Dev);
-    match spec.proc_mode {
-        ProcMode::None => {}
-        ProcMode::Strict => steps.push(Step::Proc { proc: Proc::Processes }),
-        ProcMode::Compat => {
-            steps.push(Step::Proc { proc: Proc::Full });
-            compat_proc(host, cpus, steps);
-        }
-    }
-    if let Some(cpus) = cpus {
-        steps.push(Step::Sys { online: surface::online(cpus) });
-    }
-}
-
-/// Inputs and writable directories, and the file systems in memory: those that need none of the former come ahead.
-fn brought_mounts(
-    spec: &Spec,
-    sources: &mut Sources,
-    ahead: &mut Vec<Step>,
-    later: &mut Vec<Step>,
-) -> Result<(), BadSpec> {
-    let covers_etc = !matches!(spec.root, Root::Empty);
-    let brought = || {
-        let inputs = spec.inputs.iter().map(|input| input.target.as_path());
-        inputs.chain(spec.writable.iter().map(|writable| writable.target.as_path()))
-    };
-    let is_below = |target: &Path| brought().any(|brought| target.starts_with(brought));
-
-    // By path, so that a mount's parent always comes before it.
-    let mut in_memory: BTreeMap<&Path, Step> = BTreeMap::new();
-    let mut by_target: BTreeMap<&Path, Step> = BTreeMap::new();
-    for (index, input) in spec.inputs.iter().enumerate() {
-        let step = Step::Bind {
-            source: sources.number(&input.source),
-            target: target(Field::In("inputs", index, "target"), &input.target, &[])?,
-            access: Access::ReadOnly,
-        };
-        by_target.insert(&input.target, step);
-    }
-    for (index, writable) in spec.writable.iter().enumerate() {
-        let step = Step::Bind {
-            source: sources.number(&writable.source),
-            target: target(Field::In("writable", index, "target"), &writable.target, &[])?,
-            access: Access::ReadWrite,
-        };
-        by_target.insert(&writable.target, step);
-    }
-    for (index, tmpfs) in spec.tmpfs.iter().enumerate() {
-        let step = Step::Tmpfs {
-            target: target(Field::In("tmpfs", index, "target"), &tmpfs.target, &["dev/shm"])?,
-            size: tmpfs.size,
-            inodes: tmpfs.inodes,
-            mode: tmpfs.mode,
-        };
-        let list = if is_below(&tmpfs.target) { &mut by_target } else { &mut in_memory };
-        list.insert(&tmpfs.target, step);
-    }
-    ahead.extend(in_memory.into_values());
-    later.extend(by_target.into_values());
-    for (index, (name, bytes)) in spec.surface.etc.iter().enumerate() {
-        let path = Path::new("/etc").join(name);
-        let target = target(Field::In("surface.etc", index, ""), &path, &[])?;
-        let bytes = bytes.clone();
-        let list = if is_below(&path) { &mut *later } else { &mut *ahead };
-        list.push(if covers_etc { Step::Cover { target, bytes } } else { Step::File { target, bytes } });
-    }
-    Ok(())
-}
-
-fn compat_proc(host: &Host, cpus: Option<usize>, steps: &mut Vec<Step>) {
-    for path in FROZEN {
-        steps.push(Step::Freeze { target: own(path) });
-    }
-    for path in MASKED {
-        steps.push(Step::Mask { target: own(path) });
-    }
-    let mut covers = vec![
-        ("proc/loadavg", surface::LOADAVG.to_vec()),
-        ("proc/meminfo", surface::MEMINFO.to_vec()),
-        ("proc/stat", surface::stat(cpus.unwrap_or(host.cpus))),
-        ("proc/sys/kernel/random/boot_id", surface::BOOT_ID.to_vec()),
-    ];
-    if let Some(cpus) = cpus {
-        covers.push(("proc/cpuinfo", surface::cpuinfo(&host.cpuinfo, cpus)));
-    }
-    for (path, bytes) in covers {
-        steps.push(Step::Cover { target: own(path), bytes });
-    }
-}
-
 /// What pid 1 and the payload keep.
 fn rights(ids: Ids) -> Rights {
     match ids {
@@ -399,12 +263,12 @@ fn payload(spec: &Spec, group: Option<&Wanted>) -> Result<(Vec<Step>, Vec<Step>)
     }
     finished.extend([Step::Streams, Step::Enter { cwd: absolute(Field::Of("process.cwd"), &process.cwd)? }]);
 
-    let mut writable = vec![own("/dev")];
+    let mut writable = vec![constant("/dev")];
     if spec.proc_mode != ProcMode::None {
-        writable.push(own("/proc"));
+        writable.push(constant("/proc"));
     }
     match &spec.root {
-        Root::WritableTree(_) => writable = vec![own("/")],
+        Root::WritableTree(_) => writable = vec![constant("/")],
         Root::Empty | Root::Tree(_) => {
             let targets = spec.writable.iter().map(|writable| &writable.target);
             for target in targets.chain(spec.tmpfs.iter().map(|tmpfs| &tmpfs.target)) {
@@ -474,20 +338,8 @@ fn writable_sources(spec: &Spec) -> Vec<PathBuf> {
     root.into_iter().chain(spec.writable.iter().map(|writable| &writable.source)).cloned().collect()
 }
 
-#[derive(Default)]
-struct Sources {
-    paths: Vec<PathBuf>,
-}
-
-impl Sources {
-    fn number(&mut self, path: &Path) -> u32 {
-        self.paths.push(path.to_owned());
-        (self.paths.len() - 1) as u32
-    }
-}
-
-/// A path of this file's own.
-fn own(path: &str) -> CString {
+/// A path that stands here.
+fn constant(path: &str) -> CString {
     CString::new(path).expect("a path without NUL")
 }
 
