@@ -20,11 +20,12 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{Signal, pidfd_send_signal};
 
+use crate::disk::Disk;
 use crate::error::SetupError;
 use crate::group::{Group, Wanted};
 use crate::launcher::{Channels, Launcher, Stdio, encoded, identified, launcher, placement, seqpacket, write_all};
 use crate::plan::{Ahead, Plan};
-use crate::running::{Disk, Prepared, Reports, Running, step_failed};
+use crate::running::{Prepared, Reports, Running, step_failed};
 use crate::slot::Slot;
 
 /// The first half of a sandbox. Dropping it ends it, and waits for that.

@@ -9,18 +9,20 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::plan::Plan;
+
 /// What was counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Held {
+struct Held {
     /// Bytes of blocks in use, so that a hole counts nothing.
-    pub(crate) bytes: u64,
+    bytes: u64,
     /// Files and directories.
-    pub(crate) inodes: u64,
+    inodes: u64,
 }
 
 impl std::ops::Add for Held {
@@ -31,11 +33,56 @@ impl std::ops::Add for Held {
     }
 }
 
+/// The bound on the writable directories.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    directories: Vec<PathBuf>,
+    most: Option<Held>,
+}
+
+impl Disk {
+    /// Counts what is there already, if there is a bound.
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let mut disk = Self { directories: plan.writable.clone(), most: None };
+        let (bytes, inodes) = (plan.limits.disk_bytes, plan.limits.disk_inodes);
+        if bytes.is_some() || inodes.is_some() {
+            let before = disk.held(&|_| false);
+            disk.most = Some(Held {
+                bytes: bytes.map_or(u64::MAX, |bytes| before.bytes.saturating_add(bytes)),
+                inodes: inodes.map_or(u64::MAX, |inodes| before.inodes.saturating_add(inodes)),
+            });
+        }
+        disk
+    }
+
+    /// Whether there is a bound.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.most.is_some()
+    }
+
+    /// Whether more is there now.
+    pub(crate) fn is_exceeded(&self) -> bool {
+        self.most.is_some_and(|most| {
+            let beyond = |held: Held| held.bytes > most.bytes || held.inodes > most.inodes;
+            beyond(self.held(&beyond))
+        })
+    }
+
+    fn held(&self, enough: &dyn Fn(Held) -> bool) -> Held {
+        let mut sum = Held::default();
+        for directory in &self.directories {
+            let held = held(directory, &|held| enough(sum + held));
+            sum = sum + held;
+        }
+        sum
+    }
+}
+
 /// A walk goes no deeper: every level keeps a descriptor.
 const DEEPEST: usize = 512;
 
 /// Counts what is below `top`, at most until `enough` says so.
-pub(crate) fn held(top: &Path, enough: &dyn Fn(Held) -> bool) -> Held {
+fn held(top: &Path, enough: &dyn Fn(Held) -> bool) -> Held {
     let mut held = Held::default();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(first) = rustix::fs::openat(CWD, top, flags, Mode::empty()).and_then(Level::enter) else {

@@ -28,11 +28,12 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::control_group;
+use crate::disk::Disk;
 use crate::door::Door;
 use crate::error::SetupError;
 use crate::group::{self, Group};
 use crate::plan::Plan;
-use crate::running::{Disk, Prepared, Reports, Running, step_failed};
+use crate::running::{Prepared, Reports, Running, step_failed};
 use crate::slot::Slot;
 
 pub(crate) static BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kiln-launcher"));

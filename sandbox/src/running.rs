@@ -20,7 +20,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use crate::disk::{self, Held};
+use crate::disk::Disk;
 use crate::door::Door;
 use crate::error::SetupError;
 use crate::forbidden;
@@ -148,49 +148,6 @@ struct Told {
 
 /// How often what nobody tells of is looked at, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// The bound on the writable directories.
-#[derive(Debug)]
-pub(crate) struct Disk {
-    directories: Vec<PathBuf>,
-    most: Option<Held>,
-}
-
-impl Disk {
-    /// Counts what is there already, if there is a bound.
-    pub(crate) fn new(plan: &Plan) -> Self {
-        let mut disk = Self { directories: plan.writable.clone(), most: None };
-        let (bytes, inodes) = (plan.limits.disk_bytes, plan.limits.disk_inodes);
-        if bytes.is_some() || inodes.is_some() {
-            let before = disk.held(&|_| false);
-            disk.most = Some(Held {
-                bytes: bytes.map_or(u64::MAX, |bytes| before.bytes.saturating_add(bytes)),
-                inodes: inodes.map_or(u64::MAX, |inodes| before.inodes.saturating_add(inodes)),
-            });
-        }
-        disk
-    }
-
-    fn is_bounded(&self) -> bool {
-        self.most.is_some()
-    }
-
-    fn is_exceeded(&self) -> bool {
-        self.most.is_some_and(|most| {
-            let beyond = |held: Held| held.bytes > most.bytes || held.inodes > most.inodes;
-            beyond(self.held(&beyond))
-        })
-    }
-
-    fn held(&self, enough: &dyn Fn(Held) -> bool) -> Held {
-        let mut sum = Held::default();
-        for directory in &self.directories {
-            let held = disk::held(directory, &|held| enough(sum + held));
-            sum = sum + held;
-        }
-        sum
-    }
-}
 
 /// A limit that was hit: asked to end first, killed later.
 struct Ending {

@@ -19,8 +19,7 @@ use super::apt::Apt;
 use super::cache::{Cache, Entry, Part};
 use super::credentials::Credentials;
 use super::http::Client;
-use super::listing::{self, Listed};
-use super::mirror::{Mirror, Mirrors, Origin, Place, below, compact_date};
+use super::mirror::{Mirrors, compact_date};
 use super::pip::Pip;
 use super::route::Proxies;
 use super::transfer::{
@@ -29,6 +28,12 @@ use super::transfer::{
 use super::{Archive, Archives, FetchError, Host, Judge, Refusal, Try, Unfetched, Wanted};
 use crate::config::Config;
 use crate::event::{Event, Level, SILENT, Task, Unit, say};
+
+mod index;
+mod sources;
+
+use index::Page;
+use sources::{From, Source, web_address};
 
 /// Whether sockets may be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,25 +91,6 @@ struct Reach {
     /// None offline.
     client: Option<Client>,
     pip_default: OnceLock<Option<Url>>,
-}
-
-#[derive(Clone)]
-struct Page {
-    url: Url,
-    bytes: Vec<u8>,
-}
-
-/// One thing to try for one file.
-struct Source {
-    label: String,
-    place: From,
-}
-
-enum From {
-    Web { url: Url, origin: Origin },
-    Index { base: Url, origin: Origin },
-    Directory(PathBuf),
-    Nowhere(Refusal),
 }
 
 /// Why one file is not there.
@@ -205,63 +191,6 @@ impl Fetcher {
         Ok(reach)
     }
 
-    /// What to try for a path, in order.
-    fn sources(&self, reach: &Reach, archive: &Archive, path: &str, dates: &Dates) -> Result<Vec<Source>, FetchError> {
-        let mut sources = Vec::new();
-        // Mirrors know a file with an address of its own by its name only.
-        let address = match archive {
-            Archive::Address => Some(web_address(path)?),
-            _ => None,
-        };
-        let name = match &address {
-            Some(url) => url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default(),
-            None => path,
-        };
-        for Mirror { label, origin, place } in reach.mirrors.list(archive) {
-            let index_or_file = |base: &Url| match archive {
-                Archive::Pypi => From::Index { base: base.clone(), origin: *origin },
-                _ => From::Web { url: below(base, name), origin: *origin },
-            };
-            match place {
-                Place::Base(base) => sources.push(Source { label: label.clone(), place: index_or_file(base) }),
-                Place::Dated(template) => {
-                    let known = dates.get(archive.key()).into_iter().flatten().rev();
-                    sources.extend(known.map(|date| Source {
-                        label: format!("{label}, of {date}"),
-                        place: match template.replace("{date}", date).parse() {
-                            Ok(base) => index_or_file(&base),
-                            Err(_) => From::Nowhere(Refusal::Unreadable("is no address with this date".into())),
-                        },
-                    }));
-                }
-                Place::Directory(path) => {
-                    sources.push(Source { label: label.clone(), place: From::Directory(path.clone()) });
-                }
-                Place::PipDefault => {
-                    let place = match (&reach.client, self.pip_default(reach)) {
-                        (None, _) => From::Nowhere(Refusal::Offline),
-                        (Some(_), Some(base)) => index_or_file(base),
-                        (Some(_), None) => From::Nowhere(Refusal::Unreadable(
-                            "is not known: no python3 with pip answered; name an index in pip.conf or under [mirrors]"
-                                .into(),
-                        )),
-                    };
-                    sources.push(Source { label: label.clone(), place });
-                }
-            }
-        }
-        sources.extend(address.map(|url| Source {
-            label: "the recipe's address".into(),
-            place: From::Web { url, origin: Origin::Author },
-        }));
-        Ok(sources)
-    }
-
-    fn pip_default<'r>(&self, reach: &'r Reach) -> Option<&'r Url> {
-        let asked = || reach.client.as_ref().and_then(|_| Pip::default_index(&self.host)?.parse().ok());
-        reach.pip_default.get_or_init(asked).as_ref()
-    }
-
     fn pinned_at(&self, wanted: &[Wanted], dates: &Dates) -> Result<Vec<PathBuf>, FetchError> {
         for file in wanted {
             check_path(&file.archive, &file.path)?;
@@ -359,62 +288,6 @@ impl Fetcher {
             let result = from_web(client, origin, &url, wanted, part, self.policy.largest, task);
             (result, part.length().saturating_sub(before))
         })
-    }
-
-    /// Where the index says that a file is.
-    fn address_in_index(
-        &self,
-        reach: &Reach,
-        base: &Url,
-        origin: Origin,
-        file: &str,
-    ) -> Result<Result<Url, Refusal>, FetchError> {
-        /// Far above the listing of any project known.
-        const MOST: u64 = 64 << 20;
-        let Some((project, _)) = listing::project_and_version(file) else {
-            return Ok(Err(Refusal::Unreadable("cannot be asked: the file's name says no project and version".into())));
-        };
-        let page = match self.page(reach, base, origin, &project, MOST)? {
-            Ok(page) => page,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let listed: Vec<Listed> = match listing::parse(&page.bytes) {
-            Ok(listed) => listed,
-            Err(what) => return Ok(Err(Refusal::Unreadable(format!("its listing {what}")))),
-        };
-        let Some(entry) = listed.into_iter().find(|entry| entry.name == file) else {
-            return Ok(Err(Refusal::Absent("lists the project without this file".into())));
-        };
-        Ok(match page.url.join(&entry.url) {
-            Ok(url) if matches!((page.url.scheme(), url.scheme()), (_, "https") | ("http", "http")) => Ok(url),
-            _ => Err(Refusal::Unreadable(
-                "lists the file at an address that is no web address, or at http from https".into(),
-            )),
-        })
-    }
-
-    /// A project's listing from one index.
-    fn page(
-        &self,
-        reach: &Reach,
-        base: &Url,
-        origin: Origin,
-        project: &str,
-        limit: u64,
-    ) -> Result<Result<Page, Refusal>, FetchError> {
-        let key = (base.to_string(), project.to_string());
-        if let Some(page) = locked(&self.listings).get(&key) {
-            return Ok(Ok(page.clone()));
-        }
-        let Some(client) = &reach.client else { return Ok(Err(Refusal::Offline)) };
-        // With the final slash, which PEP 503 asks for and which relative addresses in it are relative to.
-        let url = below(base, &format!("{project}/"));
-        let page = self.persist(&url, |_| (small_web(client, origin, &url, listing::ACCEPT, limit), 0))?;
-        Ok(page.map(|(url, bytes)| {
-            let page = Page { url, bytes };
-            locked(&self.listings).insert(key, page.clone());
-            page
-        }))
     }
 
     /// Asks until it works, cannot work, or was asked often enough. `act` also says how many bytes it got further: a
@@ -565,15 +438,6 @@ fn check_path(archive: &Archive, path: &str) -> Result<(), FetchError> {
         && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
         && !(*archive == Archive::Pypi && path.contains('/'));
     if good { Ok(()) } else { Err(FetchError::BadPath { archive: archive.clone(), path: path.into(), expected }) }
-}
-
-fn web_address(path: &str) -> Result<Url, FetchError> {
-    let url: Option<Url> = path.parse().ok();
-    url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()).ok_or_else(|| FetchError::BadPath {
-        archive: Archive::Address,
-        path: path.into(),
-        expected: "expected an address that begins with https:// or http://",
-    })
 }
 
 /// An address as it may be shown: without credentials and query, which may hold tokens.

@@ -6,13 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
 
 use kiln_model::debian::build::{self, Scope, SourceBuild, SourceInput};
-use kiln_model::debian::changelog::Entry;
-use kiln_model::lock::LockedFile;
 use kiln_model::outcome::EntryPath;
-use kiln_model::report::{Cause, Confidence, EnvironmentKind, Missing, Rebuilt, VersionDiffers};
+use kiln_model::report::{Cause, Confidence, Missing, Rebuilt};
 
 use kiln_model::cause::{Setting, SettingName};
 use kiln_model::variation::Label;
@@ -24,27 +21,28 @@ use super::reference;
 use super::setting::{Changelog, Tests};
 use super::source::{self, Root};
 use super::target::Target;
-use crate::environment::{Deb, DebError};
+use crate::environment::DebError;
 use crate::event::{self, Level};
 use crate::exit::Kind;
-use crate::fetch::{Archive, FetchError, Wanted, apt};
 use crate::pin;
 use crate::pin::Pinning;
-use crate::pin::debian::{Binary, Indices, PinError as IndexError, Source, SourcesIndex, Trust};
+use crate::pin::debian::{Binary, Indices};
 
 mod choose;
+mod gather;
 mod given;
 mod recorded;
+mod wish;
 
 use choose::Chosen;
+use gather::Had;
 pub use given::GivenError;
+use wish::{SourceFrom, Wish};
 
 /// The architecture that is built for.
 const ARCHITECTURE: &str = "amd64";
 /// The logical archive, as reports name where references are from.
 const ORIGIN: &str = "debian";
-/// Bytes of a compressed changelog's text that are read.
-const CHANGELOG_BYTES: u64 = 64 << 20;
 /// The directory of a plan that holds a source which was given.
 const BESIDE: &str = "source";
 
@@ -143,70 +141,6 @@ pub(crate) struct Canonical {
     pub(crate) package: Option<String>,
 }
 
-/// Everything that is known of a rebuild before its source is read.
-struct Wish<'a> {
-    /// As it would be asked for again.
-    target: String,
-    name: String,
-    version: String,
-    source: SourceFrom<'a>,
-    /// What is held against the build, by file name, and where its bytes are if no archive need be asked.
-    published: BTreeMap<String, (PlannedFile, Option<PathBuf>)>,
-    /// The entry of a binary-only rebuild, and its date.
-    entry: Option<(String, i64)>,
-    scope: Scope,
-    /// Where it is unpacked, if not where official builders do it.
-    place: Option<String>,
-    /// Packages that the environment must have, each as a dependency.
-    packages: BTreeSet<String>,
-    /// Words of `DEB_BUILD_OPTIONS`.
-    options: BTreeSet<String>,
-    variables: BTreeMap<String, String>,
-    /// The epoch, if it is not the changelog's.
-    epoch: Option<i64>,
-    environment: EnvironmentKind,
-    differs: Vec<VersionDiffers>,
-    notes: Vec<String>,
-}
-
-/// Where the files of a source are.
-enum SourceFrom<'a> {
-    Archive(&'a Source),
-    /// On disk: name and place of each, the `.dsc` first; what the source needs, and what it does not go with.
-    Files {
-        files: Vec<(String, PathBuf)>,
-        depends: BTreeSet<String>,
-        build_depends: [String; 3],
-        conflicts: Vec<String>,
-    },
-}
-
-impl<'a> Wish<'a> {
-    fn new(target: String, name: &str, version: &str, source: SourceFrom<'a>) -> Self {
-        Self {
-            target,
-            name: name.into(),
-            version: version.into(),
-            source,
-            published: BTreeMap::new(),
-            entry: None,
-            scope: Scope::All,
-            place: None,
-            packages: BTreeSet::new(),
-            options: BTreeSet::new(),
-            variables: BTreeMap::new(),
-            epoch: None,
-            environment: EnvironmentKind::Current,
-            differs: Vec::new(),
-            notes: Vec::new(),
-        }
-    }
-
-    fn title(&self) -> String {
-        format!("{} {}", self.name, self.version)
-    }
-}
-
 /// The plan of a Debian target.
 pub(super) fn plan(rebuilding: &Rebuilding<'_, '_>, target: &Target) -> Result<Planned, RebuildError> {
     let planning = Planning { rebuilding, target };
@@ -225,9 +159,6 @@ struct Planning<'a, 'b, 'c> {
     rebuilding: &'a Rebuilding<'b, 'c>,
     target: &'a Target,
 }
-
-/// A value, or what is missing to have it.
-type Had<T> = Result<T, Vec<Missing>>;
 
 impl Planning<'_, '_, '_> {
     fn by_name(&self, name: &str, named: Option<&str>) -> Result<Planned, RebuildError> {
@@ -389,31 +320,6 @@ impl Planning<'_, '_, '_> {
         self.locked(&build, indices, plan, &wish, &files)
     }
 
-    /// The source's files by name, all of what an archive has fetched at once, so that all that is missing is told.
-    fn files(&self, wish: &Wish<'_>) -> Result<Had<Vec<(String, PathBuf)>>, RebuildError> {
-        let (source, given) = match &wish.source {
-            SourceFrom::Archive(source) => (&source.files[..], None),
-            SourceFrom::Files { files, .. } => (&[][..], Some(files.clone())),
-        };
-        let mut wants: Vec<Wanted> = match &wish.source {
-            SourceFrom::Archive(from) => source.iter().map(|file| wanted(&from.archive, file)).collect(),
-            SourceFrom::Files { .. } => Vec::new(),
-        };
-        let references = wish.published.values().filter(|(_, here)| here.is_none());
-        wants.extend(references.filter_map(|(file, _)| file.wanted()));
-        let title = wish.title();
-        let what = |path: &str| match source.iter().any(|file| file.path == path) {
-            true => format!("source {title}"),
-            false => "reference".into(),
-        };
-        let files = match self.fetched(&wants, &what)? {
-            Ok(files) => files,
-            Err(missing) => return Ok(Err(missing)),
-        };
-        let names = source.iter().map(|file| base_name(&file.path).to_string());
-        Ok(Ok(given.unwrap_or_else(|| names.zip(files).collect())))
-    }
-
     /// Locks the recipe of a build, and keeps it with its plan.
     fn locked(
         &self,
@@ -457,63 +363,6 @@ impl Planning<'_, '_, '_> {
         }
     }
 
-    /// The entry that the published binary-only rebuild put before the changelog, and its date.
-    fn published_entry(&self, references: &[&Binary]) -> Result<Had<(String, i64)>, RebuildError> {
-        let mut last = None;
-        for binary in references {
-            let files = match self.fetched(&[wanted(&binary.archive, &binary.file)], &|_| "reference".into())? {
-                Ok(files) => files,
-                Err(missing) => return Ok(Err(missing)),
-            };
-            for file in files {
-                if let Some(found) = entry_of(&Deb::open(&file).map_err(DebianError::from)?)? {
-                    return Ok(Ok(found));
-                }
-            }
-            last = Some(binary.file.path.clone());
-        }
-        Err(DebianError::NoEntry { file: last.unwrap_or_default() }.into())
-    }
-
-    fn fetched(&self, wanted: &[Wanted], what: &dyn Fn(&str) -> String) -> Result<Had<Vec<PathBuf>>, RebuildError> {
-        match self.rebuilding.builder.archives.pinned(wanted) {
-            Ok(files) => Ok(Ok(files)),
-            Err(error) => nowhere(error, what),
-        }
-    }
-
-    /// The indices of the suites that are looked into: read by the first that asks, whom others wait for.
-    fn indices(&self) -> Result<Had<Arc<Indices>>, RebuildError> {
-        let mut shared = self.rebuilding.indices.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(indices) = &*shared {
-            return Ok(Ok(Arc::clone(indices)));
-        }
-        let read = self.indices_now()?.map(Arc::new);
-        *shared = read.as_ref().ok().cloned();
-        Ok(read)
-    }
-
-    fn indices_now(&self) -> Result<Had<Indices>, RebuildError> {
-        let Rebuilding { builder, clock, keyrings, freshness, suites, .. } = self.rebuilding;
-        let seen = builder.store.root().join("seen");
-        let trust = Trust { keyrings, clock: *clock, seen: Some(&seen), freshness: *freshness };
-        let named = match suites.is_empty() {
-            true => apt::debian_suites(&crate::fetch::Host::current()),
-            false => suites.clone(),
-        };
-        if named.is_empty() {
-            return Err(DebianError::NoSuite.into());
-        }
-        match Indices::fetch(builder.archives, &named, ARCHITECTURE, SourcesIndex::Read, &trust) {
-            Ok(indices) => Ok(Ok(indices)),
-            Err(IndexError::Fetch { what, source }) => match reference::nowhere(&source) {
-                Some(files) => Ok(Err(files.iter().map(|file| reference::missing(&what, file)).collect())),
-                None => Err(self.pin_error(IndexError::Fetch { what, source }.into())),
-            },
-            Err(error) => Err(self.pin_error(error.into())),
-        }
-    }
-
     fn pin_error(&self, error: pin::PinError) -> RebuildError {
         RebuildError::Pin { target: self.target.to_string(), source: Box::new(error) }
     }
@@ -536,49 +385,9 @@ fn used([all, dependent, independent]: &[String; 3], scope: Scope) -> Vec<String
     fields.into_iter().filter(|field| !field.is_empty()).cloned().collect()
 }
 
-/// Files that are nowhere as what is missing; any other failure as an error.
-fn nowhere<T>(error: FetchError, what: &dyn Fn(&str) -> String) -> Result<Had<T>, RebuildError> {
-    match reference::nowhere(&error) {
-        Some(files) => Ok(Err(files.iter().map(|file| reference::missing(&what(&file.path), file)).collect())),
-        None => Err(error.into()),
-    }
-}
-
 /// A published package under the file name that its build gives it.
 fn planned_file(binary: &Binary) -> (String, PlannedFile) {
     let name = build::deb_name(&binary.name, &binary.version, &binary.architecture);
     let at = PlannedPlace { archive: binary.archive.clone(), path: binary.file.path.clone() };
     (name, PlannedFile { sha256: binary.file.sha256, size: Some(binary.file.size), at: Some(at) })
-}
-
-/// The newest entry of the changelog that a package ships, if it is that of a binary-only rebuild.
-fn entry_of(deb: &Deb) -> Result<Option<(String, i64)>, DebianError> {
-    let mut found = None;
-    deb.entries(None, &mut |entry, body| -> Result<(), DebError> {
-        let path = String::from_utf8_lossy(&entry.path);
-        let name = path.strip_prefix("usr/share/doc/").and_then(|rest| rest.split_once('/')).map(|(_, name)| name);
-        // `changelog.Debian.amd64.gz`, or `changelog.amd64.gz` of a native package: dh_installchangelogs splits the entry off.
-        let is_it = name.is_some_and(|name| name.starts_with("changelog.") && name.ends_with(".gz"));
-        if is_it && found.is_none() {
-            let mut text = Vec::new();
-            let mut decoder = std::io::Read::take(flate2::read::MultiGzDecoder::new(body), CHANGELOG_BYTES);
-            // One that cannot be read is not the one.
-            if std::io::Read::read_to_end(&mut decoder, &mut text).is_ok() {
-                let text = String::from_utf8_lossy(&text);
-                let entry = Entry::newest(&text).ok().filter(Entry::is_binary_only);
-                found = entry.map(|entry| (entry.text.to_string(), entry.date));
-            }
-        }
-        Ok(())
-    })?;
-    Ok(found)
-}
-
-fn wanted(archive: &str, file: &LockedFile) -> Wanted {
-    let archive = Archive::Debian(archive.into());
-    Wanted { archive, path: file.path.clone(), size: Some(file.size), sha256: file.sha256 }
-}
-
-fn base_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
