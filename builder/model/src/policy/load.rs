@@ -8,13 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::{self, Document};
 use super::licence::{self, Licences};
 use super::{
-    Artifact, BreakGlass, Equivalents, Field, Flaky, Form, HIGHEST_BUILD_LEVEL, Inclusion, Independence, Inputs, Log,
-    Needed, OnDissent, Pattern, Policy, PolicyError, Provenance, Rebuilder, Runtime, RuntimeEvent, SCHEMA, Sbom,
+    Artifact, BreakGlass, Equivalents, Flaky, Form, Inclusion, Independence, Inputs, Log, OnDissent, Policy, PolicyError, Provenance, Rebuilder, Runtime, RuntimeEvent, SCHEMA, Sbom,
     SbomProfile, SvidTrust, Threshold, Unknown, Validity, Verifier, Vulns,
 };
 use crate::digest::Digest;
-use crate::key::{KeyId, SpiffeId};
-use crate::outcome::Moment;
+use crate::key::SpiffeId;
+
+mod keys;
+mod value;
+
+use keys::Keys;
+use value::{build_level, field, is_hex, moment, needed, numbered, pattern, source_level, uri, word};
 
 type Loaded<T> = Result<T, PolicyError>;
 
@@ -87,70 +91,6 @@ pub(super) fn policy(document: Document, digest: Digest) -> Loaded<Policy> {
         rego_modules: document.rego.modules,
         break_glass: if document.break_glass.allowed { BreakGlass::Allowed } else { BreakGlass::Forbidden },
     })
-}
-
-/// Where each key was first seen.
-#[derive(Default)]
-struct Keys {
-    ours: BTreeMap<KeyId, Field>,
-    /// By their fingerprints.
-    openpgp: BTreeMap<String, Field>,
-}
-
-impl Keys {
-    /// Keys of a rebuilder: ours, and those of OpenPGP.
-    fn of_rebuilder(&mut self, place: &str, texts: &[String]) -> Loaded<(BTreeSet<KeyId>, BTreeSet<String>)> {
-        let (foreign, ours): (Vec<_>, Vec<_>) =
-            texts.iter().enumerate().partition(|(_, text)| text.starts_with("openpgp:"));
-        let expected = "the fingerprint of an OpenPGP key: openpgp: and 40 or 64 hexadecimal digits";
-        let mut openpgp = BTreeSet::new();
-        for (number, text) in foreign {
-            let here = field(&format!("{place}[{number}]"));
-            let hex = text.strip_prefix("openpgp:").unwrap_or_default().to_ascii_uppercase();
-            if !(matches!(hex.len(), 40 | 64) && hex.bytes().all(|b| b.is_ascii_hexdigit())) {
-                return Err(PolicyError::Value { field: here, found: text.clone(), expected });
-            }
-            if let Some(first) = self.openpgp.get(&hex) {
-                return Err(PolicyError::KeyTwice { field: here, key: text.clone(), first: first.clone() });
-            }
-            self.openpgp.insert(hex.clone(), here);
-            openpgp.insert(hex);
-        }
-        if ours.is_empty() && !openpgp.is_empty() {
-            return Ok((BTreeSet::new(), openpgp));
-        }
-        Ok((self.numbered(place, &ours)?, openpgp))
-    }
-
-    fn take(&mut self, place: &str, texts: &[String]) -> Loaded<BTreeSet<KeyId>> {
-        self.numbered(place, &texts.iter().enumerate().collect::<Vec<_>>())
-    }
-
-    fn numbered(&mut self, place: &str, texts: &[(usize, &String)]) -> Loaded<BTreeSet<KeyId>> {
-        if texts.is_empty() {
-            return Err(PolicyError::Empty {
-                field: field(place),
-                way_out: "without a key nothing of it could ever be believed; name one as `kiln key show` prints it",
-            });
-        }
-        let mut keys = BTreeSet::new();
-        for &(number, text) in texts {
-            let here = field(&format!("{place}[{number}]"));
-            let expected =
-                "the fingerprint of a key: sha256: and 64 lower-case hexadecimal digits; see `kiln key show`";
-            let key = text
-                .strip_prefix("sha256:")
-                .filter(|hex| is_hex(hex, 64))
-                .and_then(|hex| hex.parse::<KeyId>().ok())
-                .ok_or_else(|| PolicyError::Value { field: here.clone(), found: text.clone(), expected })?;
-            if let Some(first) = self.ours.get(&key) {
-                return Err(PolicyError::KeyTwice { field: here, key: text.clone(), first: first.clone() });
-            }
-            self.ours.insert(key, here);
-            keys.insert(key);
-        }
-        Ok(keys)
-    }
 }
 
 fn rebuilders(documents: Vec<document::Rebuilder>, keys: &mut Keys) -> Loaded<Vec<Rebuilder>> {
@@ -471,76 +411,4 @@ fn artifact(document: document::Artifact) -> Loaded<Artifact> {
         }
     }
     Ok(Artifact { pattern: pattern("artifact.match", &document.pattern)?, resource_uri: document.resource_uri })
-}
-
-fn field(name: &str) -> Field {
-    Field(name.to_owned())
-}
-
-/// The first refusal of any, or all in their order.
-fn numbered<D, T>(things: Vec<D>, mut one: impl FnMut(usize, D) -> Loaded<T>) -> Loaded<Vec<T>> {
-    things.into_iter().enumerate().map(|(number, thing)| one(number, thing)).collect()
-}
-
-fn needed(required: bool) -> Needed {
-    if required { Needed::Required } else { Needed::Optional }
-}
-
-fn word<T: Copy>(place: &str, found: String, words: &[(&str, T)], expected: &'static str) -> Loaded<T> {
-    let known = words.iter().find(|(word, _)| *word == found).map(|(_, value)| *value);
-    known.ok_or(PolicyError::Value { field: field(place), found, expected })
-}
-
-fn pattern(place: &str, text: &str) -> Loaded<Pattern> {
-    Pattern::new(text).map_err(|source| PolicyError::Pattern { field: field(place), source })
-}
-
-fn uri(place: &str, text: String) -> Loaded<String> {
-    let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
-    let printable = !text.chars().any(|c| c.is_whitespace() || c.is_control());
-    if !scheme.is_empty() && printable && !text.contains('*') {
-        return Ok(text);
-    }
-    let expected = "a URI, exactly as it stands in statements, such as \"https://rb1.example.org/kiln/sandboxed\"";
-    Err(PolicyError::Value { field: field(place), found: text, expected })
-}
-
-fn build_level(place: &str, level: u8) -> Loaded<u8> {
-    let expected = "a level of SLSA's build track; write 0 to 3";
-    let found = level.to_string();
-    if level <= HIGHEST_BUILD_LEVEL {
-        Ok(level)
-    } else {
-        Err(PolicyError::Value { field: field(place), found, expected })
-    }
-}
-
-fn source_level(place: &str, text: &str) -> Loaded<u8> {
-    let level = text.strip_prefix("SLSA_SOURCE_LEVEL_").and_then(|level| match level {
-        "0" => Some(0),
-        "1" => Some(1),
-        "2" => Some(2),
-        "3" => Some(3),
-        "4" => Some(4),
-        _ => None,
-    });
-    level.ok_or_else(|| PolicyError::Value {
-        field: field(place),
-        found: text.into(),
-        expected: "a level of SLSA's source track: SLSA_SOURCE_LEVEL_0 to _4",
-    })
-}
-
-/// A day, or a moment of it; days begin at midnight, UTC.
-fn moment(place: &str, text: &str) -> Loaded<Moment> {
-    let spelled = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-    spelled.parse().map_err(|_| PolicyError::Value {
-        field: field(place),
-        found: text.into(),
-        expected: "a date or a moment in UTC, such as 2026-01-31 or 2026-01-31T12:00:00Z",
-    })
-}
-
-fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
