@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use tar::EntryType;
 
+// Named in full, since the fuzzers compile this file by its path (fuzz/kiln).
+#[path = "deb/decoder.rs"]
 mod decoder;
 
 use decoder::{Bounded, Compression, Decoder, Overrun, Source, Uncopied};
