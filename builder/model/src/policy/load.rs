@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::{self, Document};
 use super::licence::{self, Licences};
 use super::{
-    Artifact, BreakGlass, Equivalents, Flaky, Form, Inclusion, Independence, Inputs, Log, OnDissent, Policy, PolicyError, Provenance, Rebuilder, Runtime, RuntimeEvent, SCHEMA, Sbom,
-    SbomProfile, SvidTrust, Threshold, Unknown, Validity, Verifier, Vulns,
+    Artifact, BreakGlass, Equivalents, Flaky, Form, Inclusion, Independence, Inputs, Log, OnDissent, Policy,
+    PolicyError, Provenance, Rebuilder, Runtime, RuntimeEvent, SCHEMA, Sbom, SbomProfile, SvidTrust, Threshold,
+    Unknown, Validity, Verifier, Vulns,
 };
 use crate::digest::Digest;
 use crate::key::SpiffeId;

@@ -17,7 +17,11 @@ pub(super) struct Keys {
 
 impl Keys {
     /// Keys of a rebuilder: ours, and those of OpenPGP.
-    pub(super) fn of_rebuilder(&mut self, place: &str, texts: &[String]) -> Loaded<(BTreeSet<KeyId>, BTreeSet<String>)> {
+    pub(super) fn of_rebuilder(
+        &mut self,
+        place: &str,
+        texts: &[String],
+    ) -> Loaded<(BTreeSet<KeyId>, BTreeSet<String>)> {
         let (foreign, ours): (Vec<_>, Vec<_>) =
             texts.iter().enumerate().partition(|(_, text)| text.starts_with("openpgp:"));
         let expected = "the fingerprint of an OpenPGP key: openpgp: and 40 or 64 hexadecimal digits";
