@@ -134,6 +134,10 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan, PlanError> {
     mounts::brought(spec, &mut sources, &mut steps, &mut later)?;
     steps.extend(early);
     later.extend([Step::Seal, Step::Pivot]);
+    if late.contains(&Step::AwaitRoot) {
+        later.push(Step::Admit);
+    }
+    later.push(Step::Unmount);
     if spec.network == Network::None {
         later.push(Step::Join);
     }
@@ -246,11 +250,12 @@ fn payload(spec: &Spec, group: Option<&Wanted>) -> Result<(Vec<Step>, Vec<Step>)
     }
     state.push(Step::Umask { mask: process.umask });
 
-    let mut finished = vec![Step::Await];
-    let mut last = None;
+    let (mut finished, mut last) = (Vec::new(), None);
     // A fake root's limits count in its second user namespace, which it makes once the mounts are there to be locked;
     // and a filter that watches calls may stop any call after it.
-    if spec.ids == Ids::FakeRoot || !spec.watched.is_empty() {
+    let needs_all = spec.ids == Ids::FakeRoot || !spec.watched.is_empty();
+    if needs_all {
+        finished.push(Step::Await);
         if spec.ids == Ids::FakeRoot {
             let (uid, gid) = FAKE_ROOT_IDS;
             finished.push(Step::Lock { uid, gid });
@@ -260,6 +265,7 @@ fn payload(spec: &Spec, group: Option<&Wanted>) -> Result<(Vec<Step>, Vec<Step>)
     } else {
         steps.extend(state);
         steps.push(filter);
+        finished.push(Step::AwaitRoot);
     }
     finished.extend([Step::Streams, Step::Enter { cwd: absolute(Field::Of("process.cwd"), &process.cwd)? }]);
 
@@ -277,6 +283,9 @@ fn payload(spec: &Spec, group: Option<&Wanted>) -> Result<(Vec<Step>, Vec<Step>)
         }
     }
     finished.extend([Step::Landlock { writable }, Step::Observe]);
+    if !needs_all {
+        finished.push(Step::Await);
+    }
     if !spec.watched.is_empty() {
         finished.push(Step::Door { program: filter::watch(&spec.watched) });
     }

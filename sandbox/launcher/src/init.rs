@@ -156,9 +156,10 @@ fn perform_all<'a>(task: &Task<'a>, mounts: &mut Mounts<'a>, twin: &mut Option<T
         }
         let done = match (step, &*twin) {
             (Step::Fork, None) => fork(task).map(|forked| *twin = Some(forked)),
+            (Step::Admit, Some(twin)) => twin.tell(),
             (Step::Join, Some(twin)) => join(twin),
             (Step::Reap { .. }, Some(twin)) => reap(task, number, twin),
-            (Step::Fork | Step::Join | Step::Reap { .. }, _) => Err(Errno::PROTO),
+            (Step::Fork | Step::Admit | Step::Join | Step::Reap { .. }, _) => Err(Errno::PROTO),
             (other, _) => perform(task, mounts, other),
         };
         if let Err(errno) = done {

@@ -177,6 +177,10 @@ impl<'a> Mounts<'a> {
                 [&self.dev, &self.scratch].into_iter().flatten().try_for_each(set_read_only)
             }
             Step::Pivot => self.pivot(),
+            Step::Unmount => {
+                rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+                rustix::process::chdir(c"/")
+            }
             _ => Err(Errno::PROTO),
         }
     }
@@ -342,9 +346,7 @@ impl<'a> Mounts<'a> {
         rustix::process::fchdir(self.root()?)?;
         // The old root now lies over the new one, so no directory is needed for it: pivot_root(2), NOTES. `.` is the
         // topmost of what is stacked there, so nothing else may have been mounted over the old root.
-        rustix::process::pivot_root(c".", c".")?;
-        rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
-        rustix::process::chdir(c"/")
+        rustix::process::pivot_root(c".", c".")
     }
 }
 

@@ -1,9 +1,10 @@
 //! The payload's process between fork and `execve`.
 //!
 //! It begins beside pid 1 and does what needs no file: the network, then the loss of every capability, limits, most
-//! often the filter. From [`Step::Await`] on it runs in the finished sandbox, beside a pid 1 that has dropped
-//! everything too. The filter comes that early because a kernel takes as long to install it as for ten mounts; it
-//! forbids nothing that the later steps call, or the plan puts it last.
+//! often the filter. From [`Step::AwaitRoot`] on it is in the new root; while pid 1 waits for the kernel to let the host's
+//! go, it takes its streams, its directory and Landlock. From [`Step::Await`] on it runs in the finished sandbox, beside a
+//! pid 1 that has dropped everything too. The filter comes that early because a kernel takes as long to install it as for
+//! ten mounts; it forbids nothing that the later steps call, or the plan puts it last.
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -53,7 +54,7 @@ fn perform(task: &Task<'_>, twin: &OfPayload, step: &Step) -> Result<(), Errno> 
             twin.tell()
         }
         Step::Disarm { rights } => disarm(*rights),
-        Step::Await => {
+        Step::AwaitRoot | Step::Await => {
             twin.wait();
             Ok(())
         }

@@ -232,8 +232,12 @@ pub enum Step {
     },
     /// The root, where it is ours, and `/dev` become read-only.
     Seal,
-    /// The new root becomes `/`; the host's is gone.
+    /// The new root becomes `/`.
     Pivot,
+    /// The payload's process may go on to what it does in the new root, up to [`Step::Await`].
+    Admit,
+    /// The host's root goes. The kernel waits for every processor to have seen that.
+    Unmount,
     /// No capability, no new privilege, not traceable. Before the payload may go on.
     Drop {
         /// What pid 1 keeps.
@@ -249,6 +253,8 @@ pub enum Step {
         /// What the payload keeps.
         rights: Rights,
     },
+    /// Wait for [`Step::Admit`].
+    AwaitRoot,
     /// Wait until pid 1 has built everything and dropped everything.
     Await,
     /// A second user and mount namespace, with root's ids: every mount is locked, capabilities reach no further than
@@ -346,10 +352,13 @@ impl Step {
             | Self::File { .. }
             | Self::Seal
             | Self::Pivot
+            | Self::Admit
+            | Self::Unmount
             | Self::Drop { .. }
             | Self::Reap { .. } => Place::Init,
             Self::Network
             | Self::Disarm { .. }
+            | Self::AwaitRoot
             | Self::Await
             | Self::Lock { .. }
             | Self::Session
@@ -443,6 +452,8 @@ impl fmt::Display for Step {
             Self::File { target, bytes } => write!(f, "file {} {} bytes", shown(target), bytes.len()),
             Self::Seal => f.write_str("seal root and dev"),
             Self::Pivot => f.write_str("pivot"),
+            Self::Admit => f.write_str("admit the payload's process"),
+            Self::Unmount => f.write_str("unmount the host's root"),
             Self::Drop { rights: Rights::None } => f.write_str("drop capabilities, no new privileges, undumpable"),
             Self::Drop { rights: Rights::OverOwn } => {
                 f.write_str("drop all but signals to own users, no new privileges, undumpable")
@@ -452,6 +463,7 @@ impl fmt::Display for Step {
             Self::Disarm { rights: Rights::OverOwn } => {
                 f.write_str("disarm, all but rights over own files and users, no new privileges")
             }
+            Self::AwaitRoot => f.write_str("await the root"),
             Self::Await => f.write_str("await pid 1"),
             Self::Lock { uid, gid } => write!(f, "lock mounts, {uid}:{gid} is 0:0 in a second user namespace"),
             Self::Session => f.write_str("session"),

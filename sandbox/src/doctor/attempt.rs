@@ -61,12 +61,16 @@ pub struct Attempts {
 }
 
 /// First words of steps, in the order of a plan. Pid 1 builds while the payload's process makes itself ready: what
-/// failed in one of the two has passed what came before the fork, and tells nothing of the other.
+/// failed in one of the two has passed what came before the fork, and tells nothing of the other; what failed in the payload's
+/// after that has seen the new root, and not what pid 1 did since.
 const LANES: [(Lane, &[&str]); 4] = [
     (Lane::Before, &["detach", "clone", "map", "clocks", "name", "become", "fork"]),
     (
         Lane::Builds,
-        &["further", "mounts", "root", "scratch", "dev", "proc", "bind", "seal", "pivot", "join", "drop", "let"],
+        &[
+            "further", "mounts", "root", "scratch", "dev", "proc", "bind", "seal", "pivot", "unmount", "join", "drop",
+            "let",
+        ],
     ),
     (Lane::Readies, &["network", "disarm", "session", "limits", "filter"]),
     (Lane::After, &["await", "lock", "descriptors", "landlock", "execute"]),
@@ -98,10 +102,14 @@ impl Attempt {
                     "groups" => "become",
                     "personality" | "affinity" | "umask" => "limits",
                     "enter" | "observe" | "door" => "landlock",
+                    "admit" => "unmount",
                     other => other,
                 };
                 match (place(first), place(word)) {
                     (Some((lane, failed)), Some((other, step))) if lane == other => step < failed,
+                    (Some((Lane::After, _)), Some((Lane::Builds, step))) => {
+                        place("unmount").is_some_and(|(_, unmount)| step < unmount)
+                    }
                     (Some((Lane::After, _)), Some(_)) | (Some(_), Some((Lane::Before, _))) => true,
                     _ => false,
                 }
@@ -304,6 +312,7 @@ mod tests {
         assert!(failed("proc full").passed("clone") && !failed("proc full").passed("proc"));
         assert!(failed("mask proc/keys").passed("proc") && !failed("mask proc/keys").passed("pivot"));
         assert!(failed("enter /build").passed("session") && failed("enter /build").passed("pivot"));
+        assert!(!failed("enter /build").passed("unmount") && failed("drop capabilities").passed("unmount"));
         assert!(failed("network, loopback up").passed("fork") && !failed("network, loopback up").passed("pivot"));
         assert!(!failed("pivot").passed("filter") && !failed("fork").passed("pivot"));
         assert!(!failed("").passed("detach") && !failed("clone user mnt").passed("clone"));

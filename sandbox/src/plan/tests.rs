@@ -92,6 +92,8 @@ fn in_every_plan_both_processes_have_dropped_everything_before_the_payload_goes_
         let filter = at(|step| matches!(step, Step::Filter { .. }));
         assert!(at(|step| matches!(step, Step::Nesting { .. })) < at(|step| matches!(step, Step::Pivot)));
         assert!(at(|step| matches!(step, Step::Seal)) < at(|step| matches!(step, Step::Pivot)));
+        let unmount = at(|step| matches!(step, Step::Unmount));
+        assert!(at(|step| matches!(step, Step::Pivot)) < unmount && unmount < reap, "{spec:?}");
         assert_eq!(at(|step| matches!(step, Step::Drop { .. })) + 1, reap);
         assert!(at(|step| matches!(step, Step::Become { .. })) < fork && reap < awaited, "{spec:?}");
         assert!(disarm < awaited && disarm < filter, "{spec:?}");
@@ -102,6 +104,18 @@ fn in_every_plan_both_processes_have_dropped_everything_before_the_payload_goes_
                 assert!(made < disarm && joined < reap - 1);
             }
             Network::Host => assert!(!steps.iter().any(|step| matches!(step, Step::Network | Step::Join))),
+        }
+        // In the new root before the host's is gone, but never the program, and never to lock mounts of which that is one.
+        match steps.iter().position(|step| matches!(step, Step::AwaitRoot)) {
+            Some(root) => {
+                assert_eq!(at(|step| matches!(step, Step::Admit)) + 1, unmount);
+                assert!(root < awaited && awaited + 2 == steps.len(), "{spec:?}");
+            }
+            None => {
+                assert!(!steps.iter().any(|step| matches!(step, Step::Admit)), "{spec:?}");
+                let lock = steps.iter().position(|step| matches!(step, Step::Lock { .. } | Step::Door { .. }));
+                assert!(lock.is_some_and(|lock| awaited < lock), "{spec:?}");
+            }
         }
         if let Some(door) = steps.iter().position(|step| matches!(step, Step::Door { .. })) {
             assert_eq!(filter, door + 1, "a watched call must not stop what comes before the program");
@@ -123,7 +137,9 @@ fn what_can_be_done_ahead_needs_no_source_but_the_root_and_ends_before_anything_
         let (first, rest) = plan.steps.split_at(ahead.steps);
         assert!(first.iter().filter_map(Step::source).all(|source| (source as usize) < ahead.sources), "{plan}");
         assert!(rest.iter().all(|step| !matches!(step, Step::Clone | Step::Become { .. } | Step::Fork)), "{plan}");
-        let of_rest = |step: &Step| matches!(step, Step::Pivot | Step::Drop { .. } | Step::Reap { .. } | Step::Await);
+        let of_rest = |step: &Step| {
+            matches!(step, Step::Pivot | Step::Admit | Step::Drop { .. } | Step::Reap { .. } | Step::Await)
+        };
         assert!(!first.iter().any(of_rest), "{plan}");
     }
 }
