@@ -4,7 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use kiln_sandbox::{Begun, Launcher, Plan, Running, SetupError, Slot, Stdio};
 
-/// Those that no build has taken. There are never more of them than of builds that run at once.
+/// How many wait at most: each has a slot, of which root has some hundreds for all kilns together.
+const MOST: usize = 4;
+
+/// Those that no build has taken.
 #[derive(Default)]
 pub(super) struct Ahead(Mutex<Vec<First>>);
 
@@ -22,7 +25,7 @@ impl Ahead {
 
     /// Begins one like `plan`'s, if that can be, and not more than `wanted`.
     pub(super) fn begin(&self, launcher: &Launcher, plan: &Plan, wanted: usize) {
-        if self.lock().len() >= wanted {
+        if self.lock().len() >= wanted.min(MOST) {
             return;
         }
         // Nothing is lost if it fails: the next sandbox then starts from nothing, and says why it cannot.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_sandbox::{Begun, How, Ids, Plan, Root, SetupError, Spec, Stdio, TimeBase, plan, probe};
 
@@ -16,6 +16,15 @@ fn spec(bench: &Bench, command: &str, arguments: &[&str]) -> Spec {
     let mut spec = with_proc(bench.spec(command, arguments));
     spec.time_offsets = None;
     spec
+}
+
+#[track_caller]
+fn within(patience: Duration, what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn begin(bench: &Bench, spec: &Spec) -> Begun {
@@ -174,11 +183,12 @@ fn what_nobody_wants_leaves_no_process_and_what_nobody_asks_for_ends_by_itself()
     let Some(bench) = bench() else { return };
     let spec = spec(&bench, "exit", &["3"]);
     let waits = begin(&bench, &spec);
-    assert!(of_slot(&bench).is_none_or(|count| count > 0), "nobody waits");
+    // It takes its user a moment after it began.
+    within(Duration::from_secs(20), "nobody waits", || of_slot(&bench).is_none_or(|count| count > 0));
     drop(waits);
     assert!(of_slot(&bench).is_none_or(|count| count == 0), "somebody is left");
     let waits = begin(&bench, &spec);
-    std::thread::sleep(Duration::from_millis(10_500));
-    assert!(of_slot(&bench).is_none_or(|count| count == 0), "somebody still waits");
+    std::thread::sleep(Duration::from_secs(10));
+    within(Duration::from_secs(20), "somebody still waits", || of_slot(&bench).is_none_or(|count| count == 0));
     assert_eq!(resume(&bench, waits, &spec).unwrap().ended.how, How::Exited(3));
 }
