@@ -85,7 +85,7 @@ impl Bench {
         fs::write(bench.path("input/file"), "pinned\n").unwrap();
         fs::write(bench.path("single"), "pinned\n").unwrap();
         std::os::unix::fs::symlink("input/file", bench.path("link")).unwrap();
-        fs::copy(compiled(program), bench.path("probe")).unwrap();
+        copy_program(&compiled(program), &bench.path("probe"));
         // Whatever the caller's umask: another user's payload is to read them.
         for (name, mode) in [("probe", 0o755), ("single", 0o644), ("input/file", 0o644)] {
             fs::set_permissions(bench.path(name), fs::Permissions::from_mode(mode)).unwrap();
@@ -165,6 +165,13 @@ impl Bench {
     pub(crate) fn run(&self, spec: &Spec) -> Run {
         self.try_run(spec).unwrap_or_else(|error| panic!("{error}: {:?}", error.errno()))
     }
+}
+
+/// Copies it by another process: what another thread starts meanwhile would have this one's descriptor for writing until it
+/// is a program itself, and nobody could execute the copy, execve(2) ETXTBSY.
+fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("--preserve=mode").args([from, to]).status();
+    assert!(status.unwrap().success(), "cp must work");
 }
 
 fn all_ahead() -> bool {

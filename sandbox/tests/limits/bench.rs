@@ -38,7 +38,10 @@ pub(crate) fn bench() -> Option<Bench> {
     }
     let directory = TempDir::new().unwrap();
     let bench = Bench { directory, launcher: Launcher::start().unwrap(), slot: another_slot() };
-    fs::copy(compiled_payload(), bench.path("payload")).unwrap();
+    // By another process: what another thread starts meanwhile would have this one's descriptor for writing until it is a
+    // program itself, and nobody could execute the copy, execve(2) ETXTBSY.
+    let status = Command::new("cp").arg("--preserve=mode").args([compiled_payload(), &bench.path("payload")]).status();
+    assert!(status.unwrap().success(), "cp must work");
     bench.make_build("build");
     Some(bench)
 }
