@@ -5,7 +5,7 @@
 //! (glibc 2.36 asks an Intel processor 68 times what it can do, and a virtual machine may take ten microseconds for
 //! each answer: that stands once in the times of the floor and of kiln's library, twice in those of the two commands),
 //! the bare namespaces (the floor: what the kernel asks for them and nothing more), kiln's library with everything on,
-//! the same begun ahead of what is timed, kiln's command, and bubblewrap with everything that it has, where it is
+//! the same begun ahead of what is timed (without clocks of its own, which do not wait), kiln's command, and bubblewrap with everything that it has, where it is
 //! installed. The caller then grows by 1 GiB and takes turns with a small one; further inputs are added, and the bare
 //! calls of as many; batches run side by side, and what they leave is counted. Beside each figure stands its goal.
 //! Judge ratios.
@@ -237,10 +237,11 @@ impl Bench {
         for all_ahead in [false, true] {
             let before = Left::now();
             let (launcher, strict) = (start(), self.plan(ProcMode::Strict, 0));
+            let in_halves = self.ahead(ProcMode::Strict).plan;
             let run = || match all_ahead {
                 false => self.run(&launcher, &strict),
                 true => {
-                    let ahead = self.ahead(ProcMode::Strict);
+                    let ahead = Ahead { plan: in_halves.clone(), begun: Mutex::default() };
                     self.begin(&launcher, &ahead);
                     self.go_on(&launcher, &ahead);
                 }

@@ -222,7 +222,7 @@ fn rights(ids: Ids) -> Rights {
     }
 }
 
-/// The payload's steps: those that it performs beside pid 1, and those in the finished sandbox.
+/// The payload's steps: those that it performs while pid 1 builds the root, and those from there on.
 fn payload(spec: &Spec, group: Option<&Wanted>) -> Result<(Vec<Step>, Vec<Step>), BadSpec> {
     let process = &spec.process;
     let mut steps = Vec::new();

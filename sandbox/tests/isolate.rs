@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio as ProcessStdio};
 use std::time::Duration;
 
-use harness::{Run, alive, bench, owner};
+use harness::{Run, alive, all_ahead, bench, owner};
 use kiln_sandbox::{
     Aslr, Filter, How, Ids, Input, Kernel, ProcMode, Root, SetupError, Spec, Stdio, TimeBase, Which, plan, probe,
 };
@@ -35,6 +35,15 @@ fn a_program_runs_and_its_output_and_exit_code_come_back() {
     assert_eq!(run.log, "to stdout\nto stderr\n");
     assert!(run.ended.achieved.kuid_nonzero);
     assert!(run.ended.usage.peak_memory.is_some_and(|bytes| bytes > 0));
+}
+
+/// Else a run with everything begun ahead would show nothing.
+#[test]
+fn what_is_to_be_begun_ahead_is() {
+    let Some(bench) = bench() else { return };
+    let plan = plan(&bench.spec("hello", &[]), &probe()).unwrap();
+    let begun = bench.launcher.begin(&plan, &bench.slot, Stdio::Log).unwrap();
+    assert_eq!(begun.is_some(), all_ahead());
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod bench;
 mod here;
 #[path = "limits/leftovers.rs"]
 mod leftovers;
+#[path = "harness/program.rs"]
+mod program;
 #[path = "harness/skip.rs"]
 mod skip;
 

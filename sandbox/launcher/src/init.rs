@@ -4,8 +4,8 @@
 //! Runs in the new namespaces, first with all capabilities in them and none outside. From [`Step::Drop`] on it has
 //! none and cannot be traced, although the payload has its uid; before, there is no foreign code to trace it. It
 //! allocates nothing: all strings, pointer arrays and the filter were made by the launcher before `clone3`, unless the
-//! sandbox was begun before its inputs were there ([`crate::later`]). It exits as
-//! soon as the payload has ended; the kernel then kills whatever the payload left behind.
+//! sandbox was begun before its inputs were there ([`crate::later`]). It exits as soon as the payload has ended; the kernel
+//! then kills whatever the payload left behind.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -93,21 +93,20 @@ impl<'a> Task<'a> {
         .ready()
     }
 
-    fn ready(self) -> Self {
-        let mut task = self;
-        for step in &task.request.steps {
+    fn ready(mut self) -> Self {
+        for step in &self.request.steps {
             match step {
                 Step::Execute { argv, env, .. } => {
-                    task.argv = StringArray::new(argv);
-                    task.env = StringArray::new(env);
+                    self.argv = StringArray::new(argv);
+                    self.env = StringArray::new(env);
                 }
-                Step::Reap { program } => task.own_filter = Program::new(program),
-                Step::Filter { program } => task.filter = Program::new(program),
-                Step::Door { program } => task.watch = Program::new(program),
+                Step::Reap { program } => self.own_filter = Program::new(program),
+                Step::Filter { program } => self.filter = Program::new(program),
+                Step::Door { program } => self.watch = Program::new(program),
                 _ => {}
             }
         }
-        task
+        self
     }
 
     /// Sends one packet to kiln. If kiln is gone, so are we soon.

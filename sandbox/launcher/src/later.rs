@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, Shutdown};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, Shutdown};
 
 use crate::mounts;
 use crate::protocol::{PATIENCE, Request, TREES};
@@ -77,6 +77,10 @@ impl Later<'_> {
         if received.bytes == 0 {
             // kiln has no use for this sandbox, or is gone.
             sys::exit_now(125)
+        }
+        // Some did not fit beside what is open here; waiting for them would never end.
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(Errno::MFILE);
         }
         came.count = u32::from_le_bytes(count) as usize;
         for message in ancillary.drain() {

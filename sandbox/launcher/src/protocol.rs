@@ -80,8 +80,9 @@ pub enum Then {
 /// How long a begun sandbox waits for its rest. Its mount namespace keeps the host's file systems in use meanwhile.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Trees in one packet: SCM_MAX_FD is 253, unix(7).
-pub const TREES: usize = 250;
+/// Trees in one packet: few, since kiln has each as a descriptor until it is sent, for every sandbox that goes on at that
+/// moment, and keeps the usual bound on open files. The kernel's own bound is 253, unix(7).
+pub const TREES: usize = 32;
 
 /// Control groups that kiln made for one sandbox, by absolute path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

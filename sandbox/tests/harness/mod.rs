@@ -2,6 +2,7 @@
 //!
 //! With `KILN_TEST_AHEAD=1` every sandbox that can be is begun before it is asked for: the same must hold of it.
 
+mod program;
 mod skip;
 
 use std::collections::BTreeMap;
@@ -85,7 +86,7 @@ impl Bench {
         fs::write(bench.path("input/file"), "pinned\n").unwrap();
         fs::write(bench.path("single"), "pinned\n").unwrap();
         std::os::unix::fs::symlink("input/file", bench.path("link")).unwrap();
-        copy_program(&compiled(program), &bench.path("probe"));
+        program::copy(&compiled(program), &bench.path("probe"));
         // Whatever the caller's umask: another user's payload is to read them.
         for (name, mode) in [("probe", 0o755), ("single", 0o644), ("input/file", 0o644)] {
             fs::set_permissions(bench.path(name), fs::Permissions::from_mode(mode)).unwrap();
@@ -167,14 +168,8 @@ impl Bench {
     }
 }
 
-/// Copies it by another process: what another thread starts meanwhile would have this one's descriptor for writing until it
-/// is a program itself, and nobody could execute the copy, execve(2) ETXTBSY.
-fn copy_program(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("--preserve=mode").args([from, to]).status();
-    assert!(status.unwrap().success(), "cp must work");
-}
-
-fn all_ahead() -> bool {
+/// Whether sandboxes are begun ahead where they can be.
+pub(crate) fn all_ahead() -> bool {
     std::env::var_os("KILN_TEST_AHEAD").is_some_and(|value| value == "1")
 }
 

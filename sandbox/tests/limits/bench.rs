@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::here::not_here;
+use crate::program;
 use crate::skip;
 use kiln_sandbox::{
     ControlGroups, Ended, Input, Launcher, ProcMode, SetupError, Slot, Spec, Stdio, Writable, plan, probe,
@@ -38,10 +39,7 @@ pub(crate) fn bench() -> Option<Bench> {
     }
     let directory = TempDir::new().unwrap();
     let bench = Bench { directory, launcher: Launcher::start().unwrap(), slot: another_slot() };
-    // By another process: what another thread starts meanwhile would have this one's descriptor for writing until it is a
-    // program itself, and nobody could execute the copy, execve(2) ETXTBSY.
-    let status = Command::new("cp").arg("--preserve=mode").args([compiled_payload(), &bench.path("payload")]).status();
-    assert!(status.unwrap().success(), "cp must work");
+    program::copy(compiled_payload(), &bench.path("payload"));
     bench.make_build("build");
     Some(bench)
 }
